@@ -1,0 +1,1 @@
+//! Upstream I/O: connections, pools, adapters.

@@ -1,0 +1,1 @@
+//! The verbs beside serve: chat, connect, simulate.

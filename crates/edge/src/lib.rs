@@ -1,0 +1,1 @@
+//! Downstream I/O: listeners, routes, the WebSocket and HTTP edges.

@@ -1,0 +1,1 @@
+//! Every decision, as machines without sockets or clocks.

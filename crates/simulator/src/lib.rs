@@ -1,0 +1,1 @@
+//! The scripted engine that plays a model, and says so.

@@ -1,0 +1,1 @@
+//! The one list of metrics, and the log lines.

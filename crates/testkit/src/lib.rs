@@ -1,0 +1,1 @@
+//! Scripted peers for tests: upstreams with faults, clients, an echo server.
