@@ -1,4 +1,4 @@
-"""HTTP/1.1 and WebSocket as bytes: the little that the recorder and the scripted servers need to read what real clients send.
+"""HTTP/1.1 and WebSocket as bytes and sockets: the little that the recorder and the scripted servers need to read what real clients send.
 
 Written on the standard library alone, so that what it says about a client's bytes is independent of the gateway's own codecs. It knows nothing
 about the Responses API.
@@ -6,7 +6,10 @@ about the Responses API.
 
 from __future__ import annotations
 
+import socket
+import threading
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 DEFLATE_TAIL = b"\x00\x00\xff\xff"
@@ -19,6 +22,7 @@ class Head:
 
     line: str
     headers: dict[str, str]
+    raw: bytes = b""
 
     @property
     def method(self) -> str:
@@ -38,14 +42,14 @@ class Head:
 
 
 def parse_head(raw: bytes) -> Head:
-    """Reads a head that ends before its blank line."""
+    """Reads a head, given without its blank line."""
     line, *rest = raw.decode("latin-1").split("\r\n")
     headers = {}
     for row in rest:
         name, _, value = row.partition(":")
         if name:
             headers[name.strip().lower()] = value.strip()
-    return Head(line, headers)
+    return Head(line, headers, raw + b"\r\n\r\n")
 
 
 @dataclass
@@ -117,3 +121,36 @@ class FrameReader:
         if self._inflater is None or not self.context_takeover:
             self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         return self._inflater.decompress(payload + DEFLATE_TAIL)
+
+
+def serve_connections(listener: socket.socket, serve: Callable[[socket.socket], object]) -> None:
+    """Accepts until the listener is closed; each connection has its own thread and is closed when `serve` returns."""
+
+    def run(connection: socket.socket) -> None:
+        with connection:
+            try:
+                serve(connection)
+            except OSError:
+                pass
+
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        threading.Thread(target=run, args=(connection,), daemon=True).start()
+
+
+def read_request(connection: socket.socket) -> tuple[Head, bytes] | None:
+    """One HTTP request with its body; None when the peer closes first."""
+    buffer = b""
+    while b"\r\n\r\n" not in buffer:
+        if not (piece := connection.recv(65536)):
+            return None
+        buffer += piece
+    raw, _, body = buffer.partition(b"\r\n\r\n")
+    head = parse_head(raw)
+    while len(body) < head.body_bytes:
+        body += connection.recv(65536)
+    return head, body

@@ -16,7 +16,7 @@ from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFact
 from websockets.frames import Opcode
 from websockets.server import ServerProtocol
 
-from http_wire import Head, parse_head
+from http_wire import Head, read_request, serve_connections
 
 Events = list[dict]
 Script = Callable[[dict, int], Events]
@@ -41,55 +41,33 @@ class ScriptedResponses:
         self._turns = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
-        self._sockets: list[socket.socket] = []
-        self._thread = threading.Thread(target=self._accept, daemon=True)
-        self._thread.start()
 
     def __enter__(self) -> "ScriptedResponses":
+        threading.Thread(target=serve_connections, args=(self._listener, self._serve), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._listener.close()
-        for connection in self._sockets:
-            connection.close()
 
     @property
     def base_url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._sockets.append(connection)
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
     def _serve(self, connection: socket.socket) -> None:
-        with connection:
-            buffer = b""
-            while b"\r\n\r\n" not in buffer:
-                chunk = connection.recv(65536)
-                if not chunk:
-                    return
-                buffer += chunk
-            raw, _, rest = buffer.partition(b"\r\n\r\n")
-            head = parse_head(raw)
-            self.seen.heads.append(head)
-            if head.is_upgrade:
-                self._serve_websocket(connection, buffer)
-            elif head.method == "POST":
-                while len(rest) < head.body_bytes:
-                    rest += connection.recv(65536)
-                self._serve_post(connection, json.loads(rest))
-            else:
-                self._reply_json(connection, self._models or {"models": []})
+        if (asked := read_request(connection)) is None:
+            return
+        head, body = asked
+        self.seen.heads.append(head)
+        if head.is_upgrade:
+            self._serve_websocket(connection, head)
+        elif head.method == "POST":
+            self._serve_post(connection, json.loads(body))
+        else:
+            self._reply_json(connection, self._models or {"models": []})
 
-    def _serve_websocket(self, connection: socket.socket, first: bytes) -> None:
+    def _serve_websocket(self, connection: socket.socket, head: Head) -> None:
         protocol = ServerProtocol(extensions=[ServerPerMessageDeflateFactory()], max_size=None)
-        protocol.receive_data(first)
+        protocol.receive_data(head.raw)
         while True:
             for event in protocol.events_received():
                 if hasattr(event, "opcode") and event.opcode is Opcode.TEXT:
@@ -100,13 +78,9 @@ class ScriptedResponses:
             for data in protocol.data_to_send():
                 if data:
                     connection.sendall(data)
-            try:
-                chunk = connection.recv(65536)
-            except OSError:
+            if not (piece := connection.recv(65536)):
                 return
-            if not chunk:
-                return
-            protocol.receive_data(chunk)
+            protocol.receive_data(piece)
 
     def _serve_post(self, connection: socket.socket, request: dict) -> None:
         body = "".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in self._answer(request)) + "data: [DONE]\n\n"

@@ -1,0 +1,56 @@
+# Thin verbs: each is a command that a person could type. `make` alone lists them.
+.DEFAULT_GOAL := help
+.PHONY: help run demo test fmt lint unit clients conformance tidy fuzz micro clean
+SHELL := bash
+
+# The tests build everything once, in this profile (release without LTO).
+CARGO_TEST_PROFILE := ci
+FLASHLANE := $(CURDIR)/target/$(CARGO_TEST_PROFILE)/flashlane
+FUZZ_SECONDS ?= 60
+
+help: ## List the verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## Build the release and serve the embedded default (ARGS="..." adds flags of `flashlane serve`)
+	cargo run --release -p flashlane-gateway -- serve $(ARGS)
+
+demo: ## A real model as throughput tier beside the simulated wafer tier; one chat turn on each
+	cargo build --release -p flashlane-gateway
+	FLASHLANE=$(CURDIR)/target/release/flashlane tests/demo
+
+test: fmt lint unit conformance clients ## Everything: format, lints, unit tests, WebSocket conformance, real clients, a real model
+
+fmt: ## Check the format
+	cargo fmt --all --check
+
+lint: ## Clippy, warnings are errors
+	cargo clippy --profile $(CARGO_TEST_PROFILE) --workspace --all-targets -- -D warnings
+
+unit: ## The Rust tests of the whole workspace, `make tidy` among them
+	cargo test --profile $(CARGO_TEST_PROFILE) --workspace
+
+clients: ## Codex, the openai SDKs and llama.cpp against a running flashlane (K="..." picks tests)
+	tests/setup
+	tests/real-model --setup
+	cargo build --profile $(CARGO_TEST_PROFILE) -p flashlane-gateway
+	FLASHLANE=$(FLASHLANE) .deps/venv/bin/python -m pytest tests/clients $(if $(K),-k "$(K)")
+
+conformance: ## Autobahn's WebSocket suite against the codec
+	tests/conformance/run
+
+tidy: ## Sizes, forbidden words, and which crate may use which
+	cargo test --profile $(CARGO_TEST_PROFILE) -p flashlane-testkit --test tidy
+
+fuzz: ## Each fuzz target for FUZZ_SECONDS (60)
+	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz@0.13.2
+	@set -e; for target in $$(cargo +nightly fuzz list); do \
+	  echo "== $$target, $(FUZZ_SECONDS) s"; \
+	  cargo +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1; \
+	done
+
+micro: ## Count the instructions of the token path (callgrind)
+	benches/micro/run
+
+clean: ## Remove what was built and what the tests installed
+	cargo clean
+	rm -rf .deps

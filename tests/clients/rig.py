@@ -1,0 +1,166 @@
+"""Starts and stops the processes that the tests need: flashlane itself, and a real model on llama.cpp.
+
+Everything binds loopback on a free port, waits by polling until it is ready, and is ended by its own process id. It knows nothing about what a test wants to
+see.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+FLASHLANE = Path(os.environ.get("FLASHLANE", ROOT / "target/ci/flashlane"))
+ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d+)")
+
+# What `flashlane serve` runs with no file, spelled out on free ports, so that a test may add to it.
+DEMO = """
+[server]
+listen = "127.0.0.1:0"
+admin_listen = "127.0.0.1:0"
+
+[[endpoints]]
+name = "wafer"
+tier = "latency"
+backend = "simulator"
+
+[[endpoints]]
+name = "gpu"
+tier = "throughput"
+backend = "simulator"
+
+[[models]]
+name = "flashlane-demo"
+context_tokens_max = 131072
+"""
+
+
+def poll_until(fits: Callable[[], object], timeout_s: float, what: str, every_s: float = 0.01) -> object:
+    """Asks again and again until the answer is truthy, and returns it."""
+    deadline = time.monotonic() + timeout_s
+    while not (answer := fits()):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {timeout_s} s: {what}")
+        time.sleep(every_s)
+    return answer
+
+
+def fetch(url: str, body: dict | None = None, timeout_s: float = 10) -> str:
+    """One request by the standard library; raises on a status that is no success."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"content-type": "application/json"} if data else {})
+    with urllib.request.urlopen(request, timeout=timeout_s) as answer:
+        return answer.read().decode()
+
+
+class Process:
+    """A child whose output is kept line by line."""
+
+    def __init__(self, command: list[str | Path], environment: dict[str, str] | None = None) -> None:
+        self.lines: list[str] = []
+        self._process = subprocess.Popen(
+            command, env={**os.environ, **(environment or {})}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def output(self) -> str:
+        return "\n".join(self.lines)
+
+    def wait_for(self, fits: Callable[[str], object], timeout_s: float) -> str:
+        """The first line that fits; fails at once when the process has ended without one."""
+
+        def first() -> str | None:
+            ended = self._process.poll() is not None and not self._reader.is_alive()
+            line = next((line for line in list(self.lines) if fits(line)), None)
+            if line is None and ended:
+                raise RuntimeError(f"it ended with {self._process.returncode}:\n{self.output}")
+            return line
+
+        return str(poll_until(first, timeout_s, f"a certain line in:\n{self.output}"))
+
+    def stop(self) -> int:
+        """Asks it to end, insists after five seconds, and returns its exit code."""
+        self._process.terminate()
+        try:
+            return self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+
+    def _read(self) -> None:
+        for line in self._process.stdout:
+            self.lines.append(line.rstrip("\n"))
+
+
+class Flashlane:
+    """The gateway under test, with a config text or with none (the embedded default, on free ports)."""
+
+    def __init__(self, config: str | None = DEMO, environment: dict[str, str] | None = None) -> None:
+        self._config = config
+        self._environment = {"NO_COLOR": "1", **(environment or {})}
+
+    def __enter__(self) -> "Flashlane":
+        self._folder = tempfile.TemporaryDirectory(prefix="flashlane-")
+        command: list[str | Path] = [FLASHLANE, "serve"]
+        if self._config is None:
+            command += ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]
+        else:
+            path = Path(self._folder.name) / "flashlane.toml"
+            path.write_text(self._config)
+            command += ["--config", path]
+        self.process = Process(command, self._environment)
+        self.port = self._port(lambda line: "admin" not in line.lower())
+        self.admin_port = self._port(lambda line: "admin" in line.lower())
+        poll_until(self._is_ready, 10, "/readyz")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.stop()
+        self._folder.cleanup()
+
+    @property
+    def base_url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def admin_url(self) -> str:
+        return f"http://127.0.0.1:{self.admin_port}"
+
+    def _port(self, fits: Callable[[str], bool]) -> int:
+        line = self.process.wait_for(lambda line: ADDRESS.search(line) and fits(line), 10)
+        return int(ADDRESS.search(line)[1])
+
+    def _is_ready(self) -> bool:
+        try:
+            fetch(f"{self.admin_url}/readyz")
+        except OSError:
+            return False
+        return True
+
+
+class RealModel:
+    """SmolLM2 on llama.cpp's server, by tests/real-model."""
+
+    def __enter__(self) -> "RealModel":
+        self.process = Process([ROOT / "tests/real-model", "0"])
+        ready = self.process.wait_for(lambda line: line.startswith("READY "), 120)
+        self.url = ready.removeprefix("READY ")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.stop()
+
+    def metric(self, name: str) -> float:
+        """One of its own metrics, as `requests_processing`."""
+        rows = (line.split() for line in fetch(f"{self.url}/metrics").splitlines() if line.startswith(f"llamacpp:{name} "))
+        return float(next(rows)[1])
