@@ -76,6 +76,12 @@ class Process:
     def output(self) -> str:
         return "\n".join(self.lines)
 
+    @property
+    def resident_bytes(self) -> int:
+        """The memory it holds (Linux)."""
+        rows = Path(f"/proc/{self._process.pid}/status").read_text().splitlines()
+        return next(int(row.split()[1]) * 1024 for row in rows if row.startswith("VmRSS:"))
+
     def wait_for(self, fits: Callable[[str], object], timeout_s: float) -> str:
         """The first line that fits; fails at once when the process has ended without one."""
 
