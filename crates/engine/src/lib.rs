@@ -1,1 +1,30 @@
-//! Every decision, as machines without sockets or clocks.
+//! Every decision of flashlane, as machines without sockets or clocks.
+//!
+//! All machines share four verbs: `handle_*(input, now)` takes what happened, `poll_effect()` hands out what is to be done,
+//! `poll_timeout()` says when to call `handle_tick`, `is_drained()` whether anything is left. A driver drains the effects
+//! after every `handle_*`, and waits only when they are drained.
+
+pub mod admission;
+mod assembler;
+mod chain;
+mod draft;
+mod error;
+mod fleet;
+mod ids;
+mod outgoing;
+pub mod router;
+pub mod session;
+mod time;
+mod tokens;
+mod turn;
+mod upstream;
+
+pub use assembler::Timing;
+pub use error::{ErrorKind, Refusal, Row};
+pub use flashlane_wire::chat::Usage;
+pub use fleet::{Endpoint, EndpointId, Fleet, Modality, Model, Route, Tier};
+pub use ids::IdSource;
+pub use outgoing::Outgoing;
+pub use session::{Answer, Effect, Outcome, Owner, Record, Session, Settings, Shared, Status, TurnId};
+pub use time::Now;
+pub use upstream::{Ended, UpstreamEvent, UpstreamFailure, UpstreamRequest};

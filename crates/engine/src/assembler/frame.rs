@@ -1,0 +1,211 @@
+//! The response object: what stays the same through a response's life is written once, what changes is put before it.
+
+use crate::ids::TurnHex;
+use bytes::Bytes;
+use flashlane_wire::chat::Usage;
+use flashlane_wire::json;
+use flashlane_wire::responses::CreateRequest;
+use serde_json::value::RawValue;
+
+/// The part of a response object that its request decides.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// Fields from `background` on, and the closing brace.
+    tail: Bytes,
+}
+
+/// Where a response stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResponseStatus<'a> {
+    InProgress,
+    Completed,
+    /// With the reason.
+    Incomplete(&'static str),
+    /// With the error's code and message.
+    Failed(&'a str, &'a str),
+}
+
+/// The part that changes.
+pub struct Variable<'a> {
+    pub hex: &'a TurnHex,
+    pub created_at: u64,
+    pub completed_at: Option<u64>,
+    pub status: ResponseStatus<'a>,
+    /// The finished items' JSON.
+    pub output: &'a [Bytes],
+    pub usage: Option<Usage>,
+    pub service_tier: &'static str,
+}
+
+impl Frame {
+    /// What `request` decides of every response object that answers it.
+    #[must_use]
+    pub fn new(request: &CreateRequest<'_>) -> Self {
+        let echo = &request.echo;
+        let mut out = Vec::with_capacity(1024 + request.tools.as_ref().map_or(0, |(raw, _)| raw.get().len()));
+        let mut field = |name: &str, write: &mut dyn FnMut(&mut Vec<u8>)| {
+            out.extend_from_slice(b",\"");
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b"\":");
+            write(&mut out);
+        };
+        field("background", &mut |out| push_bool(out, request.background));
+        field("frequency_penalty", &mut |out| push_raw(out, echo.frequency_penalty, "0.0"));
+        field("instructions", &mut |out| push_raw_string(out, request.instructions));
+        field("max_output_tokens", &mut |out| match request.max_output_tokens {
+            Some(tokens) => json::push_u64(out, tokens),
+            None => out.extend_from_slice(b"null"),
+        });
+        field("max_tool_calls", &mut |out| push_raw(out, echo.max_tool_calls, "null"));
+        field("metadata", &mut |out| push_raw(out, echo.metadata, "{}"));
+        field("model", &mut |out| json::push_string(out, &request.model));
+        field("parallel_tool_calls", &mut |out| push_bool(out, request.parallel_tool_calls.unwrap_or(true)));
+        field("presence_penalty", &mut |out| push_raw(out, echo.presence_penalty, "0.0"));
+        field("previous_response_id", &mut |out| {
+            json::push_optional_string(out, request.previous_response_id.as_deref())
+        });
+        field("prompt_cache_key", &mut |out| push_raw(out, echo.prompt_cache_key, "null"));
+        field("prompt_cache_retention", &mut |out| push_raw(out, echo.prompt_cache_retention, "null"));
+        field("reasoning", &mut |out| {
+            out.extend_from_slice(b"{\"effort\":");
+            json::push_optional_string(out, request.effort.as_deref());
+            out.extend_from_slice(b",\"summary\":");
+            push_raw(out, echo.reasoning_summary, "null");
+            out.push(b'}');
+        });
+        field("safety_identifier", &mut |out| push_raw(out, echo.safety_identifier, "null"));
+        field("store", &mut |out| push_bool(out, request.store));
+        field("temperature", &mut |out| push_raw(out, echo.temperature, "1.0"));
+        field("text", &mut |out| push_text(out, echo.text));
+        field("tool_choice", &mut |out| push_raw(out, echo.tool_choice, "\"auto\""));
+        field("tools", &mut |out| push_raw(out, request.tools.as_ref().map(|(raw, _)| *raw), "[]"));
+        field("top_logprobs", &mut |out| push_raw(out, echo.top_logprobs, "0"));
+        field("top_p", &mut |out| push_raw(out, echo.top_p, "1.0"));
+        field("truncation", &mut |out| push_raw(out, echo.truncation, "\"disabled\""));
+        field("user", &mut |out| push_raw(out, echo.user, "null"));
+        out.push(b'}');
+        Self { tail: Bytes::from(out) }
+    }
+
+    /// Appends the whole object.
+    pub fn push(&self, out: &mut Vec<u8>, variable: &Variable<'_>) {
+        out.extend_from_slice(b"{\"id\":");
+        json::push_string(out, &variable.hex.response_id());
+        out.extend_from_slice(b",\"object\":\"response\",\"created_at\":");
+        json::push_u64(out, variable.created_at);
+        push_status(out, variable.status);
+        out.extend_from_slice(b",\"completed_at\":");
+        match variable.completed_at {
+            Some(at) => json::push_u64(out, at),
+            None => out.extend_from_slice(b"null"),
+        }
+        out.extend_from_slice(b",\"output\":[");
+        for (index, item) in variable.output.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(item);
+        }
+        out.extend_from_slice(b"],\"usage\":");
+        match variable.usage {
+            Some(usage) => push_usage(out, usage),
+            None => out.extend_from_slice(b"null"),
+        }
+        out.extend_from_slice(b",\"service_tier\":");
+        json::push_string(out, variable.service_tier);
+        out.extend_from_slice(&self.tail);
+    }
+}
+
+fn push_status(out: &mut Vec<u8>, status: ResponseStatus<'_>) {
+    let name = match status {
+        ResponseStatus::InProgress => "in_progress",
+        ResponseStatus::Completed => "completed",
+        ResponseStatus::Incomplete(_) => "incomplete",
+        ResponseStatus::Failed(..) => "failed",
+    };
+    out.extend_from_slice(b",\"status\":");
+    json::push_string(out, name);
+    out.extend_from_slice(b",\"error\":");
+    match status {
+        ResponseStatus::Failed(code, message) => {
+            out.extend_from_slice(b"{\"code\":");
+            json::push_string(out, code);
+            out.extend_from_slice(b",\"message\":");
+            json::push_string(out, message);
+            out.push(b'}');
+        }
+        ResponseStatus::InProgress | ResponseStatus::Completed | ResponseStatus::Incomplete(_) => {
+            out.extend_from_slice(b"null");
+        }
+    }
+    out.extend_from_slice(b",\"incomplete_details\":");
+    match status {
+        ResponseStatus::Incomplete(reason) => {
+            out.extend_from_slice(b"{\"reason\":");
+            json::push_string(out, reason);
+            out.push(b'}');
+        }
+        ResponseStatus::InProgress | ResponseStatus::Completed | ResponseStatus::Failed(..) => {
+            out.extend_from_slice(b"null");
+        }
+    }
+}
+
+/// Usage as the Responses API tells it.
+fn push_usage(out: &mut Vec<u8>, usage: Usage) {
+    let fields: [(&[u8], u64); 6] = [
+        (b"{\"input_tokens\":", usage.input),
+        (b",\"input_tokens_details\":{\"cached_tokens\":", usage.cached),
+        (b",\"cache_write_tokens\":", 0),
+        (b"},\"output_tokens\":", usage.output),
+        (b",\"output_tokens_details\":{\"reasoning_tokens\":", usage.reasoning),
+        (b"},\"total_tokens\":", usage.input + usage.output),
+    ];
+    for (name, count) in fields {
+        out.extend_from_slice(name);
+        json::push_u64(out, count);
+    }
+    out.push(b'}');
+}
+
+fn push_bool(out: &mut Vec<u8>, value: bool) {
+    out.extend_from_slice(if value { b"true" } else { b"false" });
+}
+
+fn push_raw(out: &mut Vec<u8>, raw: Option<&RawValue>, default: &str) {
+    out.extend_from_slice(raw.map_or(default, RawValue::get).as_bytes());
+}
+
+fn push_raw_string(out: &mut Vec<u8>, raw: Option<&str>) {
+    match raw {
+        Some(raw) => {
+            out.push(b'"');
+            out.extend_from_slice(raw.as_bytes());
+            out.push(b'"');
+        }
+        None => out.extend_from_slice(b"null"),
+    }
+}
+
+/// `text` always has a format, which clients read without asking.
+fn push_text(out: &mut Vec<u8>, raw: Option<&RawValue>) {
+    const DEFAULT: &str = "\"format\":{\"type\":\"text\"}";
+    match raw.map(RawValue::get) {
+        Some(text) if text.contains("\"format\"") => out.extend_from_slice(text.as_bytes()),
+        Some(text) => {
+            let inside = text.trim().trim_start_matches('{').trim_start();
+            out.push(b'{');
+            out.extend_from_slice(DEFAULT.as_bytes());
+            if inside != "}" {
+                out.push(b',');
+            }
+            out.extend_from_slice(inside.as_bytes());
+        }
+        None => {
+            out.push(b'{');
+            out.extend_from_slice(DEFAULT.as_bytes());
+            out.push(b'}');
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! A turn's output: upstream chunks become what the client reads. One assembler a client contract, one set of calls.
+
+mod chat;
+mod frame;
+mod item;
+mod responses;
+
+pub use chat::ChatAssembler;
+pub use frame::Frame;
+pub use responses::{Conclusion, ResponsesAssembler};
+
+use crate::error::Refusal;
+use crate::outgoing::Outgoing;
+use flashlane_wire::chat::{Chunk, DeltaKind, Usage};
+use flashlane_wire::json;
+
+/// The assembler of one turn.
+#[derive(Debug)]
+pub enum Assembler {
+    Responses(Box<ResponsesAssembler>),
+    Chat(Box<ChatAssembler>),
+}
+
+impl Assembler {
+    /// hot: per token
+    ///
+    /// # Errors
+    /// The upstream's stream makes no sense.
+    pub fn text(&mut self, kind: DeltaKind, raw: &str, out: &mut Outgoing) -> Result<(), Refusal> {
+        match self {
+            Self::Responses(responses) => responses.text(kind, raw, out),
+            Self::Chat(chat) => {
+                chat.text(kind, raw, out);
+                Ok(())
+            }
+        }
+    }
+
+    /// # Errors
+    /// The upstream's stream makes no sense.
+    pub fn chunk(&mut self, chunk: &Chunk<'_>, out: &mut Outgoing) -> Result<(), Refusal> {
+        match self {
+            Self::Responses(responses) => responses.chunk(chunk, out),
+            Self::Chat(chat) => {
+                chat.chunk(chunk, out);
+                Ok(())
+            }
+        }
+    }
+
+    pub fn serve_from(&mut self, service_tier: &'static str) {
+        match self {
+            Self::Responses(responses) => responses.serve_from(service_tier),
+            Self::Chat(chat) => chat.serve_from(service_tier),
+        }
+    }
+
+    /// Whether the upstream said why it stopped.
+    #[must_use]
+    pub fn has_finished(&self) -> bool {
+        match self {
+            Self::Responses(responses) => responses.has_finished(),
+            Self::Chat(chat) => chat.has_finished(),
+        }
+    }
+
+    #[must_use]
+    pub fn usage(&self) -> Option<Usage> {
+        match self {
+            Self::Responses(responses) => responses.usage(),
+            Self::Chat(chat) => chat.usage(),
+        }
+    }
+}
+
+/// Where a turn's time went, for the client that asked to know (`x-flashlane-timing`).
+#[derive(Debug, Clone, Copy)]
+pub struct Timing<'a> {
+    pub response_id: &'a str,
+    pub tier: &'static str,
+    pub endpoint: &'a str,
+    pub simulated: bool,
+    pub ttft_ns: u64,
+    /// flashlane's own work.
+    pub gateway_ns: u64,
+    pub total_ns: u64,
+}
+
+impl Timing<'_> {
+    /// `responsesapi.websocket_timing`, which stands outside of the response's numbering.
+    pub fn send(&self, out: &mut Outgoing) {
+        out.event("responsesapi.websocket_timing", |out| {
+            out.extend_from_slice(b"{\"type\":\"responsesapi.websocket_timing\",\"response_id\":");
+            json::push_string(out, self.response_id);
+            out.extend_from_slice(b",\"timing\":{\"tier\":");
+            json::push_string(out, self.tier);
+            out.extend_from_slice(b",\"endpoint\":");
+            json::push_string(out, self.endpoint);
+            out.extend_from_slice(if self.simulated { b",\"simulated\":true" } else { b",\"simulated\":false" });
+            let upstream_ns = self.total_ns.saturating_sub(self.gateway_ns);
+            let parts = [
+                ("ttft_ms", self.ttft_ns),
+                ("gateway_ms", self.gateway_ns),
+                ("upstream_ms", upstream_ns),
+                ("total_ms", self.total_ns),
+            ];
+            for (name, ns) in parts {
+                out.extend_from_slice(b",\"");
+                out.extend_from_slice(name.as_bytes());
+                out.extend_from_slice(b"\":");
+                push_ms(out, ns);
+            }
+            out.extend_from_slice(b"}}");
+        });
+    }
+}
+
+/// Milliseconds with three decimals.
+fn push_ms(out: &mut Vec<u8>, ns: u64) {
+    let micros = ns / 1000;
+    json::push_u64(out, micros / 1000);
+    out.push(b'.');
+    let fraction = micros % 1000;
+    for digit in [fraction / 100, fraction / 10 % 10, fraction % 10] {
+        out.extend(u8::try_from(digit).map(|digit| b'0' + digit));
+    }
+}

@@ -1,0 +1,345 @@
+//! Chunks become the events of one response, in the order that PROTOCOL clause 2 gives.
+//!
+//! ```text
+//! New --announce--> created, in_progress --chunks--> items --conclude--> (commit) --terminal--> completed | incomplete
+//!                                             \--fail--> failed      \--interrupt--> interrupted, incomplete
+//! ```
+
+use super::frame::{Frame, ResponseStatus, Variable};
+use super::item::{ItemKind, OpenItem, event};
+use crate::chain::Piece;
+use crate::draft::Tools;
+use crate::error::{ErrorKind, Refusal};
+use crate::ids::TurnHex;
+use crate::outgoing::Outgoing;
+use crate::time::Now;
+use bytes::Bytes;
+use flashlane_wire::chat::{Choice, Chunk, CustomInput, DeltaKind, FinishReason, Renderer, ToolCallDelta, Usage};
+use flashlane_wire::json;
+use std::sync::Arc;
+
+/// One response in the making.
+#[derive(Debug)]
+pub struct ResponsesAssembler {
+    hex: TurnHex,
+    frame: Frame,
+    tools: Arc<Tools>,
+    created_at: u64,
+    sequence: u64,
+    service_tier: &'static str,
+    open: Option<Open>,
+    /// Finished items' JSON.
+    output: Vec<Bytes>,
+    renderer: Renderer,
+    usage: Option<Usage>,
+    finish: Option<FinishReason>,
+    announced: bool,
+}
+
+#[derive(Debug)]
+struct Open {
+    item: OpenItem,
+    source: Source,
+}
+
+/// Which part of the upstream's answer feeds the open item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Content,
+    Reasoning,
+    Refusal,
+    Call(u32),
+}
+
+/// How a response ended that was not cut short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Conclusion {
+    Completed,
+    Incomplete(&'static str),
+}
+
+impl Conclusion {
+    fn status(self) -> ResponseStatus<'static> {
+        match self {
+            Self::Completed => ResponseStatus::Completed,
+            Self::Incomplete(reason) => ResponseStatus::Incomplete(reason),
+        }
+    }
+}
+
+impl ResponsesAssembler {
+    #[must_use]
+    pub fn new(hex: TurnHex, frame: Frame, tools: Arc<Tools>, now: Now) -> Self {
+        Self {
+            hex,
+            frame,
+            tools,
+            created_at: now.unix_s(),
+            sequence: 0,
+            service_tier: "default",
+            open: None,
+            output: Vec::new(),
+            renderer: Renderer::default(),
+            usage: None,
+            finish: None,
+            announced: false,
+        }
+    }
+
+    #[must_use]
+    pub fn response_id(&self) -> String {
+        self.hex.response_id()
+    }
+
+    pub fn serve_from(&mut self, service_tier: &'static str) {
+        self.service_tier = service_tier;
+    }
+
+    /// The tools that the upstream's names are to be found in: the request's, and those of the chain.
+    pub fn resolve_with(&mut self, tools: &Arc<Tools>) {
+        self.tools = Arc::clone(tools);
+    }
+
+    #[must_use]
+    pub fn is_announced(&self) -> bool {
+        self.announced
+    }
+
+    #[must_use]
+    pub fn has_finished(&self) -> bool {
+        self.finish.is_some()
+    }
+
+    #[must_use]
+    pub fn usage(&self) -> Option<Usage> {
+        self.usage
+    }
+
+    /// `response.created` and `response.in_progress`; the latter not for a warm-up, which has no progress.
+    pub fn announce(&mut self, warm_up: bool, out: &mut Outgoing) {
+        if std::mem::replace(&mut self.announced, true) {
+            return;
+        }
+        self.lifecycle("response.created", ResponseStatus::InProgress, None, out);
+        if !warm_up {
+            self.lifecycle("response.in_progress", ResponseStatus::InProgress, None, out);
+        }
+    }
+
+    /// Takes plain text of the stream.
+    ///
+    /// hot: per token
+    ///
+    /// # Errors
+    /// Arguments for a call that is not open.
+    pub fn text(&mut self, kind: DeltaKind, raw: &str, out: &mut Outgoing) -> Result<(), Refusal> {
+        let source = match kind {
+            DeltaKind::Content => Source::Content,
+            DeltaKind::Reasoning => Source::Reasoning,
+            DeltaKind::Arguments(index) => Source::Call(index),
+        };
+        if let Some(open) = &mut self.open
+            && open.source == source
+        {
+            open.item.delta(raw, &mut self.sequence, out);
+            return Ok(());
+        }
+        self.switch(source, raw, out)
+    }
+
+    /// Closes what is open and opens what `raw` belongs to.
+    fn switch(&mut self, source: Source, raw: &str, out: &mut Outgoing) -> Result<(), Refusal> {
+        let kind = match source {
+            Source::Content => ItemKind::Message,
+            Source::Reasoning => ItemKind::Reasoning,
+            Source::Refusal => ItemKind::Refusal,
+            Source::Call(index) => {
+                let message = format!("the upstream sent arguments for tool call {index}, which is not open");
+                return Err(Refusal::new(ErrorKind::UpstreamFailed, message));
+            }
+        };
+        self.close("completed", out);
+        self.open(kind, source, out);
+        if let Some(open) = &mut self.open {
+            open.item.delta(raw, &mut self.sequence, out);
+        }
+        Ok(())
+    }
+
+    /// Takes a chunk that is more than plain text.
+    ///
+    /// # Errors
+    /// An error inside the stream, or calls that cannot be put in order.
+    pub fn chunk(&mut self, chunk: &Chunk<'_>, out: &mut Outgoing) -> Result<(), Refusal> {
+        if let Some(usage) = chunk.usage {
+            self.usage = Some(usage);
+        }
+        for choice in chunk.choices.iter().filter(|choice| choice.index == 0) {
+            self.choice(choice, out)?;
+        }
+        Ok(())
+    }
+
+    fn choice(&mut self, choice: &Choice<'_>, out: &mut Outgoing) -> Result<(), Refusal> {
+        let texts = [
+            (Source::Reasoning, choice.reasoning),
+            (Source::Content, choice.content),
+            (Source::Refusal, choice.refusal),
+        ];
+        for (source, raw) in texts {
+            if raw.is_empty() {
+                continue;
+            }
+            let mut mended = Vec::with_capacity(raw.len());
+            json::push_raw_mended(&mut mended, raw);
+            let raw = std::str::from_utf8(&mended).unwrap_or_default();
+            match &mut self.open {
+                Some(open) if open.source == source => open.item.delta(raw, &mut self.sequence, out),
+                _ => self.switch(source, raw, out)?,
+            }
+        }
+        for call in &choice.tool_calls {
+            self.call(call, out)?;
+        }
+        if let Some(reason) = choice.finish_reason {
+            self.finish = Some(reason);
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, call: &ToolCallDelta<'_>, out: &mut Outgoing) -> Result<(), Refusal> {
+        let source = Source::Call(call.index);
+        let is_open = self.open.as_ref().is_some_and(|open| open.source == source);
+        if let (Some(name), false) = (&call.name, is_open) {
+            self.close("completed", out);
+            let tool = self.tools.set.resolve(name);
+            let mut call_id = Vec::new();
+            match &call.id {
+                Some(id) => json::push_escaped(&mut call_id, id),
+                None => json::push_escaped(&mut call_id, &self.hex.item_id("call", self.next_index())),
+            }
+            let call_id = String::from_utf8(call_id).unwrap_or_default();
+            let kind = match tool.custom {
+                true => ItemKind::Custom { tool, call_id, unwrapping: CustomInput::default() },
+                false => ItemKind::Function { tool, call_id },
+            };
+            self.open(kind, source, out);
+        }
+        if call.arguments.is_empty() {
+            return Ok(());
+        }
+        let mut mended = Vec::with_capacity(call.arguments.len());
+        json::push_raw_mended(&mut mended, call.arguments);
+        self.text(DeltaKind::Arguments(call.index), std::str::from_utf8(&mended).unwrap_or_default(), out)
+    }
+
+    fn next_index(&self) -> u32 {
+        u32::try_from(self.output.len()).unwrap_or(u32::MAX)
+    }
+
+    fn open(&mut self, kind: ItemKind, source: Source, out: &mut Outgoing) {
+        let index = self.next_index();
+        self.open = Some(Open { item: OpenItem::open(kind, &self.hex, index, &mut self.sequence, out), source });
+    }
+
+    fn close(&mut self, status: &str, out: &mut Outgoing) {
+        let Some(open) = self.open.take() else { return };
+        let (item, closed) = open.item.close(status, &mut self.sequence, out);
+        // Arguments that were cut are no JSON: the next turn's upstream must not see them.
+        if status == "completed" || !item.is_call() {
+            item.render(&mut self.renderer);
+        }
+        self.output.push(closed.json);
+    }
+
+    /// The upstream has said all: closes the last item and says how the response ended.
+    pub fn conclude(&mut self, out: &mut Outgoing) -> Conclusion {
+        let conclusion = match self.finish {
+            Some(FinishReason::Length) => Conclusion::Incomplete("max_output_tokens"),
+            Some(FinishReason::ContentFilter) => Conclusion::Incomplete("content_filter"),
+            Some(FinishReason::Stop | FinishReason::ToolCalls) | None => Conclusion::Completed,
+        };
+        let status = if conclusion == Conclusion::Completed { "completed" } else { "incomplete" };
+        self.close(status, out);
+        conclusion
+    }
+
+    /// The response object as it stands at its end.
+    #[must_use]
+    pub fn object(&self, conclusion: Conclusion, now: Now) -> Vec<u8> {
+        let mut out = Vec::with_capacity(2048);
+        let done = (conclusion == Conclusion::Completed).then(|| now.unix_s());
+        self.frame.push(&mut out, &self.variable(conclusion.status(), done));
+        out
+    }
+
+    /// `response.completed` or `response.incomplete`, around the object.
+    pub fn terminal(&mut self, conclusion: Conclusion, object: &[u8], out: &mut Outgoing) {
+        let name = match conclusion {
+            Conclusion::Completed => "response.completed",
+            Conclusion::Incomplete(_) => "response.incomplete",
+        };
+        event(out, name, &mut self.sequence, |out| {
+            out.extend_from_slice(b",\"response\":");
+            out.extend_from_slice(object);
+        });
+        out.end();
+    }
+
+    /// Ends an announced response by `response.failed`.
+    pub fn fail(&mut self, refusal: &Refusal, out: &mut Outgoing) {
+        self.close("incomplete", out);
+        let code = refusal.kind.row().response_code;
+        self.lifecycle("response.failed", ResponseStatus::Failed(code, &refusal.message), None, out);
+        out.end();
+    }
+
+    /// Ends the response where it stands: PROTOCOL clause 3.6.
+    pub fn interrupt(&mut self, out: &mut Outgoing) {
+        let id = self.response_id();
+        event(out, "response.interrupt.accepted", &mut self.sequence, |out| {
+            out.extend_from_slice(b",\"response_id\":");
+            json::push_string(out, &id);
+        });
+        if let Some(open) = self.open.take() {
+            open.item.interrupt(&id, &mut self.sequence, out);
+        }
+        self.usage.get_or_insert_default();
+        self.lifecycle("response.incomplete", ResponseStatus::Incomplete("interrupted"), None, out);
+        out.end();
+    }
+
+    /// Answers a warm-up: the tokens that its input comes to, and no output.
+    pub fn set_usage(&mut self, usage: Usage) {
+        self.usage = Some(usage);
+    }
+
+    /// The output as a piece of the chain.
+    #[must_use]
+    pub fn take_piece(&mut self) -> Piece {
+        let messages = Bytes::from(std::mem::take(&mut self.renderer).finish());
+        Piece { messages, items: std::mem::take(&mut self.output) }
+    }
+
+    fn variable<'a>(&'a self, status: ResponseStatus<'a>, completed_at: Option<u64>) -> Variable<'a> {
+        Variable {
+            hex: &self.hex,
+            created_at: self.created_at,
+            completed_at,
+            status,
+            output: &self.output,
+            usage: self.usage,
+            service_tier: self.service_tier,
+        }
+    }
+
+    fn lifecycle(&mut self, name: &str, status: ResponseStatus<'_>, completed_at: Option<u64>, out: &mut Outgoing) {
+        let mut sequence = self.sequence;
+        let variable = self.variable(status, completed_at);
+        event(out, name, &mut sequence, |out| {
+            out.extend_from_slice(b",\"response\":");
+            self.frame.push(out, &variable);
+        });
+        self.sequence = sequence;
+    }
+}

@@ -1,0 +1,178 @@
+//! What a `previous_response_id` stands for: the items so far, as served and as rendered for an upstream.
+//!
+//! The pieces are immutable and shared: a fork costs pointers, a turn costs the work of its own items. Small pieces are
+//! merged like the digits of a counter, so that a chain has few of them and no byte is copied more than a few times.
+
+use bytes::Bytes;
+use flashlane_wire::chat::{Renderer, ToolSet};
+use flashlane_wire::responses::{Item, ParseError, Tool};
+use serde_json::value::RawValue;
+use std::sync::Arc;
+
+/// A piece of this size is not copied again, unless the chain has too many.
+const PIECE_BYTES_MERGED_MAX: usize = 64 * 1024;
+const PIECES_MAX: usize = 64;
+
+/// Consecutive items.
+#[derive(Debug, Default)]
+pub struct Piece {
+    /// The items' messages, comma by comma; empty when no item is told to a chat backend.
+    pub messages: Bytes,
+    /// Each item's JSON, as served.
+    pub items: Vec<Bytes>,
+}
+
+/// The items of a conversation up to one response.
+#[derive(Debug, Clone, Default)]
+pub struct Chain {
+    pieces: Vec<Arc<Piece>>,
+    /// Tools that came as `additional_tools` items.
+    tools: Option<Arc<ToolSet>>,
+    bytes: usize,
+}
+
+impl Chain {
+    /// Appends a turn's piece, which other chains may share.
+    pub fn append(&mut self, piece: Arc<Piece>) {
+        if piece.items.is_empty() && piece.messages.is_empty() {
+            return;
+        }
+        self.bytes += piece.messages.len();
+        self.pieces.push(piece);
+        while let [.., before, last] = self.pieces.as_slice() {
+            let joined = before.messages.len() + last.messages.len();
+            if before.messages.len() > 2 * last.messages.len() || joined > PIECE_BYTES_MERGED_MAX {
+                break;
+            }
+            let merged = Arc::new(merge(&[before, last]));
+            self.pieces.truncate(self.pieces.len() - 2);
+            self.pieces.push(merged);
+        }
+        if self.pieces.len() >= PIECES_MAX {
+            let pairs = self.pieces.chunks(2);
+            self.pieces = pairs.map(|pair| Arc::new(merge(&pair.iter().collect::<Vec<_>>()))).collect();
+        }
+    }
+
+    /// Adds the tools of an `additional_tools` item.
+    pub fn add_tools(&mut self, tools: &Arc<ToolSet>) {
+        self.tools = Some(match &self.tools {
+            Some(known) => Arc::new(known.with(tools)),
+            None => Arc::clone(tools),
+        });
+    }
+
+    #[must_use]
+    pub fn tools(&self) -> Option<&Arc<ToolSet>> {
+        self.tools.as_ref()
+    }
+
+    /// The pieces of the `messages` array; none is empty.
+    pub fn messages(&self) -> impl Iterator<Item = &Bytes> {
+        self.pieces.iter().map(|piece| &piece.messages).filter(|messages| !messages.is_empty())
+    }
+
+    /// Every item's JSON, in order.
+    pub fn items(&self) -> impl Iterator<Item = &Bytes> {
+        self.pieces.iter().flat_map(|piece| &piece.items)
+    }
+
+    /// Bytes of rendered messages.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+fn merge(pieces: &[&Arc<Piece>]) -> Piece {
+    let mut messages = Vec::with_capacity(pieces.iter().map(|piece| piece.messages.len() + 1).sum());
+    for piece in pieces.iter().filter(|piece| !piece.messages.is_empty()) {
+        if !messages.is_empty() {
+            messages.push(b',');
+        }
+        messages.extend_from_slice(&piece.messages);
+    }
+    let items = pieces.iter().flat_map(|piece| piece.items.iter().cloned()).collect();
+    Piece { messages: Bytes::from(messages), items }
+}
+
+/// Items read and rendered: a piece, and what it asks of the model.
+#[derive(Debug, Default)]
+pub struct Rendered {
+    pub piece: Piece,
+    pub tools: Option<ToolSet>,
+    pub images: bool,
+    pub files: bool,
+}
+
+/// Reads and renders raw items; `path` is the array's name in errors.
+///
+/// # Errors
+/// The first item that is wrong, by its path.
+pub fn render_items(path: &str, items: &[&RawValue]) -> Result<Rendered, ParseError> {
+    let mut renderer = Renderer::default();
+    let mut rendered = Rendered::default();
+    for (index, raw) in items.iter().enumerate() {
+        let path = format!("{path}[{index}]");
+        let item = Item::parse(&path, raw)?;
+        if let Item::AdditionalTools { tools } = &item {
+            let set = rendered.tools.get_or_insert_default();
+            for (index, tool) in tools.iter().enumerate() {
+                set.push(&Tool::parse(&format!("{path}.tools[{index}]"), tool)?);
+            }
+        }
+        renderer.push(&item);
+        rendered.piece.items.push(Bytes::copy_from_slice(raw.get().as_bytes()));
+    }
+    (rendered.images, rendered.files) = (renderer.images, renderer.files);
+    rendered.piece.messages = Bytes::from(renderer.finish());
+    Ok(rendered)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn piece(text: String) -> Arc<Piece> {
+        Arc::new(Piece { items: vec![Bytes::from(text.clone())], messages: Bytes::from(text) })
+    }
+
+    #[test]
+    fn a_chain_is_its_turns_in_order_in_few_pieces() {
+        let mut chain = Chain::default();
+        let mut expected = Vec::new();
+        for turn in 0..2000 {
+            let text = format!("{turn}:{}", "x".repeat(turn % 300));
+            chain.append(piece(text.clone()));
+            expected.push(text);
+            assert!(chain.pieces.len() < PIECES_MAX, "{} pieces after {turn}", chain.pieces.len());
+        }
+        let messages = chain.messages().map(|m| String::from_utf8(m.to_vec()).unwrap()).collect::<Vec<_>>().join(",");
+        assert_eq!(messages, expected.join(","));
+        let items: Vec<_> = chain.items().map(|item| String::from_utf8(item.to_vec()).unwrap()).collect();
+        assert_eq!(items, expected);
+    }
+
+    #[test]
+    fn a_fork_leaves_its_parent_as_it_was() {
+        let mut parent = Chain::default();
+        parent.append(piece("a".repeat(10)));
+        let mut fork = parent.clone();
+        fork.append(piece("b".repeat(10)));
+        assert_eq!(parent.messages().count(), 1);
+        assert_eq!(parent.items().count(), 1);
+        assert_eq!(fork.items().count(), 2);
+    }
+
+    #[test]
+    fn a_turn_copies_little_of_a_long_history() {
+        let mut chain = Chain::default();
+        for _ in 0..200 {
+            chain.append(piece("y".repeat(2048)));
+        }
+        let before: Vec<_> = chain.pieces.iter().map(Arc::as_ptr).collect();
+        chain.append(piece("z".repeat(2048)));
+        let kept = chain.pieces.iter().filter(|piece| before.contains(&Arc::as_ptr(piece))).count();
+        assert!(kept + 2 >= before.len(), "{kept} of {} pieces kept", before.len());
+    }
+}

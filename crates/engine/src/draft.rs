@@ -1,0 +1,260 @@
+//! A request made ready: checked, rendered, and free of the bytes that it came in. What depends on the chain waits for the
+//! turn's start.
+
+use crate::assembler::Frame;
+use crate::chain::{Piece, Rendered, render_items};
+use crate::error::{ErrorKind, Refusal};
+use crate::fleet::{Modality, Model};
+use bytes::Bytes;
+use flashlane_wire::chat::{ChatRequest, Field, ToolSet, chat_name, instructions};
+use flashlane_wire::json;
+use flashlane_wire::responses::{CreateRequest, Input, ParseError, TextFormat, Tool, ToolChoice};
+use serde_json::value::RawValue;
+use std::sync::Arc;
+
+/// A request that can become a turn.
+#[derive(Debug)]
+pub struct Draft {
+    pub model: Arc<str>,
+    pub contract: Contract,
+    /// The upstream request's fields, but for the tools.
+    pub fields: Vec<Field>,
+    pub cache_key: Option<Arc<str>>,
+}
+
+#[derive(Debug)]
+pub enum Contract {
+    Responses(Box<ResponsesDraft>),
+    Chat(ChatDraft),
+}
+
+#[derive(Debug)]
+pub struct ResponsesDraft {
+    pub frame: Frame,
+    pub previous: Option<String>,
+    /// A whole system message.
+    pub instructions: Option<Bytes>,
+    pub input: Arc<Piece>,
+    /// The request's own tools.
+    pub tools: Arc<Tools>,
+    /// Tools that its items added to the chain.
+    pub added_tools: Option<Arc<ToolSet>>,
+    pub choice: Choice,
+    pub parallel_tool_calls: Option<bool>,
+    pub warm_up: bool,
+    pub store: bool,
+}
+
+#[derive(Debug)]
+pub struct ChatDraft {
+    pub messages: Bytes,
+    pub include_usage: bool,
+}
+
+/// A set of tools and its array, rendered once for as long as the client sends the same.
+#[derive(Debug, Default)]
+pub struct Tools {
+    pub set: ToolSet,
+    pub array: Option<Bytes>,
+}
+
+impl Tools {
+    pub fn new(set: ToolSet) -> Self {
+        let array = set.array(None).map(Bytes::from);
+        Self { set, array }
+    }
+
+    /// Reads a request's tools.
+    ///
+    /// # Errors
+    /// The first tool that is wrong.
+    pub fn parse(tools: &[&RawValue]) -> Result<Self, ParseError> {
+        let mut set = ToolSet::default();
+        for (index, raw) in tools.iter().enumerate() {
+            set.push(&Tool::parse(&format!("tools[{index}]"), raw)?);
+        }
+        Ok(Self::new(set))
+    }
+}
+
+/// `tool_choice` in the backend's names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Choice {
+    Auto,
+    None,
+    Required,
+    Named(String),
+    Allowed { required: bool, names: Vec<String> },
+}
+
+impl From<&ToolChoice<'_>> for Choice {
+    fn from(choice: &ToolChoice<'_>) -> Self {
+        match choice {
+            ToolChoice::Auto => Self::Auto,
+            ToolChoice::None => Self::None,
+            ToolChoice::Required => Self::Required,
+            ToolChoice::Named { name, namespace } => Self::Named(chat_name(namespace.as_deref(), name)),
+            ToolChoice::Allowed { required, names } => Self::Allowed {
+                required: *required,
+                names: names.iter().map(|(namespace, name)| chat_name(namespace.as_deref(), name)).collect(),
+            },
+        }
+    }
+}
+
+impl Draft {
+    /// Makes a Responses request ready. `tools` are its tools, already read.
+    ///
+    /// # Errors
+    /// An item that is wrong, or content that the model does not take.
+    pub fn responses(request: &CreateRequest<'_>, tools: Arc<Tools>, model: &Model) -> Result<Self, Refusal> {
+        let rendered = match &request.input {
+            Input::Text(raw) => text_input(raw)?,
+            Input::Items(items) => render_items("input", items)?,
+        };
+        refuse_modalities(&rendered, model)?;
+        let draft = ResponsesDraft {
+            frame: Frame::new(request),
+            previous: request.previous_response_id.as_deref().map(str::to_owned),
+            instructions: request.instructions.map(|raw| Bytes::from(instructions(raw))),
+            input: Arc::new(rendered.piece),
+            tools,
+            added_tools: rendered.tools.map(Arc::new),
+            choice: Choice::from(&request.tool_choice),
+            parallel_tool_calls: request.parallel_tool_calls,
+            warm_up: request.warm_up,
+            store: request.store,
+        };
+        Ok(Self {
+            model: Arc::clone(&model.name),
+            contract: Contract::Responses(Box::new(draft)),
+            fields: settings(request),
+            cache_key: request.cache_key.as_deref().map(Arc::from),
+        })
+    }
+
+    /// Makes a chat request ready.
+    #[must_use]
+    pub fn chat(request: ChatRequest<'_>, model: &Model) -> Self {
+        let messages = Bytes::copy_from_slice(request.messages.as_bytes());
+        Self {
+            model: Arc::clone(&model.name),
+            contract: Contract::Chat(ChatDraft { messages, include_usage: request.include_usage }),
+            fields: request.fields,
+            cache_key: request.cache_key.as_deref().map(Arc::from),
+        }
+    }
+}
+
+/// `input` as a bare string is one user message.
+fn text_input(raw: &str) -> Result<Rendered, Refusal> {
+    let item = format!("{{\"type\":\"message\",\"role\":\"user\",\"content\":\"{raw}\"}}");
+    let item = RawValue::from_string(item).map_err(|error| Refusal::new(ErrorKind::Internal, error.to_string()))?;
+    Ok(render_items("input", &[&item])?)
+}
+
+fn refuse_modalities(rendered: &Rendered, model: &Model) -> Result<(), Refusal> {
+    let needs = [(rendered.images, Modality::Image), (rendered.files, Modality::File)];
+    let absent = needs.into_iter().find(|(needed, modality)| *needed && !model.modalities.contains(modality));
+    if let Some((_, modality)) = absent {
+        let taken: Vec<_> = model.modalities.iter().map(|modality| modality.name()).collect();
+        let message = format!(
+            "The model '{}' does not take {} input. It takes: {}.",
+            model.name,
+            modality.name(),
+            taken.join(", ")
+        );
+        return Err(Refusal::new(ErrorKind::InvalidValue, message).with_param("input"));
+    }
+    Ok(())
+}
+
+/// The request's settings under the names of Chat Completions.
+fn settings(request: &CreateRequest<'_>) -> Vec<Field> {
+    let mut fields = Vec::with_capacity(8);
+    if let Some(tokens) = request.max_output_tokens {
+        fields.push(Field::new("max_completion_tokens", tokens.to_string()));
+    }
+    let echo = &request.echo;
+    let raw = [
+        ("temperature", echo.temperature),
+        ("top_p", echo.top_p),
+        ("presence_penalty", echo.presence_penalty),
+        ("frequency_penalty", echo.frequency_penalty),
+        ("user", echo.user),
+        ("safety_identifier", echo.safety_identifier),
+    ];
+    for (name, value) in raw {
+        fields.extend(value.map(|value| Field::new(name, value.get().to_owned())));
+    }
+    fields.extend(request.effort.as_deref().map(|effort| Field::string("reasoning_effort", effort)));
+    fields.extend(request.verbosity.as_deref().map(|verbosity| Field::string("verbosity", verbosity)));
+    fields.extend(response_format(&request.text_format));
+    fields
+}
+
+fn response_format(format: &TextFormat<'_>) -> Option<Field> {
+    let (name, schema, strict, description) = match format {
+        TextFormat::Text => return None,
+        TextFormat::JsonObject => return Some(Field::new("response_format", "{\"type\":\"json_object\"}")),
+        TextFormat::JsonSchema { name, schema, strict, description } => (name, schema, strict, description),
+    };
+    let mut out = b"{\"type\":\"json_schema\",\"json_schema\":{\"name\":".to_vec();
+    out.extend_from_slice(name.get().as_bytes());
+    for (field, value) in [("schema", Some(*schema)), ("strict", *strict), ("description", *description)] {
+        if let Some(value) = value {
+            out.extend_from_slice(b",\"");
+            out.extend_from_slice(field.as_bytes());
+            out.extend_from_slice(b"\":");
+            out.extend_from_slice(value.get().as_bytes());
+        }
+    }
+    out.extend_from_slice(b"}}");
+    Some(Field::new("response_format", out))
+}
+
+/// The fields that say which tools there are and how they may be used.
+///
+/// # Errors
+/// A choice that the tools cannot fulfil.
+pub fn tool_fields(tools: &Tools, choice: &Choice, parallel: Option<bool>) -> Result<Vec<Field>, Refusal> {
+    let absent = |name: &str| {
+        let message = format!("Tool choice '{name}' not found in 'tools' parameter.");
+        Err(Refusal::new(ErrorKind::InvalidValue, message).with_param("tool_choice"))
+    };
+    let Some(all) = &tools.array else {
+        return match choice {
+            Choice::Auto | Choice::None | Choice::Allowed { required: false, .. } => Ok(Vec::new()),
+            Choice::Named(name) => absent(name),
+            Choice::Required | Choice::Allowed { required: true, .. } => absent("required"),
+        };
+    };
+    let mut fields = Vec::with_capacity(3);
+    match choice {
+        Choice::Auto => fields.push(Field::new("tools", all.clone())),
+        Choice::None => fields.extend([Field::new("tools", all.clone()), Field::new("tool_choice", "\"none\"")]),
+        Choice::Required => {
+            fields.extend([Field::new("tools", all.clone()), Field::new("tool_choice", "\"required\"")])
+        }
+        Choice::Named(name) => {
+            if !tools.set.contains(name) {
+                return absent(name);
+            }
+            let mut value = b"{\"type\":\"function\",\"function\":{\"name\":".to_vec();
+            json::push_string(&mut value, name);
+            value.extend_from_slice(b"}}");
+            fields.extend([Field::new("tools", all.clone()), Field::new("tool_choice", value)]);
+        }
+        Choice::Allowed { required, names } => {
+            if let Some(name) = names.iter().find(|name| !tools.set.contains(name)) {
+                return absent(name);
+            }
+            let mode = if *required { "\"required\"" } else { "\"auto\"" };
+            let allowed = tools.set.array(Some(names)).map(|array| Field::new("tools", array));
+            let Some(allowed) = allowed else { return Ok(Vec::new()) };
+            fields.extend([allowed, Field::new("tool_choice", mode)]);
+        }
+    }
+    fields.extend(parallel.map(|parallel| Field::new("parallel_tool_calls", if parallel { "true" } else { "false" })));
+    Ok(fields)
+}

@@ -1,0 +1,146 @@
+//! The fleet: which models are offered and which endpoints may serve them. A snapshot, swapped whole; it knows no address.
+
+use std::sync::Arc;
+
+/// The kind of hardware behind an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tier {
+    /// Wafer-scale: first token in milliseconds, limits of its own.
+    Latency,
+    /// GPUs.
+    Throughput,
+}
+
+impl Tier {
+    pub const ALL: [Self; 2] = [Self::Latency, Self::Throughput];
+
+    /// The name in configs, logs and metric labels.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Latency => "latency",
+            Self::Throughput => "throughput",
+        }
+    }
+
+    /// What `service_tier` in a response says when this tier served it.
+    #[must_use]
+    pub fn service_tier(self) -> &'static str {
+        match self {
+            Self::Latency => "priority",
+            Self::Throughput => "default",
+        }
+    }
+}
+
+/// The order in which a model's tiers are tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    LatencyFirst,
+    ThroughputFirst,
+    LatencyOnly,
+    ThroughputOnly,
+}
+
+impl Route {
+    /// The tiers that may serve, in order.
+    #[must_use]
+    pub fn tiers(self) -> &'static [Tier] {
+        match self {
+            Self::LatencyFirst => &[Tier::Latency, Tier::Throughput],
+            Self::ThroughputFirst => &[Tier::Throughput, Tier::Latency],
+            Self::LatencyOnly => &[Tier::Latency],
+            Self::ThroughputOnly => &[Tier::Throughput],
+        }
+    }
+}
+
+/// What a model takes in besides text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Modality {
+    Text,
+    Image,
+    File,
+}
+
+impl Modality {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Image => "image",
+            Self::File => "file",
+        }
+    }
+}
+
+/// An endpoint's place in the fleet, and in the backend's table of connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EndpointId(pub u16);
+
+/// Where tokens come from, as far as decisions need to know it.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    pub name: Arc<str>,
+    pub tier: Tier,
+    /// Plays a model: every place that shows this endpoint says so.
+    pub simulated: bool,
+}
+
+/// What clients ask for.
+#[derive(Debug, Clone)]
+pub struct Model {
+    pub name: Arc<str>,
+    pub context_tokens_max: u32,
+    pub modalities: Vec<Modality>,
+    pub route: Route,
+    /// The model's name at each tier's endpoints, where it is not its own.
+    pub upstream_latency: Option<Arc<str>>,
+    pub upstream_throughput: Option<Arc<str>>,
+}
+
+impl Model {
+    /// The name this model has at the endpoints of `tier`.
+    #[must_use]
+    pub fn upstream(&self, tier: Tier) -> &Arc<str> {
+        match tier {
+            Tier::Latency => self.upstream_latency.as_ref(),
+            Tier::Throughput => self.upstream_throughput.as_ref(),
+        }
+        .unwrap_or(&self.name)
+    }
+}
+
+/// All models and endpoints of one config.
+#[derive(Debug, Clone, Default)]
+pub struct Fleet {
+    /// `EndpointId` is the index.
+    pub endpoints: Vec<Endpoint>,
+    pub models: Vec<Model>,
+    /// When the config was read, in seconds since the epoch: the models' `created`.
+    pub created_unix_s: u64,
+}
+
+impl Fleet {
+    #[must_use]
+    pub fn model(&self, name: &str) -> Option<&Model> {
+        self.models.iter().find(|model| &*model.name == name)
+    }
+
+    #[must_use]
+    pub fn endpoint(&self, id: EndpointId) -> Option<&Endpoint> {
+        self.endpoints.get(usize::from(id.0))
+    }
+
+    /// The endpoints of a tier, in the config's order.
+    pub fn tier(&self, tier: Tier) -> impl Iterator<Item = (EndpointId, &Endpoint)> {
+        (0u16..).zip(&self.endpoints).filter(move |(_, e)| e.tier == tier).map(|(i, e)| (EndpointId(i), e))
+    }
+
+    /// Whether every endpoint that could serve `model` only plays a model.
+    #[must_use]
+    pub fn is_simulated(&self, model: &Model) -> bool {
+        let tiers = model.route.tiers();
+        self.endpoints.iter().filter(|e| tiers.contains(&e.tier)).all(|e| e.simulated)
+    }
+}

@@ -1,0 +1,135 @@
+//! The bytes that wait for the client: events framed for its transport, one whole event after the other.
+
+use bytes::Bytes;
+use flashlane_wire::websocket::Encoder;
+
+/// A client's outgoing buffer.
+pub struct Outgoing {
+    sink: Sink,
+    out: Vec<u8>,
+    /// Bytes at the front that are written.
+    written: usize,
+}
+
+enum Sink {
+    /// One text message an event.
+    WebSocket(Box<Encoder>),
+    /// `event:` and `data:` lines.
+    Sse,
+    /// Nobody listens to events: only the final object counts.
+    Collect,
+}
+
+/// A buffer that once held a large burst is given back at rest.
+const OUT_BYTES_KEPT_MAX: usize = 16 * 1024;
+
+impl Outgoing {
+    #[must_use]
+    pub fn websocket(encoder: Encoder) -> Self {
+        Self { sink: Sink::WebSocket(Box::new(encoder)), out: Vec::new(), written: 0 }
+    }
+
+    #[must_use]
+    pub fn sse() -> Self {
+        Self { sink: Sink::Sse, out: Vec::new(), written: 0 }
+    }
+
+    #[must_use]
+    pub fn collect() -> Self {
+        Self { sink: Sink::Collect, out: Vec::new(), written: 0 }
+    }
+
+    /// Appends one event; `write` appends its JSON. An empty name makes an event without one (Chat Completions).
+    ///
+    /// hot: per token
+    pub fn event(&mut self, name: &str, write: impl FnOnce(&mut Vec<u8>)) {
+        match &mut self.sink {
+            Sink::WebSocket(encoder) => {
+                let mark = encoder.begin(&mut self.out);
+                write(&mut self.out);
+                encoder.finish(mark, &mut self.out);
+            }
+            Sink::Sse => {
+                if !name.is_empty() {
+                    self.out.extend_from_slice(b"event: ");
+                    self.out.extend_from_slice(name.as_bytes());
+                    self.out.push(b'\n');
+                }
+                self.out.extend_from_slice(b"data: ");
+                write(&mut self.out);
+                self.out.extend_from_slice(b"\n\n");
+            }
+            Sink::Collect => {}
+        }
+    }
+
+    /// The stream is over: `[DONE]` over HTTP; on a WebSocket the compressor rests.
+    pub fn end(&mut self) {
+        match &mut self.sink {
+            Sink::WebSocket(encoder) => encoder.rest(),
+            Sink::Sse => self.out.extend_from_slice(b"data: [DONE]\n\n"),
+            Sink::Collect => {}
+        }
+    }
+
+    /// A sign of life that no client takes for an event (SSE only).
+    pub fn comment(&mut self) {
+        if matches!(self.sink, Sink::Sse) {
+            self.out.extend_from_slice(b": keepalive\n\n");
+        }
+    }
+
+    #[must_use]
+    pub fn is_collecting(&self) -> bool {
+        matches!(self.sink, Sink::Collect)
+    }
+
+    /// Appends a control frame to the WebSocket's bytes.
+    pub fn control(&mut self, write: impl FnOnce(&mut Encoder, &mut Vec<u8>)) {
+        if let Sink::WebSocket(encoder) = &mut self.sink {
+            write(encoder, &mut self.out);
+        }
+    }
+
+    /// What is to be written.
+    #[must_use]
+    pub fn ready(&self) -> &[u8] {
+        self.out.get(self.written..).unwrap_or_default()
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.out.len() - self.written
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// `count` bytes of [`Self::ready`] were written.
+    pub fn consume(&mut self, count: usize) {
+        self.written = (self.written + count).min(self.out.len());
+        if self.written == self.out.len() {
+            self.out.clear();
+            self.written = 0;
+            if self.out.capacity() > OUT_BYTES_KEPT_MAX {
+                self.out = Vec::new();
+            }
+        }
+    }
+
+    /// Takes all that is to be written.
+    pub fn take(&mut self) -> Bytes {
+        let written = std::mem::take(&mut self.written);
+        let mut taken = Bytes::from(std::mem::take(&mut self.out));
+        taken.split_off(written)
+    }
+}
+
+impl std::fmt::Debug for Outgoing {
+    /// How much waits, never what: it is the client's text.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outgoing").field("bytes", &self.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,62 @@
+//! Where a turn may go: the tiers that may serve it, in order, and the endpoint inside a tier.
+
+use crate::fleet::{EndpointId, Fleet, Model, Tier};
+
+/// The tiers that may serve `model`, in order.
+pub fn plan<'a>(model: &'a Model, fleet: &'a Fleet) -> impl Iterator<Item = Tier> + 'a {
+    model.route.tiers().iter().copied().filter(|&tier| fleet.tier(tier).next().is_some())
+}
+
+/// The endpoint of `tier` with the least turns in flight, the first of the config among equals, none of `tried`.
+#[must_use]
+pub fn pick(
+    fleet: &Fleet,
+    tier: Tier,
+    tried: &[EndpointId],
+    in_flight: impl Fn(EndpointId) -> u32,
+) -> Option<EndpointId> {
+    fleet.tier(tier).map(|(id, _)| id).filter(|id| !tried.contains(id)).min_by_key(|&id| in_flight(id))
+}
+
+/// The endpoint that a turn of `model` would go to if nothing else ran: the one to warm up.
+#[must_use]
+pub fn first(fleet: &Fleet, model: &Model) -> Option<EndpointId> {
+    plan(model, fleet).find_map(|tier| pick(fleet, tier, &[], |_| 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::{Endpoint, Modality, Route};
+
+    fn fleet(tiers: &[Tier]) -> Fleet {
+        let endpoint =
+            |(index, &tier): (usize, &Tier)| Endpoint { name: format!("e{index}").into(), tier, simulated: true };
+        let model = Model {
+            name: "m".into(),
+            context_tokens_max: 1000,
+            modalities: vec![Modality::Text],
+            route: Route::LatencyFirst,
+            upstream_latency: None,
+            upstream_throughput: None,
+        };
+        Fleet { endpoints: tiers.iter().enumerate().map(endpoint).collect(), models: vec![model], created_unix_s: 0 }
+    }
+
+    #[test]
+    fn a_plan_names_only_tiers_that_have_endpoints() {
+        let fleet = fleet(&[Tier::Throughput]);
+        let model = fleet.model("m").unwrap();
+        assert_eq!(plan(model, &fleet).collect::<Vec<_>>(), [Tier::Throughput]);
+        assert_eq!(first(&fleet, model), Some(EndpointId(0)));
+    }
+
+    #[test]
+    fn the_least_loaded_endpoint_that_was_not_tried_is_picked() {
+        let fleet = fleet(&[Tier::Latency, Tier::Throughput, Tier::Throughput, Tier::Throughput]);
+        let load = |id: EndpointId| [0, 5, 2, 2].get(usize::from(id.0)).copied().unwrap();
+        assert_eq!(pick(&fleet, Tier::Throughput, &[], load), Some(EndpointId(2)));
+        assert_eq!(pick(&fleet, Tier::Throughput, &[EndpointId(2), EndpointId(3)], load), Some(EndpointId(1)));
+        assert_eq!(pick(&fleet, Tier::Latency, &[EndpointId(0)], load), None);
+    }
+}

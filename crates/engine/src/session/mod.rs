@@ -1,0 +1,399 @@
+//! One client connection, as a machine: its lane of turns, its memory of chains, and the bytes that wait for it.
+//!
+//! A WebSocket is a session of many turns; an HTTP request is a session of one. The driver feeds it, drains its effects,
+//! and writes its bytes; it decides nothing.
+
+mod reply;
+mod run;
+#[cfg(test)]
+mod tests;
+
+use crate::admission::{Grant, Ticket};
+use crate::chain::Chain;
+use crate::draft::{Draft, Tools};
+use crate::error::{ErrorKind, Refusal};
+use crate::fleet::{EndpointId, Fleet, Tier};
+use crate::ids::IdSource;
+use crate::outgoing::Outgoing;
+use crate::time::Now;
+use crate::turn::Turn;
+use crate::upstream::UpstreamRequest;
+use bytes::Bytes;
+use flashlane_wire::chat::{ChatRequest, Usage};
+use flashlane_wire::responses::{ClientEvent, CreateRequest, Fields};
+use flashlane_wire::websocket::Encoder;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// What holds for every session.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// A client that has a turn waiting hears something at least this often.
+    pub keepalive_ms: u64,
+    /// A turn whose upstream is silent is announced after this time; before it, a failure is a plain error.
+    pub announce_after_ms: u64,
+    /// Requests that may wait behind the running one.
+    pub queued_turns_max: usize,
+    /// Bytes of rendered messages in one chain.
+    pub chain_bytes_max: usize,
+    /// Bytes of upstream events in one turn.
+    pub output_bytes_max: usize,
+    /// Bytes of one upstream event.
+    pub event_bytes_max: usize,
+    /// Warm-ups that a connection remembers beside its latest response.
+    pub warm_ups_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            keepalive_ms: 5_000,
+            announce_after_ms: 200,
+            queued_turns_max: 16,
+            chain_bytes_max: 64 * 1024 * 1024,
+            output_bytes_max: 64 * 1024 * 1024,
+            event_bytes_max: 4 * 1024 * 1024,
+            warm_ups_max: 4,
+        }
+    }
+}
+
+/// One snapshot of what sessions share. A turn keeps the one that it began with.
+#[derive(Debug, Default)]
+pub struct Shared {
+    pub settings: Settings,
+    pub fleet: Arc<Fleet>,
+}
+
+/// Whose state a session sees: the digest of the key that it came with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Owner(pub [u8; 32]);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TurnId(pub u32);
+
+/// What a session wants done.
+#[derive(Debug)]
+pub enum Effect {
+    /// Ask admission; answer by [`Session::handle_granted`].
+    Ask(TurnId, Ticket),
+    Release(Grant),
+    /// Send the request and hand what comes back to [`Session::handle_upstream`].
+    Open(TurnId, Box<UpstreamRequest>),
+    /// The stream has given all: its connection may serve another.
+    Park(TurnId),
+    /// Drop the stream now.
+    Abort(TurnId),
+    /// See to a warm connection there.
+    Warm(EndpointId),
+    /// Ask the store; answer by [`Session::handle_loaded`].
+    Load(TurnId, String),
+    /// Tell the store; answer by [`Session::handle_committed`].
+    Commit(TurnId, Box<Record>),
+    Finish(TurnId, Box<Outcome>),
+    /// Close the WebSocket after what is ready is written.
+    Close {
+        code: u16,
+        reason: &'static str,
+    },
+}
+
+/// A response for the store.
+#[derive(Debug)]
+pub struct Record {
+    pub id: String,
+    pub owner: Owner,
+    /// The whole context: the items before, the input, the output; each its JSON.
+    pub items: Vec<Bytes>,
+    pub response: Bytes,
+    pub created_unix_ms: u64,
+}
+
+/// How a turn went: one row of metrics, one line of log. No text of the turn is in it.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    pub response_id: String,
+    pub model: Arc<str>,
+    pub status: Status,
+    pub error: Option<ErrorKind>,
+    pub tier: Option<Tier>,
+    pub endpoint: Option<Arc<str>>,
+    pub simulated: bool,
+    pub usage: Usage,
+    /// From the request's arrival.
+    pub ttft_ns: Option<u64>,
+    pub total_ns: u64,
+    /// flashlane's own share of it.
+    pub gateway_ns: u64,
+    pub deltas: u64,
+    pub hosted_tools: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Status {
+    Completed,
+    Incomplete,
+    Failed,
+    /// Never started.
+    Refused,
+    Interrupted,
+    /// The client left.
+    Cancelled,
+    WarmUp,
+}
+
+impl Status {
+    pub const ALL: [Self; 7] = [
+        Self::Completed,
+        Self::Incomplete,
+        Self::Failed,
+        Self::Refused,
+        Self::Interrupted,
+        Self::Cancelled,
+        Self::WarmUp,
+    ];
+
+    /// The label in metrics and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Incomplete => "incomplete",
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+            Self::Interrupted => "interrupted",
+            Self::Cancelled => "cancelled",
+            Self::WarmUp => "warm_up",
+        }
+    }
+}
+
+/// How an HTTP request is to be answered.
+#[derive(Debug)]
+pub enum Answer {
+    /// `200`, an event stream, whose bytes are in [`Session::outgoing`].
+    Stream,
+    Json(Bytes),
+    Refused(Refusal),
+}
+
+/// The machine of one connection.
+#[derive(Debug)]
+pub struct Session {
+    shared: Arc<Shared>,
+    ids: IdSource,
+    owner: Owner,
+    outgoing: Outgoing,
+    transport: Transport,
+    effects: VecDeque<Effect>,
+    running: Option<Box<Turn>>,
+    /// Requests behind the running one, in order.
+    queued: VecDeque<Draft>,
+    memory: VecDeque<Remembered>,
+    /// The tools that this client sent last, and what they came to.
+    tools_seen: Option<(Box<str>, Arc<Tools>)>,
+    turns_begun: u32,
+    last_sent_ns: u64,
+    life: Life,
+}
+
+#[derive(Debug)]
+enum Transport {
+    WebSocket {
+        /// The client asked for a timing event after each response.
+        timing: bool,
+    },
+    Http {
+        answer: Option<Answer>,
+        /// The client was told that a stream follows.
+        streaming: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Open,
+    /// Ends when nothing runs and nothing is queued.
+    Draining,
+    Closed,
+}
+
+/// A response that this connection can go on from.
+#[derive(Debug)]
+struct Remembered {
+    id: String,
+    chain: Chain,
+    warm_up: bool,
+}
+
+impl Session {
+    /// A WebSocket's session. With `timing`, a timing event follows each response.
+    #[must_use]
+    pub fn websocket(shared: Arc<Shared>, ids: IdSource, owner: Owner, encoder: Encoder, timing: bool) -> Self {
+        Self::new(shared, ids, owner, Outgoing::websocket(encoder), Transport::WebSocket { timing })
+    }
+
+    /// The session of one HTTP request.
+    #[must_use]
+    pub fn http(shared: Arc<Shared>, ids: IdSource, owner: Owner) -> Self {
+        let transport = Transport::Http { answer: None, streaming: false };
+        Self::new(shared, ids, owner, Outgoing::collect(), transport)
+    }
+
+    fn new(shared: Arc<Shared>, ids: IdSource, owner: Owner, outgoing: Outgoing, transport: Transport) -> Self {
+        Self {
+            shared,
+            ids,
+            owner,
+            outgoing,
+            transport,
+            effects: VecDeque::new(),
+            running: None,
+            queued: VecDeque::new(),
+            memory: VecDeque::new(),
+            tools_seen: None,
+            turns_begun: 0,
+            last_sent_ns: 0,
+            life: Life::Open,
+        }
+    }
+
+    /// A new snapshot, for the turns to come.
+    pub fn adopt(&mut self, shared: Arc<Shared>) {
+        self.shared = shared;
+    }
+
+    /// One text message of a WebSocket.
+    pub fn handle_message(&mut self, text: &[u8], now: Now) {
+        let handled = match ClientEvent::parse(text) {
+            Ok(ClientEvent::Create(request)) => self.create(&request, now),
+            Ok(ClientEvent::Interrupt { response_id }) => self.interrupt(&response_id, now),
+            Ok(ClientEvent::Steer { input, .. }) => {
+                self.refuse_steer(input);
+                Ok(())
+            }
+            Err(error) => Err(Refusal::from(error)),
+        };
+        if let Err(refusal) = handled {
+            self.refuse(&refusal, now);
+        }
+    }
+
+    /// The body of `POST /v1/responses`.
+    pub fn handle_responses_body(&mut self, body: &[u8], now: Now) {
+        let parsed = Fields::parse(body).map_err(Refusal::from);
+        let handled = parsed.and_then(|fields| {
+            let request = CreateRequest::parse(&fields)?;
+            self.outgoing = if request.stream { Outgoing::sse() } else { Outgoing::collect() };
+            self.create(&request, now)
+        });
+        if let Err(refusal) = handled {
+            self.refuse(&refusal, now);
+        }
+    }
+
+    /// The body of `POST /v1/chat/completions`.
+    pub fn handle_chat_body(&mut self, body: &[u8], now: Now) {
+        let handled = ChatRequest::parse(body).map_err(Refusal::from).and_then(|request| {
+            self.outgoing = if request.stream { Outgoing::sse() } else { Outgoing::collect() };
+            let shared = Arc::clone(&self.shared);
+            let model = model_of(&shared.fleet, &request.model)?;
+            self.enqueue(Draft::chat(request, model), now)
+        });
+        if let Err(refusal) = handled {
+            self.refuse(&refusal, now);
+        }
+    }
+
+    fn create(&mut self, request: &CreateRequest<'_>, now: Now) -> Result<(), Refusal> {
+        if request.stream_id.is_some() {
+            let message = "Named lanes ('stream_id') are not supported by this server yet: leave 'stream_id' out.";
+            return Err(Refusal::new(ErrorKind::InvalidStreamId, message).with_param("stream_id"));
+        }
+        if request.background {
+            let message = "'background' is not supported by this server yet: leave it out, or send false.";
+            return Err(Refusal::new(ErrorKind::UnsupportedParameter, message).with_param("background"));
+        }
+        let shared = Arc::clone(&self.shared);
+        let model = model_of(&shared.fleet, &request.model)?;
+        let tools = self.recognise_tools(request)?;
+        self.enqueue(Draft::responses(request, tools, model)?, now)
+    }
+
+    /// Clients send the same tools with every turn: those are read once.
+    fn recognise_tools(&mut self, request: &CreateRequest<'_>) -> Result<Arc<Tools>, Refusal> {
+        let Some((raw, elements)) = &request.tools else { return Ok(Arc::default()) };
+        if let Some((seen, tools)) = &self.tools_seen
+            && **seen == *raw.get()
+        {
+            return Ok(Arc::clone(tools));
+        }
+        let tools = Arc::new(Tools::parse(elements)?);
+        self.tools_seen = Some((raw.get().into(), Arc::clone(&tools)));
+        Ok(tools)
+    }
+
+    fn enqueue(&mut self, draft: Draft, now: Now) -> Result<(), Refusal> {
+        let max = self.shared.settings.queued_turns_max;
+        if self.queued.len() >= max {
+            let message = format!(
+                "{max} requests already wait on this connection, which is its limit. Wait for responses to end."
+            );
+            return Err(Refusal::new(ErrorKind::TooManyQueued, message).with_retry_after_ms(Some(1000)));
+        }
+        if self.life != Life::Open {
+            let message = "The server is shutting down. Please connect again.";
+            return Err(Refusal::new(ErrorKind::ShuttingDown, message).with_retry_after_ms(Some(1000)));
+        }
+        if self.running.is_none() && self.queued.is_empty() {
+            self.last_sent_ns = now.mono_ns;
+        }
+        self.queued.push_back(draft);
+        self.advance(now);
+        Ok(())
+    }
+
+    /// What is to be done now; drain after every `handle_*`.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// Whether nothing runs, nothing waits, and all is written.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.running.is_none() && self.queued.is_empty() && self.effects.is_empty() && self.outgoing.is_empty()
+    }
+
+    /// Whether a turn runs.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.running.is_some()
+    }
+
+    pub fn outgoing(&mut self) -> &mut Outgoing {
+        &mut self.outgoing
+    }
+
+    /// How to answer an HTTP request, as soon as it is known; told once.
+    pub fn answer(&mut self) -> Option<Answer> {
+        let Transport::Http { answer, streaming } = &mut self.transport else { return None };
+        if answer.is_none() && !*streaming && !self.outgoing.is_empty() {
+            *streaming = true;
+            return Some(Answer::Stream);
+        }
+        answer.take()
+    }
+
+    /// Hosted tools that the request offered and that are not forwarded.
+    #[must_use]
+    pub fn tools_not_forwarded(&self) -> &[String] {
+        self.tools_seen.as_ref().map(|(_, tools)| tools.set.hosted()).unwrap_or_default()
+    }
+}
+
+fn model_of<'a>(fleet: &'a Fleet, name: &str) -> Result<&'a crate::fleet::Model, Refusal> {
+    fleet.model(name).ok_or_else(|| {
+        let message = format!("The model '{name}' does not exist or you do not have access to it.");
+        Refusal::new(ErrorKind::ModelNotFound, message).with_param("model")
+    })
+}

@@ -1,0 +1,182 @@
+//! One turn: from a request that may start to its terminal event.
+//!
+//! ```text
+//!            Loaded            Granted            Opened               [DONE]              Committed
+//! Loading ----------> Waiting ----------> Opening ----------> Streaming --------> Committing ----------> (done)
+//!    |                   |     Refused       |  ^  failed: the    |   cut, error        |
+//!    +-------------------+------> (done)     |  +-- next endpoint  +------> (done)       |
+//!                                            +---------------------> (done)              v
+//! An interrupt or the client's leaving ends it from any state.
+//! ```
+
+use crate::admission::Grant;
+use crate::assembler::{Assembler, Conclusion};
+use crate::chain::Chain;
+use crate::draft::Draft;
+use crate::error::{ErrorKind, Refusal};
+use crate::fleet::EndpointId;
+use crate::session::TurnId;
+use crate::time::Now;
+use crate::upstream::UpstreamFailure;
+use flashlane_wire::chat::{ChunkReader, StreamError};
+use flashlane_wire::sse;
+
+/// A turn that is running.
+#[derive(Debug)]
+pub struct Turn {
+    pub id: TurnId,
+    pub draft: Draft,
+    pub assembler: Assembler,
+    pub state: TurnState,
+    /// What came before, and this turn's input.
+    pub chain: Chain,
+    /// Endpoints that failed this turn, and what the last of them said.
+    pub tried: Vec<EndpointId>,
+    pub failure: Option<Refusal>,
+    pub times: Times,
+    pub deltas: u64,
+    pub output_bytes: usize,
+    /// Where it was served, once it was.
+    pub served: Option<Grant>,
+}
+
+#[derive(Debug)]
+pub enum TurnState {
+    /// The store was asked for the chain.
+    Loading,
+    /// Admission was asked for a place.
+    Waiting,
+    /// The upstream request is out. The client hears of the turn when the upstream answers, or at `announce_at`.
+    Opening {
+        grant: Grant,
+        announce_at: Option<u64>,
+    },
+    Streaming {
+        grant: Grant,
+        events: sse::Decoder,
+        chunks: ChunkReader,
+    },
+    /// All is said; the store has not yet promised to keep it.
+    Committing {
+        conclusion: Conclusion,
+        object: Vec<u8>,
+    },
+}
+
+/// When things happened, on the monotonic clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Times {
+    pub received_ns: u64,
+    pub sent_upstream_ns: Option<u64>,
+    pub first_token_ns: Option<u64>,
+    /// flashlane's own work, as the driver measured it.
+    pub busy_ns: u64,
+}
+
+impl Turn {
+    #[must_use]
+    pub fn new(id: TurnId, draft: Draft, assembler: Assembler, now: Now) -> Self {
+        Self {
+            id,
+            draft,
+            assembler,
+            state: TurnState::Loading,
+            chain: Chain::default(),
+            tried: Vec::new(),
+            failure: None,
+            times: Times { received_ns: now.mono_ns, ..Times::default() },
+            deltas: 0,
+            output_bytes: 0,
+            served: None,
+        }
+    }
+
+    /// The place that this turn holds.
+    #[must_use]
+    pub fn grant(&self) -> Option<Grant> {
+        match &self.state {
+            TurnState::Opening { grant, .. } | TurnState::Streaming { grant, .. } => Some(*grant),
+            TurnState::Loading | TurnState::Waiting | TurnState::Committing { .. } => None,
+        }
+    }
+}
+
+/// Whether another endpoint may do better.
+#[must_use]
+pub fn may_try_elsewhere(failure: &UpstreamFailure) -> bool {
+    match failure {
+        UpstreamFailure::Unreachable { .. } | UpstreamFailure::Cut { .. } | UpstreamFailure::Silent { .. } => true,
+        // What the request itself is to blame for, every endpoint will refuse.
+        UpstreamFailure::Refused { status, .. } => !matches!(status, 400 | 413 | 422),
+    }
+}
+
+/// An upstream's failure as the client is told of it.
+#[must_use]
+pub fn refusal_of(failure: &UpstreamFailure, endpoint: &str) -> Refusal {
+    match failure {
+        UpstreamFailure::Unreachable { reason } => {
+            Refusal::new(ErrorKind::UpstreamFailed, format!("The endpoint '{endpoint}' cannot be reached: {reason}."))
+        }
+        UpstreamFailure::Cut { reason } => Refusal::new(
+            ErrorKind::UpstreamFailed,
+            format!("The endpoint '{endpoint}' broke off its answer: {reason}."),
+        ),
+        UpstreamFailure::Silent { waited_ms } => Refusal::new(
+            ErrorKind::UpstreamTimeout,
+            format!("The endpoint '{endpoint}' sent nothing for {waited_ms} ms."),
+        ),
+        UpstreamFailure::Refused { status, retry_after_ms, body } => {
+            let error = StreamError::from_body(body);
+            refusal_of_error(&StreamError { status: Some(*status), ..error }, endpoint, *retry_after_ms)
+        }
+    }
+}
+
+/// An upstream's error, in an answer of its own or inside of a stream, as the client is told of it.
+#[must_use]
+pub fn refusal_of_error(error: &StreamError, endpoint: &str, retry_after_ms: Option<u64>) -> Refusal {
+    if is_context_overflow(error) {
+        return Refusal::new(ErrorKind::ContextLengthExceeded, error.message.clone()).with_param("input");
+    }
+    let said = &error.message;
+    match error.status {
+        Some(400 | 422) => Refusal::new(ErrorKind::UpstreamInvalidRequest, said.clone()),
+        Some(413) => Refusal::new(ErrorKind::PayloadTooLarge, said.clone()),
+        Some(429) => {
+            let wait_ms = retry_after_ms.unwrap_or(1000).max(1);
+            let seconds = wait_ms.div_ceil(100);
+            let message = format!(
+                "The endpoint '{endpoint}' is at its rate limit: {said} Please try again in {}.{}s.",
+                seconds / 10,
+                seconds % 10
+            );
+            Refusal::new(ErrorKind::RateLimited, message).with_retry_after_ms(Some(wait_ms))
+        }
+        // Our own credentials and configuration: nothing that the client could mend, and nothing to show.
+        Some(401 | 403) => Refusal::new(
+            ErrorKind::UpstreamFailed,
+            format!("The endpoint '{endpoint}' refused the gateway's credentials."),
+        ),
+        Some(503) => {
+            Refusal::new(ErrorKind::UpstreamFailed, format!("The endpoint '{endpoint}' is overloaded: {said}"))
+                .with_retry_after_ms(retry_after_ms)
+        }
+        Some(status) => {
+            Refusal::new(ErrorKind::UpstreamFailed, format!("The endpoint '{endpoint}' answered {status}: {said}"))
+        }
+        None => Refusal::new(ErrorKind::UpstreamFailed, format!("The endpoint '{endpoint}' failed: {said}")),
+    }
+}
+
+/// Engines have as many words for it as there are engines.
+fn is_context_overflow(error: &StreamError) -> bool {
+    let named = |name: Option<&String>| {
+        name.is_some_and(|name| name == "context_length_exceeded" || name == "exceed_context_size_error")
+    };
+    let client_fault = !matches!(error.status, Some(401 | 403 | 429 | 500..));
+    named(error.code.as_ref())
+        || named(error.kind.as_ref())
+        || (client_fault
+            && (error.message.contains("maximum context length") || error.message.contains("context size")))
+}

@@ -1,0 +1,54 @@
+//! What passes between a turn and its upstream: the request that goes out, and what comes back. The backend moves it; it
+//! decides nothing.
+
+use crate::fleet::EndpointId;
+use bytes::Bytes;
+use flashlane_wire::chat::Field;
+use std::sync::Arc;
+
+/// A Chat Completions request, ready but for what the endpoint's dialect alters.
+#[derive(Debug, Clone)]
+pub struct UpstreamRequest {
+    pub endpoint: EndpointId,
+    /// The model's name at the endpoint.
+    pub model: Arc<str>,
+    /// Top-level fields in OpenAI's names (`max_completion_tokens`, `tools`, `reasoning_effort` ...), each value raw JSON.
+    /// `model`, `messages`, `stream` and `stream_options` are not among them.
+    pub fields: Vec<Field>,
+    /// The inside of the `messages` array, in order: each piece is one or more messages joined by commas, none is empty.
+    pub messages: Vec<Bytes>,
+    /// Keeps a session's turns on one endpoint's cache; forwarded as `prompt_cache_key` where the dialect knows it.
+    pub cache_key: Option<Arc<str>>,
+}
+
+/// What an upstream stream hands to its turn, in this order: `Opened` once, `Bytes` any number of times, `Ended` once.
+/// `Ended` may come first.
+#[derive(Debug)]
+pub enum UpstreamEvent<'a> {
+    /// A success status arrived; the body follows.
+    Opened,
+    /// Bytes of an event stream of Chat Completions chunks, in any split.
+    Bytes(&'a [u8]),
+    Ended(Ended),
+}
+
+/// How an upstream stream ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// The body ended where its framing says so. Whether the answer in it is whole, the turn decides.
+    Complete,
+    Failed(UpstreamFailure),
+}
+
+/// Why an upstream gave no whole answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UpstreamFailure {
+    /// No connection (name, TCP, TLS): no byte of the request was sent.
+    Unreachable { reason: String },
+    /// An HTTP error status, with the first 64 KiB of its body.
+    Refused { status: u16, retry_after_ms: Option<u64>, body: Bytes },
+    /// The connection broke, or its bytes were not HTTP.
+    Cut { reason: String },
+    /// Nothing came for longer than the endpoint's setting allows.
+    Silent { waited_ms: u64 },
+}

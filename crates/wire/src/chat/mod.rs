@@ -1,0 +1,18 @@
+//! Chat Completions, the one dialect that every backend speaks: what flashlane sends upstream, what comes back, and what
+//! its own chat clients send.
+
+mod chunk;
+mod client_request;
+mod custom_input;
+mod render;
+mod request;
+mod tools;
+
+pub use chunk::{
+    Choice, Chunk, ChunkError, ChunkReader, DeltaKind, FinishReason, Read, StreamError, ToolCallDelta, Usage,
+};
+pub use client_request::ChatRequest;
+pub use custom_input::CustomInput;
+pub use render::{Renderer, chat_name, instructions};
+pub use request::{Field, body};
+pub use tools::{ToolName, ToolSet};

@@ -1,0 +1,47 @@
+//! What a client says on a WebSocket: one JSON object a text message.
+
+use super::error::{ParseError, Reason};
+use super::fields::Fields;
+use super::request::CreateRequest;
+use std::borrow::Cow;
+
+/// One message from a client.
+#[derive(Debug)]
+pub enum ClientEvent<'a> {
+    Create(Box<CreateRequest<'a>>),
+    Interrupt {
+        response_id: Cow<'a, str>,
+    },
+    Steer {
+        previous_response_id: Option<Cow<'a, str>>,
+        /// Raw JSON, to be handed back.
+        input: Option<&'a str>,
+    },
+}
+
+impl<'a> ClientEvent<'a> {
+    /// Reads one text message.
+    ///
+    /// # Errors
+    /// Not an object, an unknown `type`, or a field of the request that is wrong.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, ParseError> {
+        let fields = Fields::parse(bytes)?;
+        match &*fields.required_string("type")? {
+            "response.create" => Ok(Self::Create(Box::new(CreateRequest::parse(&fields)?))),
+            "response.interrupt" => {
+                fields.choice("mode", &["discard_partial_items"])?;
+                Ok(Self::Interrupt { response_id: fields.required_string("response_id")? })
+            }
+            "response.steer" => Ok(Self::Steer {
+                previous_response_id: fields.string("previous_response_id")?,
+                input: fields.raw("input").map(|raw| raw.get()),
+            }),
+            other => {
+                let message = format!(
+                    "Invalid value: '{other}'. Supported values for 'type' are: 'response.create', 'response.interrupt' and 'response.steer'."
+                );
+                Err(ParseError { reason: Reason::UnknownEvent, message, param: Some("type".to_owned()) })
+            }
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The items of a request's `input`, typed as far as a Chat Completions backend can be told of them. Texts stay raw.
+
+use super::error::ParseError;
+use super::fields::{Fields, elements};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+/// One input item.
+#[derive(Debug)]
+pub enum Item<'a> {
+    Message {
+        role: Role,
+        content: Content<'a>,
+    },
+    /// A call of a function or of a custom tool, as the model made it.
+    Call {
+        call_id: &'a str,
+        name: Cow<'a, str>,
+        namespace: Option<Cow<'a, str>>,
+        payload: Payload<'a>,
+    },
+    /// The output of either.
+    CallOutput {
+        call_id: &'a str,
+        output: Content<'a>,
+    },
+    /// Tools that hold from here on.
+    AdditionalTools {
+        tools: Vec<&'a RawValue>,
+    },
+    /// A model's own thoughts, or the trace of a hosted tool: kept in the chain, not sent to a chat backend.
+    NotForwarded,
+}
+
+/// What a tool was called with: both are raw strings.
+#[derive(Debug, Clone, Copy)]
+pub enum Payload<'a> {
+    /// A JSON text in a string.
+    Arguments(&'a str),
+    /// Free text, of a custom tool.
+    Input(&'a str),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    User,
+    Assistant,
+    /// `system` and `developer`: chat backends know the first.
+    System,
+}
+
+impl Role {
+    /// The chat backend's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Assistant => "assistant",
+            Self::System => "system",
+        }
+    }
+}
+
+#[derive(Debug)]
+pub enum Content<'a> {
+    /// A raw string.
+    Text(&'a str),
+    Parts(Vec<Part<'a>>),
+}
+
+#[derive(Debug)]
+pub enum Part<'a> {
+    /// A raw string.
+    Text(&'a str),
+    Image {
+        url: &'a str,
+        detail: Option<&'a str>,
+    },
+    /// The part's own fields, passed on as they are.
+    File {
+        raw: &'a RawValue,
+    },
+}
+
+/// Item types that a chat backend cannot be told of and that do no harm when left out.
+const NOT_FORWARDED: [&str; 14] = [
+    "reasoning",
+    "web_search_call",
+    "file_search_call",
+    "computer_call",
+    "image_generation_call",
+    "code_interpreter_call",
+    "local_shell_call",
+    "mcp_list_tools",
+    "mcp_approval_request",
+    "mcp_approval_response",
+    "mcp_call",
+    "tool_search_call",
+    "tool_search_output",
+    "agent_message",
+];
+
+/// Item types that need what flashlane does not serve yet.
+const UNSUPPORTED: [&str; 5] =
+    ["item_reference", "compaction", "compaction_trigger", "computer_call_output", "shell_call_output"];
+
+impl<'a> Item<'a> {
+    /// Reads the item that stands at `path`.
+    ///
+    /// # Errors
+    /// A field is missing or of the wrong type, or the item's type is not known.
+    pub fn parse(path: &str, raw: &'a RawValue) -> Result<Self, ParseError> {
+        let fields = Fields::nested(path, raw)?;
+        let kind = match fields.string("type")? {
+            Some(kind) => kind,
+            // OpenAI's shorthand: a role and a content are a message.
+            None if fields.raw("role").is_some() => Cow::Borrowed("message"),
+            None => return Err(ParseError::missing(&fields.path("type"))),
+        };
+        match &*kind {
+            "message" => Self::message(&fields),
+            "function_call" => Self::call(&fields, |f| Ok(Payload::Arguments(f.required_raw_string("arguments")?))),
+            "custom_tool_call" => Self::call(&fields, |f| Ok(Payload::Input(f.required_raw_string("input")?))),
+            "function_call_output" | "custom_tool_call_output" | "local_shell_call_output" => {
+                let id = if &*kind == "local_shell_call_output" && fields.raw("call_id").is_none() {
+                    "id"
+                } else {
+                    "call_id"
+                };
+                let call_id = fields.required_raw_string(id)?;
+                let output = Content::required(&fields, "output")?;
+                Ok(Self::CallOutput { call_id, output })
+            }
+            "additional_tools" => {
+                let tools = fields.array("tools")?.ok_or_else(|| ParseError::missing(&fields.path("tools")))?;
+                Ok(Self::AdditionalTools { tools })
+            }
+            other if NOT_FORWARDED.contains(&other) => Ok(Self::NotForwarded),
+            other if UNSUPPORTED.contains(&other) => {
+                let path = fields.path("type");
+                Err(ParseError::unsupported(
+                    &path,
+                    format!("Input items of type '{other}' are not supported by this server yet."),
+                ))
+            }
+            other => {
+                let path = fields.path("type");
+                Err(ParseError::value(
+                    &path,
+                    format!("Invalid value: '{other}'. '{path}' names no type of input item."),
+                ))
+            }
+        }
+    }
+
+    fn message(fields: &Fields<'a>) -> Result<Self, ParseError> {
+        let role = match fields.choice("role", &["user", "assistant", "system", "developer"])? {
+            Some("user") => Role::User,
+            Some("assistant") => Role::Assistant,
+            Some(_) => Role::System,
+            None => return Err(ParseError::missing(&fields.path("role"))),
+        };
+        Ok(Self::Message { role, content: Content::required(fields, "content")? })
+    }
+
+    fn call(
+        fields: &Fields<'a>,
+        payload: impl FnOnce(&Fields<'a>) -> Result<Payload<'a>, ParseError>,
+    ) -> Result<Self, ParseError> {
+        Ok(Self::Call {
+            call_id: fields.required_raw_string("call_id")?,
+            name: fields.required_string("name")?,
+            namespace: fields.string("namespace")?,
+            payload: payload(fields)?,
+        })
+    }
+}
+
+impl<'a> Content<'a> {
+    fn required(fields: &Fields<'a>, name: &str) -> Result<Self, ParseError> {
+        let Some(raw) = fields.raw(name) else { return Err(ParseError::missing(&fields.path(name))) };
+        if let Some(text) = crate::json::raw_string(raw) {
+            return Ok(Self::Text(text));
+        }
+        let path = fields.path(name);
+        if !raw.get().starts_with('[') {
+            return Err(ParseError::wrong_type(&path, "a string or an array", raw.get()));
+        }
+        let parts = elements(&path, raw)?;
+        let parts = parts.into_iter().enumerate().map(|(index, part)| Part::parse(&format!("{path}[{index}]"), part));
+        parts.collect::<Result<_, _>>().map(Self::Parts)
+    }
+}
+
+impl<'a> Part<'a> {
+    fn parse(path: &str, raw: &'a RawValue) -> Result<Self, ParseError> {
+        let fields = Fields::nested(path, raw)?;
+        let kind = fields.required_string("type")?;
+        match &*kind {
+            "input_text" | "output_text" | "text" | "summary_text" | "reasoning_text" => {
+                Ok(Self::Text(fields.required_raw_string("text")?))
+            }
+            "refusal" => Ok(Self::Text(fields.required_raw_string("refusal")?)),
+            "input_image" => match fields.raw_string("image_url")? {
+                Some(url) => Ok(Self::Image { url, detail: fields.raw_string("detail")? }),
+                None => Err(ParseError::unsupported(
+                    &fields.path("image_url"),
+                    "Images are taken as 'image_url' (a URL or a data URL); uploaded files are not served here.",
+                )),
+            },
+            "input_file" => Ok(Self::File { raw }),
+            other => {
+                let path = fields.path("type");
+                let message = format!(
+                    "Invalid value: '{other}'. Supported values for '{path}' are: 'input_text', 'input_image', 'input_file', 'output_text' and 'refusal'."
+                );
+                Err(ParseError::value(&path, message))
+            }
+        }
+    }
+}

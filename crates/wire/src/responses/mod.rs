@@ -1,0 +1,15 @@
+//! OpenAI's Responses API as seen from the server: requests in, events out.
+
+mod client_event;
+mod error;
+mod fields;
+mod item;
+mod request;
+mod tool;
+
+pub use client_event::ClientEvent;
+pub use error::{ParseError, Reason};
+pub use fields::{Fields, elements};
+pub use item::{Content, Item, Part, Payload, Role};
+pub use request::{CreateRequest, Echo, Input, TextFormat};
+pub use tool::{Function, Grammar, Tool, ToolChoice};

@@ -1,0 +1,234 @@
+//! `response.create` and the body of `POST /v1/responses`: one request, its fields checked, its texts raw.
+
+use super::error::{ParseError, Reason};
+use super::fields::Fields;
+use super::tool::ToolChoice;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+/// A request for a response.
+#[derive(Debug)]
+pub struct CreateRequest<'a> {
+    pub model: Cow<'a, str>,
+    pub input: Input<'a>,
+    /// A raw string.
+    pub instructions: Option<&'a str>,
+    pub previous_response_id: Option<Cow<'a, str>>,
+    /// The whole array, for recognition; and its elements.
+    pub tools: Option<(&'a RawValue, Vec<&'a RawValue>)>,
+    pub tool_choice: ToolChoice<'a>,
+    pub stream: bool,
+    pub store: bool,
+    pub background: bool,
+    /// `generate: false` or `prompt_cache_options.prewarm: true`: no tokens are asked for.
+    pub warm_up: bool,
+    pub stream_id: Option<Cow<'a, str>>,
+    pub max_output_tokens: Option<u64>,
+    pub parallel_tool_calls: Option<bool>,
+    /// `reasoning.effort`.
+    pub effort: Option<Cow<'a, str>>,
+    pub text_format: TextFormat<'a>,
+    pub verbosity: Option<Cow<'a, str>>,
+    pub service_tier: Option<Cow<'a, str>>,
+    pub cache_key: Option<Cow<'a, str>>,
+    /// `background` and others as they were sent: what the response object repeats.
+    pub echo: Echo<'a>,
+}
+
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A raw string: one user message.
+    Text(&'a str),
+    Items(Vec<&'a RawValue>),
+}
+
+#[derive(Debug, Default)]
+pub enum TextFormat<'a> {
+    #[default]
+    Text,
+    JsonObject,
+    /// The fields of a `json_schema` format, raw.
+    JsonSchema {
+        name: &'a RawValue,
+        schema: &'a RawValue,
+        strict: Option<&'a RawValue>,
+        description: Option<&'a RawValue>,
+    },
+}
+
+/// Fields that the response object repeats as they were sent.
+#[derive(Debug, Default)]
+pub struct Echo<'a> {
+    pub metadata: Option<&'a RawValue>,
+    pub temperature: Option<&'a RawValue>,
+    pub top_p: Option<&'a RawValue>,
+    pub top_logprobs: Option<&'a RawValue>,
+    pub presence_penalty: Option<&'a RawValue>,
+    pub frequency_penalty: Option<&'a RawValue>,
+    pub max_tool_calls: Option<&'a RawValue>,
+    pub reasoning_summary: Option<&'a RawValue>,
+    pub text: Option<&'a RawValue>,
+    pub tool_choice: Option<&'a RawValue>,
+    pub truncation: Option<&'a RawValue>,
+    pub safety_identifier: Option<&'a RawValue>,
+    pub prompt_cache_key: Option<&'a RawValue>,
+    pub prompt_cache_retention: Option<&'a RawValue>,
+    pub user: Option<&'a RawValue>,
+}
+
+/// The largest `max_output_tokens`; beyond it no model goes.
+const OUTPUT_TOKENS_MAX: u64 = 16_777_216;
+
+const EFFORTS: [&str; 7] = ["none", "minimal", "low", "medium", "high", "xhigh", "max"];
+const SERVICE_TIERS: [&str; 7] = ["auto", "default", "flex", "priority", "fast", "ultrafast", "scale"];
+
+impl<'a> CreateRequest<'a> {
+    /// Reads the body of a request, or the frame of a `response.create`.
+    ///
+    /// # Errors
+    /// The first field that is missing, of the wrong type, out of range or not served, by name.
+    pub fn parse(fields: &Fields<'a>) -> Result<Self, ParseError> {
+        refuse_unserved(fields)?;
+        let prewarm = match fields.object("prompt_cache_options")? {
+            Some(options) => options.boolean("prewarm")?.unwrap_or(false),
+            None => false,
+        };
+        let warm_up = prewarm || fields.boolean("generate")? == Some(false);
+        let reasoning = fields.object("reasoning")?;
+        let text = fields.object("text")?;
+        let tools = match fields.raw("tools") {
+            Some(raw) => fields.array("tools")?.map(|elements| (raw, elements)),
+            None => None,
+        };
+        Ok(Self {
+            model: fields.required_string("model")?,
+            input: Input::parse(fields, warm_up)?,
+            instructions: fields.raw_string("instructions")?,
+            previous_response_id: fields.string("previous_response_id")?,
+            tools,
+            tool_choice: ToolChoice::parse(fields)?,
+            stream: fields.boolean("stream")?.unwrap_or(false),
+            store: fields.boolean("store")?.unwrap_or(true),
+            background: fields.boolean("background")?.unwrap_or(false),
+            warm_up,
+            stream_id: fields.string("stream_id")?,
+            max_output_tokens: fields.integer("max_output_tokens", 1, OUTPUT_TOKENS_MAX)?,
+            parallel_tool_calls: fields.boolean("parallel_tool_calls")?,
+            effort: match &reasoning {
+                Some(reasoning) => reasoning.choice("effort", &EFFORTS)?.map(Cow::Borrowed),
+                None => None,
+            },
+            text_format: TextFormat::parse(text.as_ref())?,
+            verbosity: match &text {
+                Some(text) => text.choice("verbosity", &["low", "medium", "high"])?.map(Cow::Borrowed),
+                None => None,
+            },
+            service_tier: fields.choice("service_tier", &SERVICE_TIERS)?.map(Cow::Borrowed),
+            cache_key: fields.string("prompt_cache_key")?,
+            echo: Echo::parse(fields, reasoning.as_ref())?,
+        })
+    }
+}
+
+/// Fields that change what an answer means and that are not served: better a clear word than a wrong answer.
+fn refuse_unserved(fields: &Fields<'_>) -> Result<(), ParseError> {
+    if fields.raw("conversation").is_some() && fields.raw("previous_response_id").is_some() {
+        let message =
+            "Mutually exclusive parameters: 'previous_response_id' and 'conversation' cannot be used together.";
+        let param = Some("previous_response_id".to_owned());
+        return Err(ParseError { reason: Reason::Exclusive, message: message.to_owned(), param });
+    }
+    for (name, instead) in [
+        ("conversation", "chain responses by 'previous_response_id' instead"),
+        ("prompt", "send the prompt's text as 'instructions' or 'input' instead"),
+        ("moderation", "leave it out"),
+        ("context_management", "compact the input on the client instead"),
+    ] {
+        if fields.raw(name).is_some_and(|raw| raw.get() != "[]") {
+            return Err(ParseError::unsupported(
+                name,
+                format!("'{name}' is not supported by this server yet: {instead}."),
+            ));
+        }
+    }
+    Ok(())
+}
+
+impl<'a> Input<'a> {
+    fn parse(fields: &Fields<'a>, warm_up: bool) -> Result<Self, ParseError> {
+        let Some(raw) = fields.raw("input") else {
+            // A warm-up may have nothing but instructions and tools to say.
+            return if warm_up { Ok(Self::Items(Vec::new())) } else { Err(ParseError::missing("input")) };
+        };
+        if let Some(text) = crate::json::raw_string(raw) {
+            return Ok(Self::Text(text));
+        }
+        if !raw.get().starts_with('[') {
+            return Err(ParseError::wrong_type("input", "a string or an array", raw.get()));
+        }
+        Ok(Self::Items(fields.array("input")?.unwrap_or_default()))
+    }
+}
+
+impl<'a> TextFormat<'a> {
+    fn parse(text: Option<&Fields<'a>>) -> Result<Self, ParseError> {
+        let Some(text) = text else { return Ok(Self::Text) };
+        let Some(format) = text.object("format")? else { return Ok(Self::Text) };
+        match format.choice("type", &["text", "json_object", "json_schema"])? {
+            None => Err(ParseError::missing("text.format.type")),
+            Some("json_object") => Ok(Self::JsonObject),
+            Some("json_schema") => Ok(Self::JsonSchema {
+                name: {
+                    format.required_raw_string("name")?;
+                    format.raw("name").ok_or_else(|| ParseError::missing("text.format.name"))?
+                },
+                schema: format.raw("schema").ok_or_else(|| ParseError::missing("text.format.schema"))?,
+                strict: format.boolean("strict")?.and(format.raw("strict")),
+                description: format.raw_string("description")?.and(format.raw("description")),
+            }),
+            Some(_) => Ok(Self::Text),
+        }
+    }
+}
+
+impl<'a> Echo<'a> {
+    fn parse(fields: &Fields<'a>, reasoning: Option<&Fields<'a>>) -> Result<Self, ParseError> {
+        let metadata = fields.raw("metadata");
+        if let Some(metadata) = fields.object("metadata")? {
+            for (name, value) in metadata.iter() {
+                if crate::json::raw_string(value).is_none() {
+                    return Err(ParseError::wrong_type(&metadata.path(name), "a string", value.get()));
+                }
+            }
+        }
+        fields.choice("truncation", &["auto", "disabled"])?;
+        fields.string("safety_identifier")?;
+        fields.string("user")?;
+        fields.integer("max_tool_calls", 0, u64::MAX)?;
+        fields.integer("top_logprobs", 0, 20)?;
+        if let Some(include) = fields.array("include")? {
+            for (index, member) in include.iter().enumerate() {
+                if crate::json::raw_string(member).is_none() {
+                    return Err(ParseError::wrong_type(&format!("include[{index}]"), "a string", member.get()));
+                }
+            }
+        }
+        Ok(Self {
+            metadata,
+            temperature: fields.number("temperature", 0.0, 2.0)?,
+            top_p: fields.number("top_p", 0.0, 1.0)?,
+            top_logprobs: fields.raw("top_logprobs"),
+            presence_penalty: fields.number("presence_penalty", -2.0, 2.0)?,
+            frequency_penalty: fields.number("frequency_penalty", -2.0, 2.0)?,
+            max_tool_calls: fields.raw("max_tool_calls"),
+            reasoning_summary: reasoning.and_then(|reasoning| reasoning.raw("summary")),
+            text: fields.raw("text"),
+            tool_choice: fields.raw("tool_choice"),
+            truncation: fields.raw("truncation"),
+            safety_identifier: fields.raw("safety_identifier"),
+            prompt_cache_key: fields.raw("prompt_cache_key"),
+            prompt_cache_retention: fields.raw("prompt_cache_retention"),
+            user: fields.raw("user"),
+        })
+    }
+}
