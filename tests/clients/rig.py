@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 FLASHLANE = Path(os.environ.get("FLASHLANE", ROOT / "target/ci/flashlane"))
-ADDRESS = re.compile(r"http://127\.0\.0\.1:(\d+)")
+READY = re.compile(r"ready http://127\.0\.0\.1:(\d+) admin http://127\.0\.0\.1:(\d+)")
 
 # What `flashlane serve` runs with no file, spelled out on free ports, so that a test may add to it.
 DEMO = """
@@ -125,8 +125,8 @@ class Flashlane:
             path.write_text(self._config)
             command += ["--config", path]
         self.process = Process(command, self._environment)
-        self.port = self._port(lambda line: "admin" not in line.lower())
-        self.admin_port = self._port(lambda line: "admin" in line.lower())
+        ready = READY.search(self.process.wait_for(READY.search, 10))
+        self.port, self.admin_port = int(ready[1]), int(ready[2])
         poll_until(self._is_ready, 10, "/readyz")
         return self
 
@@ -141,10 +141,6 @@ class Flashlane:
     @property
     def admin_url(self) -> str:
         return f"http://127.0.0.1:{self.admin_port}"
-
-    def _port(self, fits: Callable[[str], bool]) -> int:
-        line = self.process.wait_for(lambda line: ADDRESS.search(line) and fits(line), 10)
-        return int(ADDRESS.search(line)[1])
 
     def _is_ready(self) -> bool:
         try:
