@@ -2,12 +2,11 @@
 #![allow(clippy::indexing_slicing, clippy::panic, reason = "a test may fail this way")]
 
 mod chance;
+mod sse_reading;
 
 use chance::Chance;
 use flashlane_wire::sse::{Decoder, Error, Event};
-
-type Owned = (Vec<u8>, Vec<u8>);
-type Outcome = (Vec<Owned>, Result<(), Error>);
+use sse_reading::{Owned, decode, reference};
 
 const LIMIT: usize = 1 << 20;
 
@@ -26,58 +25,6 @@ const CORPUS: &[u8] = "\u{feff}data: first\n\n\
     data: \u{feff}kept\n\n\
     data: [DONE]\n\ndata: never closed\n"
     .as_bytes();
-
-fn decode<'a>(limit: usize, parts: impl IntoIterator<Item = &'a [u8]>) -> Outcome {
-    let mut decoder = Decoder::new(limit);
-    let mut events = Vec::new();
-    for part in parts {
-        let on_event = |event: Event<'_>| events.push((event.name.to_vec(), event.data.to_vec()));
-        if let Err(error) = decoder.decode(part, on_event) {
-            assert_eq!(decoder.decode(b"data: more\n\n", |_| panic!("an event after the error")), Err(error));
-            return (events, Err(error));
-        }
-    }
-    (events, Ok(()))
-}
-
-/// The specification, read line by line over the whole stream.
-fn reference(limit: usize, stream: &[u8]) -> Outcome {
-    let mut events = Vec::new();
-    let (mut name, mut data): Owned = Default::default();
-    let mut at = 0;
-    while at < stream.len() {
-        let end = (at..stream.len()).find(|&i| stream[i] == b'\n' || stream[i] == b'\r');
-        let mut line = &stream[at..end.unwrap_or(stream.len())];
-        if line.len() + name.len() + data.len() > limit {
-            return (events, Err(Error::EventTooLong { event_bytes_max: limit }));
-        }
-        let Some(end) = end else { break };
-        if at == 0 && line.starts_with("\u{feff}".as_bytes()) {
-            line = &line[3..];
-        }
-        at = end + if stream[end..].starts_with(b"\r\n") { 2 } else { 1 };
-        if line.is_empty() {
-            if data.pop().is_some() {
-                events.push((name.clone(), data.clone()));
-            }
-            name.clear();
-            data.clear();
-            continue;
-        }
-        let (field, value) = match line.iter().position(|&b| b == b':') {
-            Some(colon) if line.get(colon + 1) == Some(&b' ') => (&line[..colon], &line[colon + 2..]),
-            Some(colon) => (&line[..colon], &line[colon + 1..]),
-            None => (line, &line[line.len()..]),
-        };
-        if field == b"event" {
-            name = value.to_vec();
-        } else if field == b"data" {
-            data.extend_from_slice(value);
-            data.push(b'\n');
-        }
-    }
-    (events, Ok(()))
-}
 
 fn text(pairs: &[(&str, &str)]) -> Vec<Owned> {
     pairs.iter().map(|(name, data)| (name.as_bytes().to_vec(), data.as_bytes().to_vec())).collect()
