@@ -1,6 +1,6 @@
 //! The bytes around what a chunk says, laid out once a stream. Knows nothing of time or of what is said.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::SYSTEM_FINGERPRINT;
 
@@ -64,8 +64,14 @@ pub(crate) fn last_events(id: &str, unix_s: u64, model: &str, finish: &str, usag
         Some(usage) => (",\"usage\":null", format!("data: {fields},\"choices\":[],\"usage\":{usage}}}\n\n")),
         None => ("", String::new()),
     };
-    let choice = json!({"index": 0, "delta": {}, "logprobs": null, "finish_reason": finish});
+    let choice = format!("{{\"index\":0,\"delta\":{{}},\"logprobs\":null,\"finish_reason\":\"{finish}\"}}");
     format!("data: {fields},\"choices\":[{choice}]{none}}}\n\n{with_usage}data: [DONE]\n\n")
+}
+
+/// The inside of the `delta` that opens the only tool call.
+pub(crate) fn call_opening(id: &str, name: &str) -> String {
+    let function = format!("{{\"name\":{},\"arguments\":\"\"}}", Value::from(name));
+    format!("\"tool_calls\":[{{\"index\":0,\"id\":\"{id}\",\"type\":\"function\",\"function\":{function}}}]")
 }
 
 /// The whole answer to a request that does not stream.

@@ -85,6 +85,11 @@ impl Script {
         self.streams
     }
 
+    /// Whether all has been handed over: the next step is [`Step::End`], at any time.
+    pub fn is_over(&self) -> bool {
+        self.next_piece == self.pieces.len()
+    }
+
     /// What is due `elapsed_ns` nanoseconds after the request.
     // hot: per token
     pub fn poll(&mut self, elapsed_ns: u64) -> Step<'_> {
@@ -112,9 +117,7 @@ impl Script {
         sent = self.push_tokens(Shape::Content, &answer.reply.text, sent, rng);
         if let Some(call) = &answer.reply.call {
             sent += 1;
-            let call_opening = json!([{"index": 0, "id": answer.call_id, "type": "function",
-                "function": {"name": call.name, "arguments": ""}}]);
-            self.push(Shape::Delta, format!("\"tool_calls\":{call_opening}").as_bytes(), sent);
+            self.push(Shape::Delta, frame::call_opening(&answer.call_id, &call.name).as_bytes(), sent);
             sent = self.push_tokens(Shape::Arguments, &call.arguments, sent, rng);
         }
         let usage = request.include_usage.then(|| answer.usage(request));
