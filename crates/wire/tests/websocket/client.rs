@@ -3,6 +3,8 @@
 use flashlane_wire::websocket::{Decoder, Deflate, Error, Event, Limits};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 
+use crate::chance::Chance;
+
 pub const TEXT: u8 = 0x1;
 pub const BINARY: u8 = 0x2;
 pub const CONTINUATION: u8 = 0x0;
@@ -144,25 +146,13 @@ impl Inflater {
     }
 }
 
-/// splitmix64: the same numbers for a seed, everywhere.
-pub struct Rng(pub u64);
+/// Text that compresses somewhat, with characters of one to four bytes.
+pub fn text(chance: &mut Chance, words: usize) -> String {
+    let vocabulary = ["delta", "\"type\":", "é", "語", "🦀", " ", "response.output_text", "\n"];
+    (0..words).map(|_| vocabulary[chance.below(vocabulary.len())]).collect()
+}
 
-impl Rng {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
-
-    /// Text that compresses somewhat, with characters of one to four bytes.
-    pub fn text(&mut self, words: usize) -> String {
-        let vocabulary = ["delta", "\"type\":", "é", "語", "🦀", " ", "response.output_text", "\n"];
-        (0..words).map(|_| vocabulary[self.below(vocabulary.len())]).collect()
-    }
+/// Bytes that do not compress.
+pub fn noise(chance: &mut Chance, bytes: usize) -> Vec<u8> {
+    (0..bytes).map(|_| chance.below(256) as u8).collect()
 }

@@ -1,5 +1,6 @@
 use flashlane_wire::websocket::{Decoder, Error, Limits, close_code};
 
+use crate::chance::Chance;
 use crate::client::*;
 
 fn decode_messages(offer: &str, payloads: &[&[u8]]) -> (Vec<Seen>, Result<(), Error>) {
@@ -25,7 +26,7 @@ fn the_rfcs_examples_are_inflated() {
 #[test]
 fn a_message_may_refer_to_earlier_ones_only_where_that_was_negotiated() {
     let mut client = Compressor::new();
-    let text = Rng(1).text(400);
+    let text = text(&mut Chance(1), 400);
     let (first, second) = (client.message(text.as_bytes()), client.message(text.as_bytes()));
     assert!(second.len() < first.len() / 4);
     let both = vec![Seen::Text(text.clone()); 2];
@@ -38,7 +39,7 @@ fn a_message_may_refer_to_earlier_ones_only_where_that_was_negotiated() {
 #[test]
 fn uncompressed_messages_and_control_frames_may_stand_among_compressed_ones() {
     let mut client = Compressor::new();
-    let text = Rng(2).text(300);
+    let text = text(&mut Chance(2), 300);
     let first = client.message(text.as_bytes());
     let second = client.message(text.as_bytes());
     let bytes = [
@@ -89,8 +90,7 @@ fn compressed_bytes_without_end_are_cut_off_too() {
     let in_two = [frame(RSV1 | TEXT, &blocks[..500]), frame(0, &blocks[500..one_more])].concat();
     assert_eq!(decode(limits, deflate, &in_two), (vec![], error));
     // But what the limit allows is let in where it does not compress.
-    let mut rng = Rng(3);
-    let noise: Vec<u8> = (0..800).map(|_| rng.next() as u8).collect();
+    let noise = noise(&mut Chance(3), 800);
     let sent = frame(FIN | RSV1 | BINARY, &Compressor::new().message(&noise));
     assert_eq!(decode(limits, deflate, &sent), (vec![Seen::Binary(noise)], Ok(())));
 }

@@ -6,6 +6,8 @@
     reason = "test code, its shared part included, fails by panicking"
 )]
 
+#[path = "../chance/mod.rs"]
+mod chance;
 mod client;
 mod deflate;
 mod encoder;
