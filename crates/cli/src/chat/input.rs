@@ -1,0 +1,96 @@
+//! Where the person's lines come from: one message, a pipe, or an edited line on a terminal. Knows nothing of what is done
+//! with them.
+
+use rustyline::DefaultEditor;
+use rustyline::error::ReadlineError;
+use std::io::{self, BufRead, IsTerminal};
+use tokio::task::JoinHandle;
+
+const LINE_BYTES_MAX: u64 = 1 << 20;
+const PROMPT: &str = "> ";
+
+/// The source, with what it has left.
+pub enum Input {
+    /// The message of the command line; `None` once it was taken.
+    Once(Option<String>),
+    /// Standard input, a line at a time.
+    Lines,
+    /// A terminal, with editing and a history that lasts as long as the process.
+    Editor(Box<DefaultEditor>),
+}
+
+impl Input {
+    /// The message where there is one; otherwise standard input, edited where it is a terminal.
+    ///
+    /// # Errors
+    /// When the terminal cannot be set up.
+    pub fn new(message: Option<String>) -> io::Result<Self> {
+        if message.is_some() {
+            return Ok(Self::Once(message));
+        }
+        if !io::stdin().is_terminal() {
+            return Ok(Self::Lines);
+        }
+        let editor = DefaultEditor::new().map_err(io::Error::other)?;
+        Ok(Self::Editor(Box::new(editor)))
+    }
+
+    #[must_use]
+    pub fn is_interactive(&self) -> bool {
+        matches!(self, Self::Editor(_))
+    }
+
+    /// Waits for the next line on a thread that may block; `None` is the end. The source comes back with it.
+    pub fn read(mut self) -> JoinHandle<(Self, io::Result<Option<String>>)> {
+        tokio::task::spawn_blocking(move || {
+            let line = self.read_blocking();
+            (self, line)
+        })
+    }
+
+    fn read_blocking(&mut self) -> io::Result<Option<String>> {
+        match self {
+            Self::Once(message) => Ok(message.take()),
+            Self::Lines => read_line(&mut io::stdin().lock()),
+            Self::Editor(editor) => match editor.readline(PROMPT) {
+                Ok(line) => {
+                    let _ = editor.add_history_entry(&line);
+                    Ok(Some(line))
+                }
+                Err(ReadlineError::Interrupted | ReadlineError::Eof) => Ok(None),
+                Err(ReadlineError::Io(error)) => Err(error),
+                Err(error) => Err(io::Error::other(error)),
+            },
+        }
+    }
+}
+
+fn read_line(source: &mut impl BufRead) -> io::Result<Option<String>> {
+    let mut line = String::new();
+    let read = io::Read::take(source, LINE_BYTES_MAX).read_line(&mut line)?;
+    if read as u64 == LINE_BYTES_MAX && !line.ends_with('\n') {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("a line is longer than {LINE_BYTES_MAX} bytes"),
+        ));
+    }
+    Ok((read > 0).then_some(line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_is_read_line_by_line_to_its_end() {
+        let mut source = &b"one\ntwo"[..];
+        let lines: Vec<_> = std::iter::from_fn(|| read_line(&mut source).unwrap()).collect();
+        assert_eq!(lines, ["one\n", "two"]);
+    }
+
+    #[test]
+    fn a_line_without_end_is_refused() {
+        let long = vec![b'a'; LINE_BYTES_MAX as usize + 1];
+        assert_eq!(read_line(&mut long.as_slice()).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+}

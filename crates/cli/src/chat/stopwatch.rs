@@ -1,0 +1,118 @@
+//! What a client can measure of a turn, and the one line that is shown after it. Knows no clock: times are passed in.
+
+use super::event::{Ended, Timing};
+use std::fmt::Write as _;
+use std::time::Duration;
+
+/// The times of one turn, each since its request was sent.
+#[derive(Debug, Default)]
+pub struct Stopwatch {
+    first: Option<Duration>,
+    last: Duration,
+    deltas: u64,
+}
+
+impl Stopwatch {
+    /// A piece of the answer was read.
+    pub fn delta(&mut self, at: Duration) {
+        self.first.get_or_insert(at);
+        self.last = at;
+        self.deltas += 1;
+    }
+
+    /// `latency tier (simulated) | TTFT 31 ms | 1,498 tokens/s | gateway 0.08 ms`; what a server does not tell is measured
+    /// here, or left out.
+    #[must_use]
+    pub fn line(&self, ended: &Ended, timing: Option<&Timing>) -> String {
+        let mut parts = Vec::new();
+        match timing.and_then(|t| t.tier.as_deref().map(|tier| (tier, t.simulated))) {
+            Some((tier, true)) => parts.push(format!("{tier} tier (simulated)")),
+            Some((tier, false)) => parts.push(format!("{tier} tier")),
+            None => parts.extend(ended.service_tier.as_ref().map(|tier| format!("service tier {tier}"))),
+        }
+        parts.extend(self.first.map(|first| format!("TTFT {} ms", short(first.as_secs_f64() * 1e3))));
+        parts.extend(self.tokens_per_second(ended.output_tokens).map(|rate| format!("{} tokens/s", grouped(rate))));
+        parts.extend(timing.and_then(|t| t.gateway_ms).map(|ms| format!("gateway {} ms", short(ms))));
+        parts.join(" | ")
+    }
+
+    /// Tokens after the first, over the time after the first. A server that counts no tokens sends about one a delta.
+    fn tokens_per_second(&self, output_tokens: Option<u64>) -> Option<u64> {
+        let tokens = output_tokens.unwrap_or(self.deltas).checked_sub(1).filter(|&n| n > 0)?;
+        let seconds = self.last.checked_sub(self.first?)?.as_secs_f64();
+        // Under a millisecond the clock, not the server, would be shown.
+        (seconds >= 1e-3).then(|| (tokens as f64 / seconds).round() as u64)
+    }
+}
+
+/// Three figures at most: `0.08`, `3.1`, `412`.
+#[must_use]
+pub fn short(value: f64) -> String {
+    match value {
+        v if v < 0.995 => format!("{v:.2}"),
+        v if v < 99.5 => format!("{v:.1}"),
+        v => format!("{v:.0}"),
+    }
+}
+
+/// `1,498`.
+fn grouped(value: u64) -> String {
+    let digits = value.to_string();
+    let mut out = String::new();
+    for (i, digit) in digits.char_indices() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        let _ = out.write_char(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::event::Status;
+    use super::*;
+
+    fn ended(output_tokens: Option<u64>, tier: Option<&str>) -> Ended {
+        let service_tier = tier.map(str::to_owned);
+        Ended { id: "r".to_owned(), status: Status::Completed, output_tokens, service_tier }
+    }
+
+    fn stopwatch(ms: &[u64]) -> Stopwatch {
+        let mut stopwatch = Stopwatch::default();
+        for &ms in ms {
+            stopwatch.delta(Duration::from_millis(ms));
+        }
+        stopwatch
+    }
+
+    #[test]
+    fn a_gateways_timing_is_shown_and_what_is_simulated_says_so() {
+        let timing =
+            Timing { tier: Some("latency".to_owned()), simulated: true, ttft_ms: Some(30.0), gateway_ms: Some(0.0789) };
+        assert_eq!(
+            stopwatch(&[31, 80, 131]).line(&ended(Some(151), Some("priority")), Some(&timing)),
+            "latency tier (simulated) | TTFT 31.0 ms | 1,500 tokens/s | gateway 0.08 ms"
+        );
+    }
+
+    #[test]
+    fn a_foreign_server_is_measured_here() {
+        assert_eq!(
+            stopwatch(&[412, 1412]).line(&ended(Some(66), Some("default")), None),
+            "service tier default | TTFT 412 ms | 65 tokens/s"
+        );
+    }
+
+    #[test]
+    fn nothing_is_shown_that_was_not_measured() {
+        assert_eq!(stopwatch(&[]).line(&ended(None, None), None), "");
+        assert_eq!(stopwatch(&[5]).line(&ended(Some(1), None), None), "TTFT 5.0 ms");
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        assert_eq!([0.0, 0.994, 0.996, 99.49, 99.6, 1234.5].map(short), ["0.00", "0.99", "1.0", "99.5", "100", "1234"]);
+        assert_eq!([1, 999, 1000, 1_234_567].map(grouped), ["1", "999", "1,000", "1,234,567"]);
+    }
+}
