@@ -1,1 +1,9 @@
-//! The verbs beside serve: chat, connect, simulate.
+//! The verbs beside `serve`: each module has its `Args` and a `run`. They are clients, or tools about clients; they hold no
+//! policy, and the binary decides which of them runs.
+
+pub mod address;
+pub mod chat;
+pub mod completions;
+pub mod connect;
+pub mod models;
+pub mod simulate;
