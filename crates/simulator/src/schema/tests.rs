@@ -91,6 +91,8 @@ fn values_fit_their_schemas() {
                                     "properties": {"name": {"type": "string"}, "age": {"type": "integer", "minimum": 1}}}}}),
         json!({"type": "object", "required": ["value", "next"], "properties": {"value": {"type": "integer"},
                "next": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}}}),
+        json!({"type": "object", "required": ["left", "right"], "properties": {
+               "left": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}, "right": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}}}),
         json!({"type": "object", "required": ["child"], "properties": {"child": {"type": "array", "items": {"$ref": "#"}}}}),
     ] {
         let value = made(&schema);

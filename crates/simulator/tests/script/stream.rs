@@ -170,12 +170,13 @@ fn reasoning_comes_before_the_answer_and_is_counted() {
 #[test]
 fn the_prompt_is_counted_by_bytes_messages_and_tools() {
     let count = |body: Value| complete(&body)["usage"]["prompt_tokens"].as_u64().unwrap();
-    assert_eq!(count(ask("1234567890")), 3 + 4 + 3, "opening, message, twelve bytes with the quotes");
+    let text = "x".repeat(98);
+    assert_eq!(count(ask(&text)), 3 + 4 + 25, "opening, message, a hundred bytes with the quotes");
     let two =
         json!({"model": "m", "messages": [{"role": "system", "content": "ab"}, {"role": "user", "content": "hi"}]});
     assert_eq!(count(two), 3 + 2 * (4 + 1));
     let tool = json!({"type": "function", "function": {"name": "f"}});
-    assert_eq!(count(with(ask("1234567890"), json!({ "tools": [tool] }))), 10 + 3, "a tool of twelve bytes");
+    assert_eq!(count(with(ask(&text), json!({ "tools": [tool] }))), 32 + 3, "a tool of twelve bytes");
 }
 
 #[test]
