@@ -1,1 +1,1 @@
-//! Counts and measurements.
+//! Counts and measurements: the pieces that the programs in `bin` share.

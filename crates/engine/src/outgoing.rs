@@ -116,6 +116,10 @@ impl Outgoing {
             if self.out.capacity() > OUT_BYTES_KEPT_MAX {
                 self.out = Vec::new();
             }
+        } else if self.written > self.out.len() / 2 {
+            // A slow reader never empties the buffer: its written front must not stay.
+            self.out.drain(..self.written);
+            self.written = 0;
         }
     }
 

@@ -3,10 +3,10 @@
 //! A WebSocket is a session of many turns; an HTTP request is a session of one. The driver feeds it, drains its effects,
 //! and writes its bytes; it decides nothing.
 
+mod clock;
+mod end;
 mod reply;
 mod run;
-#[cfg(test)]
-mod tests;
 
 use crate::admission::{Grant, Ticket};
 use crate::chain::Chain;
@@ -277,6 +277,15 @@ impl Session {
         if let Err(refusal) = handled {
             self.refuse(&refusal, now);
         }
+    }
+
+    /// A binary message of a WebSocket: refused, the connection goes on.
+    pub fn handle_binary(&mut self, now: Now) {
+        let refusal = Refusal::new(
+            ErrorKind::InvalidJson,
+            "Binary messages are not supported: send each event as one text message.",
+        );
+        self.refuse(&refusal, now);
     }
 
     /// The body of `POST /v1/responses`.

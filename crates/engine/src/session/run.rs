@@ -1,8 +1,8 @@
 //! The life of a turn inside its session: start, grant, stream, end.
 
-use super::{Effect, Life, Outcome, Record, Remembered, Session, Status, Transport, TurnId};
+use super::{Effect, Life, Session, TurnId};
 use crate::admission::{Grant, Ticket};
-use crate::assembler::{Assembler, ChatAssembler, Conclusion, ResponsesAssembler, Timing};
+use crate::assembler::{Assembler, ChatAssembler, ResponsesAssembler};
 use crate::chain::{Chain, render_items};
 use crate::draft::{Contract, Draft, Tools, tool_fields};
 use crate::error::{ErrorKind, Refusal};
@@ -135,7 +135,7 @@ impl Session {
             return;
         }
         let opened = match result {
-            Ok(grant) => self.open(grant, now),
+            Ok(grant) => self.open(grant, now).inspect_err(|_| self.effects.push_back(Effect::Release(grant))),
             // Where endpoints were tried, what the last of them said is the better answer.
             Err(refusal) => Err(self.running.as_mut().and_then(|turn| turn.failure.take()).unwrap_or(refusal)),
         };
@@ -147,8 +147,6 @@ impl Session {
 
     fn open(&mut self, grant: Grant, now: Now) -> Result<(), Refusal> {
         let Some(turn) = &mut self.running else { return Ok(()) };
-        let announce_at = now.after_ms(self.shared.settings.announce_after_ms);
-        turn.state = TurnState::Opening { grant, announce_at: Some(announce_at) };
         let Some(model) = self.shared.fleet.model(&turn.draft.model) else {
             return Err(Refusal::new(ErrorKind::Internal, "the turn's model left the fleet"));
         };
@@ -167,6 +165,8 @@ impl Session {
         turn.assembler.serve_from(grant.tier.service_tier());
         turn.times.sent_upstream_ns = Some(now.mono_ns);
         turn.served = Some(grant);
+        let announce_at = now.after_ms(self.shared.settings.announce_after_ms);
+        turn.state = TurnState::Opening { grant, announce_at: Some(announce_at) };
         let request = UpstreamRequest {
             endpoint: grant.endpoint,
             model: Arc::clone(model.upstream(grant.tier)),
@@ -277,7 +277,7 @@ impl Session {
         Ok(done)
     }
 
-    fn announce(&mut self, now: Now) {
+    pub(super) fn announce(&mut self, now: Now) {
         let Some(turn) = &mut self.running else { return };
         if let TurnState::Opening { announce_at, .. } = &mut turn.state {
             *announce_at = None;
@@ -305,276 +305,6 @@ impl Session {
         self.effects.push_back(Effect::Abort(turn.id));
         self.effects.push_back(Effect::Release(grant));
         self.ask();
-    }
-
-    /// The answer is whole: closes its items, has it stored if it must be, then ends it.
-    fn conclude(&mut self, now: Now) {
-        let Some(turn) = &mut self.running else { return };
-        if let Some(grant) = turn.grant() {
-            self.effects.push_back(Effect::Park(turn.id));
-            self.effects.push_back(Effect::Release(grant));
-        }
-        let responses = match &mut turn.assembler {
-            Assembler::Responses(responses) => responses,
-            Assembler::Chat(chat) => {
-                chat.conclude(&mut self.outgoing);
-                let object = chat.object();
-                self.answer_object(object);
-                self.finish(Status::Completed, None, now);
-                return;
-            }
-        };
-        if responses.usage().is_none() {
-            let input = tokens::estimate(turn.chain.bytes());
-            responses.set_usage(Usage { input, output: turn.deltas, ..Usage::default() });
-        }
-        let conclusion = responses.conclude(&mut self.outgoing);
-        let object = responses.object(conclusion, now);
-        let id = responses.response_id();
-        turn.chain.append(Arc::new(responses.take_piece()));
-        let Contract::Responses(draft) = &turn.draft.contract else { return };
-        if !draft.store {
-            turn.state = TurnState::Committing { conclusion, object };
-            self.end(now);
-            return;
-        }
-        let record = Record {
-            id,
-            owner: self.owner,
-            items: turn.chain.items().cloned().collect(),
-            response: Bytes::from(object.clone()),
-            created_unix_ms: now.unix_ms,
-        };
-        turn.state = TurnState::Committing { conclusion, object };
-        self.effects.push_back(Effect::Commit(turn.id, Box::new(record)));
-    }
-
-    /// The store keeps the response: its client may know.
-    pub fn handle_committed(&mut self, turn: TurnId, now: Now) {
-        if self.is_running(turn, |state| matches!(state, TurnState::Committing { .. })) {
-            self.end(now);
-        }
-        self.advance(now);
-    }
-
-    /// Sends the terminal event.
-    fn end(&mut self, now: Now) {
-        let Some(turn) = &mut self.running else { return };
-        let TurnState::Committing { conclusion, object } = std::mem::replace(&mut turn.state, TurnState::Waiting)
-        else {
-            return;
-        };
-        let (Assembler::Responses(responses), Contract::Responses(draft)) = (&mut turn.assembler, &turn.draft.contract)
-        else {
-            return;
-        };
-        responses.terminal(conclusion, &object, &mut self.outgoing);
-        let remembered = Remembered { id: responses.response_id(), chain: turn.chain.clone(), warm_up: draft.warm_up };
-        let status = match conclusion {
-            Conclusion::Completed if draft.warm_up => Status::WarmUp,
-            Conclusion::Completed => Status::Completed,
-            Conclusion::Incomplete(_) => Status::Incomplete,
-        };
-        self.remember(remembered);
-        self.answer_object(Bytes::from(object));
-        self.finish(status, None, now);
-    }
-
-    /// The latest response, and the last few warm-ups, can be gone on from.
-    fn remember(&mut self, response: Remembered) {
-        if matches!(self.transport, Transport::Http { .. }) {
-            return;
-        }
-        if !response.warm_up {
-            self.memory.retain(|known| known.warm_up);
-        }
-        self.memory.push_back(response);
-        while self.memory.len() > self.shared.settings.warm_ups_max + 1 {
-            let oldest_warm_up = self.memory.iter().position(|known| known.warm_up);
-            self.memory.remove(oldest_warm_up.unwrap_or(0));
-        }
-    }
-
-    fn answer_object(&mut self, object: Bytes) {
-        if let Transport::Http { answer, .. } = &mut self.transport
-            && self.outgoing.is_collecting()
-        {
-            *answer = Some(super::Answer::Json(object));
-        }
-    }
-
-    /// Ends the running turn by an error: `response.failed` if the client knows of it, an error otherwise.
-    pub(super) fn fail(&mut self, refusal: &Refusal, now: Now) {
-        let Some(turn) = &mut self.running else { return };
-        if let Some(grant) = turn.grant() {
-            self.effects.push_back(Effect::Abort(turn.id));
-            self.effects.push_back(Effect::Release(grant));
-        }
-        let status = match (&mut turn.assembler, self.outgoing.is_collecting()) {
-            (Assembler::Responses(responses), false) if responses.is_announced() => {
-                responses.fail(refusal, &mut self.outgoing);
-                Status::Failed
-            }
-            _ if turn.served.is_some() => {
-                self.tell(refusal, now);
-                Status::Failed
-            }
-            _ => {
-                self.tell(refusal, now);
-                Status::Refused
-            }
-        };
-        self.finish(status, Some(refusal.kind), now);
-    }
-
-    /// `response.interrupt`: PROTOCOL clause 3.6.
-    pub(super) fn interrupt(&mut self, response_id: &str, now: Now) -> Result<(), Refusal> {
-        let running = self.running.as_deref_mut().filter(|turn| match &turn.assembler {
-            Assembler::Responses(responses) => responses.is_announced() && responses.response_id() == response_id,
-            Assembler::Chat(_) => false,
-        });
-        let Some(turn) = running else {
-            let message = format!("The response '{response_id}' is not running on this connection.");
-            return Err(Refusal::new(ErrorKind::ResponseNotActive, message).with_param("response_id"));
-        };
-        if let Some(grant) = turn.grant() {
-            self.effects.push_back(Effect::Abort(turn.id));
-            self.effects.push_back(Effect::Release(grant));
-        }
-        if let Assembler::Responses(responses) = &mut turn.assembler {
-            responses.interrupt(&mut self.outgoing);
-            turn.chain.append(Arc::new(responses.take_piece()));
-            let remembered = Remembered { id: responses.response_id(), chain: turn.chain.clone(), warm_up: false };
-            self.remember(remembered);
-        }
-        self.finish(Status::Interrupted, None, now);
-        self.advance(now);
-        Ok(())
-    }
-
-    /// The client is gone: nothing generates for nobody.
-    pub fn handle_client_gone(&mut self, now: Now) {
-        self.queued.clear();
-        self.life = Life::Closed;
-        if let Some(turn) = &self.running {
-            if let Some(grant) = turn.grant() {
-                self.effects.push_back(Effect::Abort(turn.id));
-                self.effects.push_back(Effect::Release(grant));
-            }
-            self.finish(Status::Cancelled, None, now);
-        }
-    }
-
-    /// The server wants to end: the session does when nothing runs and nothing is queued.
-    pub fn handle_drain(&mut self, now: Now) {
-        if self.life == Life::Open && matches!(self.transport, Transport::WebSocket { .. }) {
-            self.life = Life::Draining;
-            self.advance(now);
-        }
-    }
-
-    /// When [`Self::handle_tick`] is due, on the monotonic clock.
-    #[must_use]
-    pub fn poll_timeout(&self) -> Option<u64> {
-        let turn = self.running.as_ref()?;
-        let announce = match &turn.state {
-            TurnState::Opening { announce_at, .. } => *announce_at,
-            TurnState::Loading | TurnState::Waiting | TurnState::Streaming { .. } | TurnState::Committing { .. } => {
-                None
-            }
-        };
-        let keepalive = self.keepalive_at();
-        match (announce, keepalive) {
-            (Some(announce), Some(keepalive)) => Some(announce.min(keepalive)),
-            (announce, keepalive) => announce.or(keepalive),
-        }
-    }
-
-    /// Only a client that listens to events needs signs of life, and only once its answer has begun.
-    fn keepalive_at(&self) -> Option<u64> {
-        let turn = self.running.as_ref()?;
-        let begun = match &turn.assembler {
-            Assembler::Responses(responses) => responses.is_announced(),
-            Assembler::Chat(_) => matches!(turn.state, TurnState::Streaming { .. }),
-        };
-        let due = self.last_sent_ns.saturating_add(self.shared.settings.keepalive_ms.saturating_mul(1_000_000));
-        (begun && !self.outgoing.is_collecting()).then_some(due)
-    }
-
-    /// Time has passed.
-    pub fn handle_tick(&mut self, now: Now) {
-        let announce = self.running.as_ref().is_some_and(|turn| match &turn.state {
-            TurnState::Opening { announce_at: Some(at), .. } => *at <= now.mono_ns,
-            TurnState::Opening { .. }
-            | TurnState::Loading
-            | TurnState::Waiting
-            | TurnState::Streaming { .. }
-            | TurnState::Committing { .. } => false,
-        });
-        if announce {
-            self.announce(now);
-        }
-        if self.keepalive_at().is_some_and(|at| at <= now.mono_ns) {
-            self.send_keepalive(now);
-        }
-    }
-
-    /// The driver was at work for the running turn.
-    pub fn handle_busy(&mut self, ns: u64) {
-        if let Some(turn) = &mut self.running {
-            turn.times.busy_ns += ns;
-        }
-    }
-
-    /// Removes the running turn and tells how it went.
-    fn finish(&mut self, status: Status, error: Option<ErrorKind>, now: Now) {
-        let Some(turn) = self.running.take() else { return };
-        self.last_sent_ns = now.mono_ns;
-        let outcome = self.outcome(&turn, status, error, now);
-        if let (Transport::WebSocket { timing: true }, Some(tier)) = (&self.transport, outcome.tier) {
-            let timing = Timing {
-                response_id: &outcome.response_id,
-                tier: tier.name(),
-                endpoint: outcome.endpoint.as_deref().unwrap_or_default(),
-                simulated: outcome.simulated,
-                ttft_ns: outcome.ttft_ns.unwrap_or(0),
-                gateway_ns: outcome.gateway_ns,
-                total_ns: outcome.total_ns,
-            };
-            timing.send(&mut self.outgoing);
-        }
-        self.effects.push_back(Effect::Finish(turn.id, Box::new(outcome)));
-    }
-
-    fn outcome(&self, turn: &Turn, status: Status, error: Option<ErrorKind>, now: Now) -> Outcome {
-        let endpoint = turn.served.and_then(|grant| self.shared.fleet.endpoint(grant.endpoint));
-        let since = |ns: u64| ns.saturating_sub(turn.times.received_ns);
-        let (response_id, hosted_tools) = match (&turn.assembler, &turn.draft.contract) {
-            (Assembler::Responses(responses), Contract::Responses(draft)) => {
-                (responses.response_id(), draft.tools.set.hosted().to_vec())
-            }
-            (Assembler::Responses(responses), Contract::Chat(_)) => (responses.response_id(), Vec::new()),
-            (Assembler::Chat(chat), _) => (chat.id().to_owned(), Vec::new()),
-        };
-        Outcome {
-            response_id,
-            model: Arc::clone(&turn.draft.model),
-            status,
-            error,
-            tier: turn.served.map(|grant| grant.tier),
-            endpoint: endpoint.map(|endpoint| Arc::clone(&endpoint.name)),
-            simulated: endpoint.is_some_and(|endpoint| endpoint.simulated),
-            usage: turn.assembler.usage().unwrap_or_default(),
-            ttft_ns: turn.times.first_token_ns.map(since),
-            total_ns: since(now.mono_ns),
-            gateway_ns: turn.times.busy_ns,
-            deltas: turn.deltas,
-            hosted_tools,
-        }
-    }
-
-    fn is_running(&self, turn: TurnId, state: impl Fn(&TurnState) -> bool) -> bool {
-        self.running.as_ref().is_some_and(|running| running.id == turn && state(&running.state))
     }
 }
 

@@ -1,0 +1,71 @@
+//! Every short script of client, upstream and store events, and many long ones: the invariants hold in each.
+
+mod peer;
+
+use peer::{Peers, STEPS, Step};
+
+fn run(script: &[Step]) {
+    let mut peers = Peers::new();
+    for &step in script {
+        peers.apply(step);
+    }
+    peers.finish_and_check();
+}
+
+/// Runs a script and names it if it breaks something.
+fn check(script: &[Step]) {
+    if let Err(panic) = std::panic::catch_unwind(|| run(script)) {
+        eprintln!("the script that broke: {script:?}");
+        std::panic::resume_unwind(panic);
+    }
+}
+
+#[test]
+fn every_short_script_keeps_the_invariants() {
+    for &first in &STEPS {
+        for &second in &STEPS {
+            for &third in &STEPS {
+                check(&[first, second, third]);
+            }
+        }
+    }
+}
+
+/// After a turn has begun, all that can follow; longer than from a fresh start, since nothing can happen there without it.
+#[test]
+fn every_short_script_of_a_running_turn_keeps_the_invariants() {
+    for begin in [Step::Create, Step::CreateStored, Step::ContinueUnknown] {
+        for middle in [Step::Opened, Step::Text, Step::Call] {
+            for &first in &STEPS {
+                for &second in &STEPS {
+                    for &third in &STEPS {
+                        check(&[begin, Step::Opened, middle, first, second, third]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn seeded_long_scripts_keep_the_invariants() {
+    for seed in 0..4000u64 {
+        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let script: Vec<Step> = (0..60)
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                let weighted = [Step::Create, Step::Opened, Step::Text, Step::Finish, Step::Committed, Step::Continue];
+                let pick = usize::try_from(state % 45).unwrap();
+                STEPS.get(pick).copied().unwrap_or_else(|| weighted[pick % weighted.len()])
+            })
+            // A script that ends early shows little.
+            .filter(|step| !matches!(step, Step::ClientGone | Step::Drain) || seed % 7 == 0)
+            .collect();
+        if let Err(panic) = std::panic::catch_unwind(|| run(&script)) {
+            eprintln!("seed {seed} broke it: {script:?}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
