@@ -1,1 +1,3 @@
 //! Scripted peers for tests: upstreams with faults, clients, an echo server.
+
+pub mod upstream;

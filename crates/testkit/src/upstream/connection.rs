@@ -1,0 +1,145 @@
+//! The server's end of one connection, with or without TLS. Knows of HTTP only how to find a request's end.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::server::TlsStream;
+
+const HEAD_BYTES_MAX: usize = 64 * 1024;
+const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// A certificate for 127.0.0.1 and localhost, signed by itself.
+#[derive(Clone)]
+pub struct Identity {
+    acceptor: TlsAcceptor,
+    pem: Arc<str>,
+}
+
+impl Identity {
+    /// `alpn` are the protocols offered, such as `["h2", "http/1.1"]`; none: ALPN is ignored.
+    ///
+    /// # Errors
+    /// When no certificate can be made.
+    pub fn new(alpn: &[&str]) -> io::Result<Self> {
+        let addresses = [IpAddr::from(Ipv4Addr::LOCALHOST).to_string(), "localhost".to_owned()];
+        let made = rcgen::generate_simple_self_signed(addresses).map_err(io::Error::other)?;
+        let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .map_err(io::Error::other)?;
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), pem: made.cert.pem().into() })
+    }
+
+    /// What a client has to trust.
+    #[must_use]
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    #[must_use]
+    pub fn acceptor(&self) -> &TlsAcceptor {
+        &self.acceptor
+    }
+}
+
+/// How a chunk goes out.
+pub(super) enum Framing {
+    OneWrite,
+    WritePerPart,
+}
+
+pub(super) enum Connection {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+trait Bytes: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Bytes for T {}
+
+impl Connection {
+    pub(super) async fn accept(tcp: TcpStream, identity: Option<&Identity>) -> io::Result<Self> {
+        match identity {
+            Some(identity) => Ok(Self::Tls(Box::new(identity.acceptor.accept(tcp).await?))),
+            None => Ok(Self::Plain(tcp)),
+        }
+    }
+
+    fn bytes(&mut self) -> &mut dyn Bytes {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => &mut **tls,
+        }
+    }
+
+    /// Head and body of a request; `None` when the peer closes before one begins.
+    pub(super) async fn request(&mut self) -> io::Result<Option<(String, Vec<u8>)>> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            match self.bytes().read(&mut byte).await? {
+                0 if head.is_empty() => return Ok(None),
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                _ if head.len() == HEAD_BYTES_MAX => return Err(io::ErrorKind::InvalidData.into()),
+                _ => head.extend_from_slice(&byte),
+            }
+        }
+        head.truncate(head.len() - 4);
+        let head = String::from_utf8(head).map_err(io::Error::other)?;
+        let length = head.lines().filter_map(|line| line.split_once(':')).find_map(|(name, value)| {
+            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>())
+        });
+        let length = length.unwrap_or(Ok(0)).map_err(io::Error::other)?;
+        if length > BODY_BYTES_MAX {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let mut body = vec![0; length];
+        self.bytes().read_exact(&mut body).await?;
+        Ok(Some((head, body)))
+    }
+
+    pub(super) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.bytes().write_all(bytes).await?;
+        self.bytes().flush().await
+    }
+
+    pub(super) async fn chunk(&mut self, bytes: &[u8], framing: Framing) -> io::Result<()> {
+        let size = format!("{:x}\r\n", bytes.len());
+        match framing {
+            Framing::OneWrite => self.send(&[size.as_bytes(), bytes, b"\r\n"].concat()).await,
+            Framing::WritePerPart => {
+                for part in [size.as_bytes(), bytes, b"\r\n"] {
+                    self.send(part).await?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) async fn hold(&mut self) -> io::Result<()> {
+        let mut ignored = [0; 1024];
+        while self.bytes().read(&mut ignored).await? > 0 {}
+        Ok(())
+    }
+
+    pub(super) async fn close(mut self) -> io::Result<()> {
+        self.bytes().shutdown().await
+    }
+
+    /// The socket's drop sends the RST.
+    pub(super) fn reset(self) -> io::Result<()> {
+        match &self {
+            Self::Plain(tcp) => tcp.set_zero_linger(),
+            Self::Tls(tls) => tls.get_ref().0.set_zero_linger(),
+        }
+    }
+}
