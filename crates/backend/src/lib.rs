@@ -1,1 +1,24 @@
-//! Upstream I/O: connections, pools, adapters.
+//! Upstream I/O: where tokens come from. Endpoints with their connections, TLS, pools and warm-up, and the engines' dialects.
+//!
+//! [`Backends::open`] begins a turn's request at an endpoint, and whoever runs the turn polls the [`TokenStream`]: connecting, sending
+//! and reading all happen in that poll. Between the socket's bytes and the turn there is no task, no channel and no allocation
+//! (HTTP/2 excepted, whose connection task is hyper's).
+//!
+//! Knows nothing of clients, and decides nothing: which endpoint serves a turn is the engine's affair.
+
+mod backends;
+mod client;
+mod config;
+pub mod detect;
+mod error;
+mod openai;
+mod secret;
+mod simulator;
+mod stream;
+
+pub use backends::{Backend, Backends, Stats};
+pub use config::{EndpointConfig, Kind, ProfileName, Tier};
+pub use error::{Error, Problem};
+pub use openai::dialect::Dialect;
+pub use secret::Secret;
+pub use stream::TokenStream;

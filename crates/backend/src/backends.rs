@@ -1,0 +1,106 @@
+//! The table of all endpoints, each behind its kind. Decides nothing: which endpoint serves a turn is known when it comes here.
+
+use crate::config::{EndpointConfig, Kind};
+use crate::error::{Error, Problem};
+use crate::openai::OpenAi;
+use crate::simulator::Simulator;
+use crate::stream::TokenStream;
+use flashlane_engine::{Endpoint, EndpointId, UpstreamFailure, UpstreamRequest};
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+
+/// As many as an [`EndpointId`] can tell apart, and more than anyone needs.
+const ENDPOINTS_MAX: usize = 1024;
+
+/// One kind of endpoint.
+pub enum Backend {
+    Simulator(Simulator),
+    OpenAi(OpenAi),
+}
+
+/// The endpoints of one config, with their connections. Shared by all sessions.
+pub struct Backends {
+    /// `EndpointId` is the index.
+    endpoints: Vec<(Endpoint, Backend)>,
+}
+
+/// How an endpoint's connections were used since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    pub connections_opened: u64,
+    /// Turns that found a connection open.
+    pub connections_reused: u64,
+    /// Requests sent again on a fresh connection, because a reused one turned out to be closed.
+    pub requests_resent: u64,
+    /// Open and idle now.
+    pub connections_idle: u64,
+}
+
+impl Backends {
+    /// Checks every endpoint, reads keys and certificates, and connects to nothing.
+    ///
+    /// # Errors
+    /// Names the endpoint and the field at fault.
+    pub fn new(configs: &[EndpointConfig]) -> Result<Self, Error> {
+        let mut names = BTreeSet::new();
+        let mut endpoints = Vec::with_capacity(configs.len());
+        for config in configs {
+            if endpoints.len() == ENDPOINTS_MAX {
+                return Err(config.error("name", Problem::TooMany { endpoints_max: ENDPOINTS_MAX }));
+            }
+            if !names.insert(&config.name) {
+                return Err(config.error("name", Problem::Duplicate));
+            }
+            let simulated = matches!(config.backend, Kind::Simulator);
+            let endpoint = Endpoint { name: config.name.as_str().into(), tier: config.tier.into(), simulated };
+            endpoints.push((endpoint, config.check()?));
+        }
+        Ok(Self { endpoints })
+    }
+
+    /// The endpoints in the config's order, as a fleet has them.
+    pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.endpoints.iter().map(|(endpoint, _)| endpoint)
+    }
+
+    /// Begins a turn's request. Does nothing until the stream is polled, and then needs tokio's reactor and timer.
+    #[must_use]
+    pub fn open(&self, endpoint: EndpointId, request: UpstreamRequest) -> TokenStream {
+        match self.backend(endpoint) {
+            Some(Backend::OpenAi(openai)) => openai.open(request),
+            Some(Backend::Simulator(simulator)) => simulator.open(&request),
+            None => TokenStream::Failed(Some(UpstreamFailure::Unreachable {
+                reason: format!("endpoint {} is not in the config", endpoint.0),
+            })),
+        }
+    }
+
+    /// Sees to it that the endpoint has an open, idle connection for the next turn. Returns at once; call it within a tokio runtime.
+    pub fn warm(&self, endpoint: EndpointId) {
+        match self.backend(endpoint) {
+            Some(Backend::OpenAi(openai)) => openai.remote.warm(),
+            Some(Backend::Simulator(_)) | None => {}
+        }
+    }
+
+    /// Counters of one endpoint; all 0 for a simulated one.
+    #[must_use]
+    pub fn stats(&self, endpoint: EndpointId) -> Stats {
+        match self.backend(endpoint) {
+            Some(Backend::OpenAi(openai)) => {
+                let counters = &openai.remote.counters;
+                Stats {
+                    connections_opened: counters.opened.load(Ordering::Relaxed),
+                    connections_reused: counters.reused.load(Ordering::Relaxed),
+                    requests_resent: counters.resent.load(Ordering::Relaxed),
+                    connections_idle: openai.remote.idle() as u64,
+                }
+            }
+            Some(Backend::Simulator(_)) | None => Stats::default(),
+        }
+    }
+
+    fn backend(&self, endpoint: EndpointId) -> Option<&Backend> {
+        self.endpoints.get(usize::from(endpoint.0)).map(|(_, backend)| backend)
+    }
+}

@@ -1,0 +1,175 @@
+//! One remote endpoint: its connections, their warm-up and their limits. The only place of this crate that spawns.
+//!
+//! Knows nothing of what passes over a connection beyond HTTP.
+
+pub(crate) mod address;
+pub(crate) mod dial;
+pub(crate) mod io;
+pub(crate) mod pool;
+pub(crate) mod watch;
+
+use crate::openai::http2::{self, Pieces};
+use crate::openai::request::Template;
+use dial::{DialError, Dialer, Version};
+use flashlane_engine::UpstreamFailure;
+use http::Response;
+use hyper::body::Incoming;
+use hyper::client::conn::http2::SendRequest;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use pool::{Connection, Pool};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// A shared connection that is silent for so long is asked for a sign of life ...
+const PING_EVERY: Duration = Duration::from_secs(20);
+/// ... and given up when none comes within this time.
+const PONG_WITHIN: Duration = Duration::from_secs(10);
+
+/// An endpoint at the other end of a network.
+pub(crate) struct Remote {
+    pub(crate) template: Template,
+    pub(crate) version: Version,
+    pub(crate) first_byte_ms_max: u64,
+    pub(crate) idle_ms_max: u64,
+    pub(crate) counters: Counters,
+    dialer: Dialer,
+    pool: Pool,
+    /// The HTTP/2 connection that all turns share. Whoever finds none opens it while the others wait.
+    shared: tokio::sync::Mutex<Option<SendRequest<Pieces>>>,
+    warming: AtomicBool,
+}
+
+/// What a [`Remote`] heeds, besides where it is.
+pub(crate) struct Limits {
+    pub(crate) first_byte_ms_max: u64,
+    pub(crate) idle_ms_max: u64,
+    pub(crate) idle_connections_max: usize,
+    pub(crate) idle_connection_ms_max: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) opened: AtomicU64,
+    pub(crate) reused: AtomicU64,
+    pub(crate) resent: AtomicU64,
+}
+
+impl Counters {
+    pub(crate) fn resent(&self) {
+        self.resent.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Remote {
+    pub(crate) fn new(dialer: Dialer, template: Template, version: Version, limits: &Limits) -> Self {
+        Self {
+            template,
+            version,
+            first_byte_ms_max: limits.first_byte_ms_max,
+            idle_ms_max: limits.idle_ms_max,
+            counters: Counters::default(),
+            dialer,
+            pool: Pool::new(limits.idle_connections_max, limits.idle_connection_ms_max),
+            shared: tokio::sync::Mutex::new(None),
+            warming: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn check_out(&self) -> Option<Connection> {
+        let connection = self.pool.check_out()?;
+        self.counters.reused.fetch_add(1, Ordering::Relaxed);
+        Some(connection)
+    }
+
+    pub(crate) fn park(&self, connection: Connection) {
+        self.pool.park(connection);
+    }
+
+    /// Connections at rest.
+    pub(crate) fn idle(&self) -> usize {
+        self.pool.len()
+    }
+
+    pub(crate) async fn connect(&self) -> Result<Connection, DialError> {
+        let io = self.dialer.dial().await?;
+        self.counters.opened.fetch_add(1, Ordering::Relaxed);
+        Ok(Connection::new(io))
+    }
+
+    /// Sees to it that a connection is open and idle. Returns at once; asked again meanwhile, it does nothing.
+    pub(crate) fn warm(self: &Arc<Self>) {
+        let needless = match self.version {
+            Version::Http1 => self.pool.has_live(),
+            Version::Http2 => false,
+        };
+        if needless || self.warming.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let remote = Arc::clone(self);
+        tokio::spawn(async move {
+            let result = match remote.version {
+                Version::Http1 => remote.connect().await.map(|connection| remote.park(connection)),
+                Version::Http2 => remote.shared().await.map(drop),
+            };
+            if let Err(error) = result {
+                tracing::debug!(%error, "no warm connection");
+            }
+            remote.warming.store(false, Ordering::Release);
+        });
+    }
+
+    /// Sends a request over the shared connection; again over a fresh one if the first was closed before it took the request.
+    pub(crate) async fn send(&self, body: Pieces) -> Result<Response<Incoming>, UpstreamFailure> {
+        let uri = self.dialer.address.url(&self.template.target);
+        let fields = self.template.fields(body.len());
+        let mut request = http2::request(&uri, fields, body)
+            .map_err(|error| UpstreamFailure::Unreachable { reason: error.to_string() })?;
+        let mut may_resend = true;
+        loop {
+            let mut sender =
+                self.shared().await.map_err(|error| UpstreamFailure::Unreachable { reason: http2::reason(&error) })?;
+            let waited_ms = self.first_byte_ms_max;
+            let answer = tokio::time::timeout(Duration::from_millis(waited_ms), sender.try_send_request(request));
+            let mut error = match answer.await {
+                Err(_) => return Err(UpstreamFailure::Silent { waited_ms }),
+                Ok(Ok(response)) => return Ok(response),
+                Ok(Err(error)) => error,
+            };
+            match error.take_message() {
+                Some(untaken) if may_resend => {
+                    self.counters.resent();
+                    (request, may_resend) = (untaken, false);
+                }
+                Some(_) | None => return Err(UpstreamFailure::Cut { reason: http2::reason(error.error()) }),
+            }
+        }
+    }
+
+    async fn shared(&self) -> Result<SendRequest<Pieces>, DialError> {
+        let mut shared = self.shared.lock().await;
+        if let Some(sender) = shared.as_ref()
+            && !sender.is_closed()
+        {
+            self.counters.reused.fetch_add(1, Ordering::Relaxed);
+            return Ok(sender.clone());
+        }
+        let io = self.dialer.dial().await?;
+        let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_EVERY)
+            .keep_alive_timeout(PONG_WITHIN)
+            .handshake(TokioIo::new(io))
+            .await
+            .map_err(|source| DialError::Http2 { source })?;
+        self.counters.opened.fetch_add(1, Ordering::Relaxed);
+        // Ends by itself once the last sender is gone.
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a shared connection ended");
+            }
+        });
+        *shared = Some(sender.clone());
+        Ok(sender)
+    }
+}

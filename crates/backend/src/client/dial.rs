@@ -1,0 +1,144 @@
+//! From an address to an open connection: name, TCP, TLS. Knows no pool and no HTTP but its name in ALPN.
+
+use crate::client::address::Address;
+use crate::client::io::Io;
+use crate::error::Problem;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+/// Of a name's addresses, how many are tried.
+const ADDRESSES_MAX: usize = 8;
+
+/// The HTTP version that a connection is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Version {
+    Http1,
+    Http2,
+}
+
+impl Version {
+    fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Http1 => b"http/1.1",
+            Self::Http2 => b"h2",
+        }
+    }
+}
+
+/// Opens connections to one endpoint.
+pub(crate) struct Dialer {
+    pub(crate) address: Address,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    version: Version,
+    connect_ms_max: u64,
+}
+
+/// Why there is no connection. Not a byte of a request was sent.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DialError {
+    #[error("the name `{host}` cannot be resolved: {source}")]
+    Name { host: String, source: io::Error },
+    #[error("the name `{host}` has no address")]
+    NoAddress { host: String },
+    #[error("cannot connect to {address}: {source}")]
+    Tcp { address: SocketAddr, source: io::Error },
+    #[error("the TLS handshake with {address} failed: {source}")]
+    Tls { address: SocketAddr, source: io::Error },
+    #[error("{address} does not offer HTTP/2 over TLS")]
+    NoHttp2 { address: SocketAddr },
+    #[error("the HTTP/2 handshake failed: {source}")]
+    Http2 { source: hyper::Error },
+    #[error("no connection within {connect_ms_max} ms")]
+    Late { connect_ms_max: u64 },
+}
+
+impl Dialer {
+    /// `ca_file` holds, as PEM, certificates to trust beside the public ones.
+    pub(crate) fn new(
+        address: Address,
+        ca_file: Option<&Path>,
+        version: Version,
+        connect_ms_max: u64,
+    ) -> Result<Self, Problem> {
+        let tls = match address.tls {
+            true => {
+                let name = ServerName::try_from(address.host.clone()).map_err(|_| Problem::UrlHost)?;
+                Some((TlsConnector::from(Arc::new(tls_config(ca_file, version)?)), name))
+            }
+            false => None,
+        };
+        Ok(Self { address, tls, version, connect_ms_max })
+    }
+
+    pub(crate) async fn dial(&self) -> Result<Io, DialError> {
+        let connect_ms_max = self.connect_ms_max;
+        tokio::time::timeout(Duration::from_millis(connect_ms_max), self.dial_at_leisure())
+            .await
+            .unwrap_or(Err(DialError::Late { connect_ms_max }))
+    }
+
+    async fn dial_at_leisure(&self) -> Result<Io, DialError> {
+        let (address, tcp) = self.connect().await?;
+        // Without it the second write of a short turn waits some 40 ms for an acknowledgement.
+        tcp.set_nodelay(true).map_err(|source| DialError::Tcp { address, source })?;
+        let Some((connector, name)) = &self.tls else { return Ok(Io::Plain(tcp)) };
+        let tls = connector.connect(name.clone(), tcp).await.map_err(|source| DialError::Tls { address, source })?;
+        if self.version == Version::Http2 && tls.get_ref().1.alpn_protocol() != Some(Version::Http2.alpn()) {
+            return Err(DialError::NoHttp2 { address });
+        }
+        Ok(Io::Tls(Box::new(tls)))
+    }
+
+    /// The first of the host's addresses that answers; each gets an equal share of the time.
+    async fn connect(&self) -> Result<(SocketAddr, TcpStream), DialError> {
+        let Address { host, port, .. } = &self.address;
+        let found = tokio::net::lookup_host((&**host, *port))
+            .await
+            .map_err(|source| DialError::Name { host: host.clone(), source })?;
+        let addresses: Vec<SocketAddr> = found.take(ADDRESSES_MAX).collect();
+        let share = Duration::from_millis(self.connect_ms_max) / u32::try_from(addresses.len().max(1)).unwrap_or(1);
+        let mut last = DialError::NoAddress { host: host.clone() };
+        for address in addresses {
+            match tokio::time::timeout(share, TcpStream::connect(address)).await {
+                Ok(Ok(tcp)) => return Ok((address, tcp)),
+                Ok(Err(source)) => last = DialError::Tcp { address, source },
+                Err(_) => last = DialError::Tcp { address, source: io::ErrorKind::TimedOut.into() },
+            }
+        }
+        Err(last)
+    }
+}
+
+/// Certificates are always verified. Sessions are resumed, as rustls does by itself.
+fn tls_config(ca_file: Option<&Path>, version: Version) -> Result<ClientConfig, Problem> {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    if let Some(path) = ca_file {
+        let unusable = |reason: String| Problem::Certificate { path: path.to_owned(), reason };
+        let pem = std::fs::read(path).map_err(|source| Problem::File { path: path.to_owned(), source })?;
+        let mut certificates = 0;
+        for certificate in CertificateDer::pem_slice_iter(&pem) {
+            let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
+            roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
+            certificates += 1;
+        }
+        if certificates == 0 {
+            return Err(unusable("no CERTIFICATE block".to_owned()));
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(Problem::Tls)?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![version.alpn().to_vec()];
+    Ok(config)
+}

@@ -1,0 +1,278 @@
+//! An endpoint's part of the config file, and its check. Knows nothing of the other parts.
+
+use crate::backends::Backend;
+use crate::client::address::Address;
+use crate::client::dial::{Dialer, Version};
+use crate::client::{Limits, Remote};
+use crate::error::{Error, Problem};
+use crate::openai::OpenAi;
+use crate::openai::dialect::Dialect;
+use crate::openai::request::Template;
+use crate::secret::Secret;
+use crate::simulator::Simulator;
+use flashlane_engine as engine;
+use flashlane_simulator::Profile;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// An hour: longer waits are no limits.
+const MS_MAX: u64 = 3_600_000;
+const IDLE_CONNECTIONS_MAX: u64 = 1024;
+/// Wide enough for any key; a longer one is some other file.
+const KEY_BYTES_MAX: usize = 8 * 1024;
+
+/// `[[endpoints]]`: where tokens come from.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointConfig {
+    /// What logs and metrics call it. Unique.
+    pub name: String,
+    /// `"latency"` (wafer-scale hardware) or `"throughput"` (GPUs). A model's route names the tiers in order.
+    pub tier: Tier,
+    /// `"openai"`: any server of the Chat Completions API. `"simulator"`: plays a model in this process, needs nothing else, and says
+    /// everywhere that it is simulated.
+    pub backend: Kind,
+
+    /// Only for `"openai"`, from here to `idle_connection_ms_max`. The URL below which `/chat/completions` lies, such as
+    /// `"http://127.0.0.1:8000/v1"`. No default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub base_url: Option<String>,
+    /// The engine's ways: `"generic"` (the default: OpenAI's own), `"vllm"`, `"sglang"`, `"llama_cpp"`, `"ollama"`. Engines differ in the fields
+    /// that they know or refuse.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dialect: Option<Dialect>,
+    /// The environment variable that holds the API key. Default: no key is sent. Keys themselves are never written in a config.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_key_env: Option<String>,
+    /// The file that holds the API key, as mounted by an orchestrator. Blanks around it are dropped. Instead of `api_key_env`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_key_file: Option<PathBuf>,
+    /// 1 (default): a connection of its own for every running turn, the fastest way. 2: one connection for all turns, for servers that want it:
+    /// negotiated over https, and assumed (prior knowledge) over http.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http_version: Option<u8>,
+    /// A PEM file of certificates to trust beside the public ones, for servers with a private authority. Default: none. Certificates are always
+    /// verified.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// Milliseconds for name, TCP and TLS together. Default 3,000: long enough for one lost packet, short enough to try the next endpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect_ms_max: Option<u64>,
+    /// Milliseconds from the request to the answer's head. Default 120,000: engines send it after queueing and reading the prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_byte_ms_max: Option<u64>,
+    /// Milliseconds without a byte in the middle of an answer. Default 60,000: engines pause while they read a long prompt beside it, and a
+    /// pause beyond that is a dead peer. Noticed up to a quarter late.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_ms_max: Option<u64>,
+    /// Open connections kept for the next turns. Default 8: each costs 16 KiB here and a descriptor there. HTTP/1.1 only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_connections_max: Option<u64>,
+    /// Milliseconds that such a connection is kept at most. Default 55,000: below the 60 s of common load balancers. What a server announces
+    /// (`Keep-Alive: timeout=5`) is heeded besides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_connection_ms_max: Option<u64>,
+
+    /// Only for `"simulator"`, from here on. The hardware to play: `"wafer"` (first token after 30 ms, 1,500 tokens a second; the
+    /// default in tier latency) or `"gpu"` (250 ms, 65 tokens a second; the default in tier throughput).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<ProfileName>,
+    /// Milliseconds to the first token. Default: the profile's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_token_ms: Option<u32>,
+    /// Tokens a second after the first; 0: all at once. Default: the profile's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_per_second: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tier {
+    Latency,
+    Throughput,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    Simulator,
+    OpenAi,
+    /// Not served yet.
+    Cerebras,
+    /// Not served yet.
+    Responses,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProfileName {
+    Wafer,
+    Gpu,
+}
+
+impl From<Tier> for engine::Tier {
+    fn from(tier: Tier) -> Self {
+        match tier {
+            Tier::Latency => Self::Latency,
+            Tier::Throughput => Self::Throughput,
+        }
+    }
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Simulator => "simulator",
+            Self::OpenAi => "openai",
+            Self::Cerebras => "cerebras",
+            Self::Responses => "responses",
+        }
+    }
+}
+
+impl EndpointConfig {
+    /// An endpoint with nothing set beyond what it is; add the rest with `..`.
+    #[must_use]
+    pub fn new(name: impl Into<String>, tier: Tier, backend: Kind) -> Self {
+        Self {
+            name: name.into(),
+            tier,
+            backend,
+            base_url: None,
+            dialect: None,
+            api_key_env: None,
+            api_key_file: None,
+            http_version: None,
+            ca_file: None,
+            connect_ms_max: None,
+            first_byte_ms_max: None,
+            idle_ms_max: None,
+            idle_connections_max: None,
+            idle_connection_ms_max: None,
+            profile: None,
+            first_token_ms: None,
+            tokens_per_second: None,
+        }
+    }
+
+    /// Reads the key and the certificates too. Connects to nothing.
+    ///
+    /// # Errors
+    /// Names the first field that is at fault.
+    pub(crate) fn check(&self) -> Result<Backend, Error> {
+        if self.name.is_empty() {
+            return Err(self.error("name", Problem::Empty));
+        }
+        match self.backend {
+            Kind::Simulator => self.simulator(),
+            Kind::OpenAi => self.openai(),
+            Kind::Cerebras | Kind::Responses => {
+                Err(self.error("backend", Problem::NotServedYet { backend: self.backend.name() }))
+            }
+        }
+    }
+
+    pub(crate) fn error(&self, field: &'static str, problem: Problem) -> Error {
+        Error { endpoint: self.name.clone(), field, problem }
+    }
+
+    fn refuse(&self, fields: &[(&'static str, bool)]) -> Result<(), Error> {
+        match fields.iter().find(|(_, is_set)| *is_set) {
+            Some((field, _)) => Err(self.error(field, Problem::NotForBackend { backend: self.backend.name() })),
+            None => Ok(()),
+        }
+    }
+
+    fn simulator(&self) -> Result<Backend, Error> {
+        self.refuse(&[
+            ("base_url", self.base_url.is_some()),
+            ("dialect", self.dialect.is_some()),
+            ("api_key_env", self.api_key_env.is_some()),
+            ("api_key_file", self.api_key_file.is_some()),
+            ("http_version", self.http_version.is_some()),
+            ("ca_file", self.ca_file.is_some()),
+            ("connect_ms_max", self.connect_ms_max.is_some()),
+            ("first_byte_ms_max", self.first_byte_ms_max.is_some()),
+            ("idle_ms_max", self.idle_ms_max.is_some()),
+            ("idle_connections_max", self.idle_connections_max.is_some()),
+            ("idle_connection_ms_max", self.idle_connection_ms_max.is_some()),
+        ])?;
+        let profile = match (self.profile, self.tier) {
+            (Some(ProfileName::Wafer), _) | (None, Tier::Latency) => Profile::WAFER,
+            (Some(ProfileName::Gpu), _) | (None, Tier::Throughput) => Profile::GPU,
+        };
+        Ok(Backend::Simulator(Simulator::new(Profile {
+            first_token_ms: self.first_token_ms.unwrap_or(profile.first_token_ms),
+            tokens_per_second: self.tokens_per_second.unwrap_or(profile.tokens_per_second),
+            ..profile
+        })))
+    }
+
+    fn openai(&self) -> Result<Backend, Error> {
+        self.refuse(&[
+            ("profile", self.profile.is_some()),
+            ("first_token_ms", self.first_token_ms.is_some()),
+            ("tokens_per_second", self.tokens_per_second.is_some()),
+        ])?;
+        let base_url = self.base_url.as_deref().ok_or_else(|| self.error("base_url", Problem::Missing))?;
+        let address = Address::parse(base_url).map_err(|problem| self.error("base_url", problem))?;
+        let version = match self.http_version {
+            None | Some(1) => Version::Http1,
+            Some(2) => Version::Http2,
+            Some(_) => return Err(self.error("http_version", Problem::HttpVersion)),
+        };
+        let (key_field, key) = self.key()?;
+        let template = Template::new(&address, "/chat/completions", key.as_ref())
+            .map_err(|_| self.error(key_field, Problem::Key))?;
+        let connect_ms_max = self.ms("connect_ms_max", self.connect_ms_max, 3_000)?;
+        let connections_max =
+            self.within("idle_connections_max", self.idle_connections_max.unwrap_or(8), 0, IDLE_CONNECTIONS_MAX)?;
+        let limits = Limits {
+            first_byte_ms_max: self.ms("first_byte_ms_max", self.first_byte_ms_max, 120_000)?,
+            idle_ms_max: self.ms("idle_ms_max", self.idle_ms_max, 60_000)?,
+            idle_connections_max: usize::try_from(connections_max).unwrap_or(usize::MAX),
+            idle_connection_ms_max: self.ms("idle_connection_ms_max", self.idle_connection_ms_max, 55_000)?,
+        };
+        let dialer = Dialer::new(address, self.ca_file.as_deref(), version, connect_ms_max).map_err(|problem| {
+            let of_url = matches!(problem, Problem::UrlHost);
+            self.error(if of_url { "base_url" } else { "ca_file" }, problem)
+        })?;
+        let remote = Remote::new(dialer, template, version, &limits);
+        Ok(Backend::OpenAi(OpenAi::new(remote, self.dialect.unwrap_or_default())))
+    }
+
+    fn ms(&self, field: &'static str, set: Option<u64>, default: u64) -> Result<u64, Error> {
+        self.within(field, set.unwrap_or(default), 1, MS_MAX)
+    }
+
+    fn within(&self, field: &'static str, value: u64, min: u64, max: u64) -> Result<u64, Error> {
+        match (min..=max).contains(&value) {
+            true => Ok(value),
+            false => Err(self.error(field, Problem::OutOfRange { min, max })),
+        }
+    }
+
+    /// The key, and the field that leads to it.
+    fn key(&self) -> Result<(&'static str, Option<Secret>), Error> {
+        let (field, key) = match (&self.api_key_env, &self.api_key_file) {
+            (None, None) => return Ok(("base_url", None)),
+            (Some(_), Some(_)) => return Err(self.error("api_key_file", Problem::TwoKeys)),
+            (Some(variable), None) => {
+                let absent = |_| self.error("api_key_env", Problem::NoSuchVariable { variable: variable.clone() });
+                ("api_key_env", std::env::var(variable).map_err(absent)?)
+            }
+            (None, Some(path)) => {
+                let unread = |source| self.error("api_key_file", Problem::File { path: path.clone(), source });
+                ("api_key_file", std::fs::read_to_string(path).map_err(unread)?)
+            }
+        };
+        let key = key.trim();
+        match key.len() {
+            0 => Err(self.error(field, Problem::Empty)),
+            1..=KEY_BYTES_MAX if key.bytes().all(|byte| byte.is_ascii_graphic()) => {
+                Ok((field, Some(Secret::new(key.to_owned()))))
+            }
+            _ => Err(self.error(field, Problem::Key)),
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! What can be wrong with an endpoint's config. Failures of a running turn are [`flashlane_engine::UpstreamFailure`].
+
+use std::path::PathBuf;
+
+/// An endpoint that cannot be used as configured. Shows the endpoint, the field and the fault, and no secret.
+#[derive(Debug, thiserror::Error)]
+#[error("endpoint `{endpoint}`: `{field}`: {problem}")]
+pub struct Error {
+    pub endpoint: String,
+    /// The field's name in the config.
+    pub field: &'static str,
+    pub problem: Problem,
+}
+
+/// What is wrong with a field.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    #[error("is missing")]
+    Missing,
+    #[error("must not be empty")]
+    Empty,
+    #[error("is used by another endpoint too")]
+    Duplicate,
+    #[error("more endpoints than {endpoints_max}")]
+    TooMany { endpoints_max: usize },
+    #[error("has no meaning for backend \"{backend}\"")]
+    NotForBackend { backend: &'static str },
+    #[error("backend \"{backend}\" is not served yet; \"openai\" serves every Chat Completions API")]
+    NotServedYet { backend: &'static str },
+    #[error("must lie between {min} and {max}")]
+    OutOfRange { min: u64, max: u64 },
+    #[error("is not a URL")]
+    Url(#[source] http::uri::InvalidUri),
+    #[error("must begin with http:// or https://")]
+    UrlScheme,
+    #[error("must hold no user, password, query or fragment; a key belongs into api_key_env or api_key_file")]
+    UrlParts,
+    #[error("is not a name or address that a certificate could be for")]
+    UrlHost,
+    #[error("must be 1 or 2")]
+    HttpVersion,
+    #[error("only one of api_key_env and api_key_file may be given")]
+    TwoKeys,
+    #[error("the environment variable `{variable}` is not set")]
+    NoSuchVariable { variable: String },
+    #[error("cannot read `{}`: {source}", path.display())]
+    File { path: PathBuf, source: std::io::Error },
+    #[error("TLS cannot be set up")]
+    Tls(#[source] rustls::Error),
+    #[error("the key must be one line of visible ASCII")]
+    Key,
+    #[error("`{}` holds no usable certificate: {reason}", path.display())]
+    Certificate { path: PathBuf, reason: String },
+}

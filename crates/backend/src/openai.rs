@@ -1,0 +1,43 @@
+//! Endpoints that speak Chat Completions over HTTP: what a request looks like, what an answer means, and the two ways to carry them.
+
+pub(crate) mod dialect;
+pub(crate) mod http1;
+pub(crate) mod http2;
+pub(crate) mod request;
+pub(crate) mod verdict;
+
+use crate::client::Remote;
+use crate::client::dial::Version;
+use crate::stream::TokenStream;
+use dialect::Dialect;
+use flashlane_engine::UpstreamRequest;
+use flashlane_wire::chat;
+use http1::Http1;
+use http2::Http2;
+use request::Outbound;
+use std::sync::Arc;
+
+/// One such endpoint.
+pub struct OpenAi {
+    pub(crate) remote: Arc<Remote>,
+    dialect: Dialect,
+}
+
+impl OpenAi {
+    pub(crate) fn new(remote: Remote, dialect: Dialect) -> Self {
+        Self { remote: Arc::new(remote), dialect }
+    }
+
+    pub(crate) fn open(&self, mut request: UpstreamRequest) -> TokenStream {
+        self.dialect.alter(&mut request.fields, request.cache_key.as_deref());
+        let body = chat::body(&request.model, &request.fields, &request.messages);
+        let remote = Arc::clone(&self.remote);
+        match remote.version {
+            Version::Http1 => {
+                let outbound = Outbound::new(&remote.template, body);
+                TokenStream::Http1(Box::new(Http1::new(remote, outbound)))
+            }
+            Version::Http2 => TokenStream::Http2(Box::new(Http2::new(remote, body))),
+        }
+    }
+}

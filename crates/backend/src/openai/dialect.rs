@@ -1,0 +1,114 @@
+//! How engines differ in the Chat Completions requests that they take: one table, one row an engine.
+//!
+//! Knows the request's top-level fields only; messages are the same for all, and answers are read leniently by `wire::chat`.
+
+use flashlane_wire::chat::Field;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+
+/// Which engine's ways a request follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dialect {
+    /// OpenAI's own names, nothing left out: for hosted services and unknown engines.
+    #[default]
+    Generic,
+    Vllm,
+    Sglang,
+    LlamaCpp,
+    Ollama,
+}
+
+/// One engine's ways.
+struct Row {
+    /// The name of the limit on generated tokens.
+    token_limit: &'static str,
+    /// Forward the session's cache key as `prompt_cache_key`.
+    cache_key: bool,
+    /// Lists of fields that the engine does not know: it would ignore them, warn about them or refuse them.
+    dropped: &'static [&'static [&'static str]],
+    effort: Effort,
+}
+
+/// What becomes of `reasoning_effort`.
+enum Effort {
+    AsIs,
+    /// Only `none` is sent: the engine answers 400 to any other when the model cannot think.
+    OnlyNone,
+}
+
+/// Of OpenAI's platform rather than of a model: engines that run on one's own machines know none of them.
+const OF_THE_PLATFORM: &[&str] = &[
+    "metadata",
+    "modalities",
+    "moderation",
+    "prediction",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "safety_identifier",
+    "service_tier",
+    "store",
+    "verbosity",
+    "web_search_options",
+];
+
+/// Ollama documents the fields that it reads; these are not among them.
+const UNKNOWN_TO_OLLAMA: &[&str] = &["logit_bias", "n", "parallel_tool_calls", "user"];
+
+impl Dialect {
+    pub const ALL: [Self; 5] = [Self::Generic, Self::Vllm, Self::Sglang, Self::LlamaCpp, Self::Ollama];
+
+    /// The name in configs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Generic => "generic",
+            Self::Vllm => "vllm",
+            Self::Sglang => "sglang",
+            Self::LlamaCpp => "llama_cpp",
+            Self::Ollama => "ollama",
+        }
+    }
+
+    fn row(self) -> Row {
+        let on_own_machines = Row {
+            token_limit: "max_completion_tokens",
+            cache_key: false,
+            dropped: &[OF_THE_PLATFORM],
+            effort: Effort::AsIs,
+        };
+        match self {
+            Self::Generic => Row { cache_key: true, dropped: &[], ..on_own_machines },
+            Self::Vllm | Self::Sglang => on_own_machines,
+            // Its older versions do not know the newer name.
+            Self::LlamaCpp => Row { token_limit: "max_tokens", ..on_own_machines },
+            Self::Ollama => Row {
+                token_limit: "max_tokens",
+                dropped: &[OF_THE_PLATFORM, UNKNOWN_TO_OLLAMA],
+                effort: Effort::OnlyNone,
+                ..on_own_machines
+            },
+        }
+    }
+
+    /// Alters a request's fields, given in OpenAI's names, to what this engine takes. The order of those that stay stays.
+    pub(crate) fn alter(self, fields: &mut Vec<Field>, cache_key: Option<&str>) {
+        let row = self.row();
+        fields.retain(|field| {
+            let name = &*field.name;
+            let harmful = match row.effort {
+                Effort::AsIs => false,
+                Effort::OnlyNone => name == "reasoning_effort" && *field.value != *b"\"none\"",
+            };
+            !harmful && !row.dropped.iter().any(|names| names.contains(&name))
+        });
+        for field in fields.iter_mut().filter(|field| field.name == "max_completion_tokens") {
+            field.name = Cow::Borrowed(row.token_limit);
+        }
+        if let Some(key) = cache_key.filter(|_| row.cache_key)
+            && !fields.iter().any(|field| field.name == "prompt_cache_key")
+        {
+            fields.push(Field::string("prompt_cache_key", key));
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! One turn over an exclusive HTTP/1.1 connection, driven wholly by whoever polls it: from the socket's bytes to the turn there
+//! is no task, no channel and no allocation.
+
+use crate::client::Remote;
+use crate::client::dial::DialError;
+use crate::client::pool::Connection;
+use crate::client::watch::Watch;
+use crate::openai::request::Outbound;
+use crate::openai::verdict::{Refused, Verdict};
+use flashlane_engine::{Ended, UpstreamEvent, UpstreamFailure};
+use flashlane_wire::http1::{self, Event};
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, ReadBuf};
+
+/// After so many reads the turn gets its say, so that a fast upstream does not starve the other turns of a session.
+const READS_PER_POLL_MAX: usize = 4;
+
+pub struct Http1 {
+    remote: Arc<Remote>,
+    request: Outbound,
+    state: State,
+}
+
+/// ```text
+/// Begin ──idle connection──────────► Exchange ──end, failure──► Done
+///   └──none──► Dialing ──connected──►│   │
+///                 ▲──reused, closed before its answer began (once)
+/// ```
+#[expect(clippy::large_enum_variant, reason = "the whole stream lies in one box already")]
+enum State {
+    Begin,
+    Dialing(Pin<Box<dyn Future<Output = Result<Connection, DialError>> + Send>>),
+    Exchange(Exchange),
+    Done,
+}
+
+struct Exchange {
+    connection: Connection,
+    /// Not the connection's first request: its peer may have closed it meanwhile.
+    reused: bool,
+    answer: Answer,
+    watch: Watch,
+}
+
+/// What has come of the answer.
+enum Answer {
+    /// Not a byte.
+    Nothing,
+    /// A part of its head.
+    Begun,
+    Stream,
+    Refused(Refused),
+}
+
+/// What a step of the exchange leads to.
+enum Step {
+    Stay,
+    /// The reader has seen the end of the answer.
+    Whole {
+        reusable: bool,
+    },
+    Failed(UpstreamFailure),
+    SendAgain,
+}
+
+impl Http1 {
+    pub(crate) fn new(remote: Arc<Remote>, request: Outbound) -> Self {
+        Self { remote, request, state: State::Begin }
+    }
+
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, on: &mut impl FnMut(UpstreamEvent<'_>)) -> Poll<()> {
+        loop {
+            match &mut self.state {
+                State::Begin => match self.remote.check_out() {
+                    Some(connection) => self.exchange(connection, true),
+                    None => self.dial(),
+                },
+                State::Dialing(dialing) => match dialing.as_mut().poll(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(connection)) => self.exchange(connection, false),
+                    Poll::Ready(Err(error)) => {
+                        self.state = State::Done;
+                        on(failed(UpstreamFailure::Unreachable { reason: error.to_string() }));
+                        return Poll::Ready(());
+                    }
+                },
+                State::Exchange(exchange) => {
+                    let (step, handed) = exchange.poll(cx, &mut self.request, &self.remote, on);
+                    match step {
+                        Step::Stay if handed => return Poll::Ready(()),
+                        Step::Stay => return Poll::Pending,
+                        Step::SendAgain => {
+                            self.remote.counters.resent();
+                            self.request.rewind();
+                            self.dial();
+                        }
+                        Step::Whole { reusable } => return self.end(reusable, on),
+                        Step::Failed(failure) => {
+                            self.state = State::Done;
+                            on(failed(failure));
+                            return Poll::Ready(());
+                        }
+                    }
+                }
+                State::Done => return Poll::Pending,
+            }
+        }
+    }
+
+    /// The turn needs no more: the connection goes back to its pool, its last bytes unread.
+    pub(crate) fn park(self) {
+        if let State::Exchange(Exchange { connection, answer: Answer::Stream, .. }) = self.state
+            && self.request.is_sent()
+        {
+            self.remote.park(connection);
+        }
+    }
+
+    fn dial(&mut self) {
+        let remote = Arc::clone(&self.remote);
+        self.state = State::Dialing(Box::pin(async move { remote.connect().await }));
+    }
+
+    fn exchange(&mut self, mut connection: Connection, reused: bool) {
+        connection.begin();
+        let watch = Watch::new(self.remote.first_byte_ms_max);
+        self.state = State::Exchange(Exchange { connection, reused, answer: Answer::Nothing, watch });
+    }
+
+    fn end(&mut self, reusable: bool, on: &mut impl FnMut(UpstreamEvent<'_>)) -> Poll<()> {
+        if let State::Exchange(Exchange { mut connection, answer, .. }) =
+            std::mem::replace(&mut self.state, State::Done)
+        {
+            if reusable && self.request.is_sent() {
+                connection.settled = true;
+                self.remote.park(connection);
+            }
+            on(match answer {
+                Answer::Nothing | Answer::Begun | Answer::Stream => UpstreamEvent::Ended(Ended::Complete),
+                Answer::Refused(mut refused) => failed(refused.failure()),
+            });
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Exchange {
+    /// Writes what is left of the request and reads what has come. Says too whether anything was handed over.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: &mut Outbound,
+        remote: &Remote,
+        on: &mut impl FnMut(UpstreamEvent<'_>),
+    ) -> (Step, bool) {
+        let broken = match request.is_sent() {
+            true => None,
+            false => self.poll_write(cx, request),
+        };
+        let mut handed = false;
+        for _ in 0..READS_PER_POLL_MAX {
+            let mut read = ReadBuf::new(&mut self.connection.buffer);
+            let step = match Pin::new(&mut self.connection.io).poll_read(cx, &mut read) {
+                Poll::Pending => return (self.wait(cx, broken, handed), handed),
+                Poll::Ready(Err(error)) => self.broken(&error),
+                Poll::Ready(Ok(())) => match read.filled().len() {
+                    0 => self.closed(),
+                    bytes => {
+                        self.watch.heard();
+                        if let Answer::Nothing = self.answer {
+                            self.answer = Answer::Begun;
+                            request.forget_written();
+                        }
+                        self.take(bytes, remote, on, &mut handed)
+                    }
+                },
+            };
+            if !matches!(step, Step::Stay) {
+                return (step, handed);
+            }
+        }
+        if !handed {
+            cx.waker().wake_by_ref();
+        }
+        (Step::Stay, handed)
+    }
+
+    /// An error is not the last word: the answer to a request that was not read to its end may be there already.
+    fn poll_write(&mut self, cx: &mut Context<'_>, request: &mut Outbound) -> Option<io::Error> {
+        match request.poll_write(&mut self.connection.io, cx) {
+            Poll::Pending => None,
+            Poll::Ready(Ok(())) => {
+                self.connection.io.acknowledge_at_once();
+                None
+            }
+            Poll::Ready(Err(error)) => Some(error),
+        }
+    }
+
+    /// There is nothing to read.
+    fn wait(&mut self, cx: &mut Context<'_>, broken: Option<io::Error>, handed: bool) -> Step {
+        if let Some(error) = broken {
+            return self.broken(&error);
+        }
+        if handed {
+            return Step::Stay;
+        }
+        match self.watch.poll(cx) {
+            Poll::Pending => Step::Stay,
+            Poll::Ready(waited_ms) => self.failed(UpstreamFailure::Silent { waited_ms }),
+        }
+    }
+
+    /// Reads the first `bytes` of the buffer.
+    // hot: per token
+    fn take(
+        &mut self,
+        bytes: usize,
+        remote: &Remote,
+        on: &mut impl FnMut(UpstreamEvent<'_>),
+        handed: &mut bool,
+    ) -> Step {
+        let Self { connection, answer, watch, .. } = self;
+        let input = connection.buffer.get(..bytes).unwrap_or_default();
+        let (mut step, mut keep_alive) = (Step::Stay, None);
+        let result = connection.reader.read(input, |event| match event {
+            Event::Body(body) => match answer {
+                Answer::Stream => {
+                    *handed = true;
+                    on(UpstreamEvent::Bytes(body));
+                }
+                Answer::Refused(refused) => {
+                    if refused.push(body) {
+                        step = Step::Whole { reusable: false };
+                    }
+                }
+                Answer::Nothing | Answer::Begun => {}
+            },
+            Event::Head(head) => {
+                keep_alive = Some(head.keep_alive);
+                match Verdict::of(head.status, |name| head.header(name)) {
+                    Verdict::Stream => {
+                        *answer = Answer::Stream;
+                        *handed = true;
+                        on(UpstreamEvent::Opened);
+                    }
+                    Verdict::Refused(refused) => *answer = Answer::Refused(refused),
+                    Verdict::Unusable { reason } => step = Step::Failed(UpstreamFailure::Cut { reason }),
+                }
+            }
+            Event::End { reusable } => {
+                if let Step::Stay = step {
+                    step = Step::Whole { reusable };
+                }
+            }
+        });
+        if let Some(keep_alive) = keep_alive {
+            connection.heed(keep_alive);
+            watch.restart(remote.idle_ms_max);
+        }
+        match (result, step) {
+            (Ok(used), Step::Whole { reusable }) => Step::Whole { reusable: reusable && used == bytes },
+            (Ok(_), step) => step,
+            (Err(error), _) => self.failed(UpstreamFailure::Cut { reason: error.to_string() }),
+        }
+    }
+
+    /// The peer closed the connection.
+    fn closed(&mut self) -> Step {
+        match self.connection.reader.end_of_input(|_| ()) {
+            Ok(()) => Step::Whole { reusable: false },
+            Err(http1::Error::Closed) if self.reused => Step::SendAgain,
+            Err(error) => self.failed(UpstreamFailure::Cut { reason: error.to_string() }),
+        }
+    }
+
+    fn broken(&mut self, error: &io::Error) -> Step {
+        match self.answer {
+            Answer::Nothing if self.reused => Step::SendAgain,
+            Answer::Nothing | Answer::Begun | Answer::Stream | Answer::Refused(_) => {
+                self.failed(UpstreamFailure::Cut { reason: format!("the connection broke: {error}") })
+            }
+        }
+    }
+
+    /// A refusal whose body stays away is still that refusal.
+    fn failed(&mut self, failure: UpstreamFailure) -> Step {
+        Step::Failed(match &mut self.answer {
+            Answer::Refused(refused) => refused.failure(),
+            Answer::Nothing | Answer::Begun | Answer::Stream => failure,
+        })
+    }
+}
+
+fn failed(failure: UpstreamFailure) -> UpstreamEvent<'static> {
+    UpstreamEvent::Ended(Ended::Failed(failure))
+}

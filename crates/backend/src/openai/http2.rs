@@ -1,0 +1,194 @@
+//! One turn over a shared HTTP/2 connection. The connection's own task belongs to hyper, so this is the compatible way, not the
+//! fast one; dropping the turn resets its stream.
+
+use crate::client::Remote;
+use crate::client::watch::Watch;
+use crate::openai::verdict::{Refused, Verdict};
+use bytes::{Buf, Bytes};
+use flashlane_engine::{Ended, UpstreamEvent, UpstreamFailure};
+use http::{HeaderMap, Response};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// After so many frames the turn gets its say.
+const FRAMES_PER_POLL_MAX: usize = 16;
+
+pub struct Http2 {
+    remote: Arc<Remote>,
+    state: State,
+}
+
+/// ```text
+/// Opening ──event stream──► Stream ───► Done
+///   ├──error status───────► Refused ──►│
+///   └──failure────────────────────────►│
+/// ```
+enum State {
+    Opening(Pin<Box<dyn Future<Output = Result<Response<Incoming>, UpstreamFailure>> + Send>>),
+    Stream(Incoming, Watch),
+    Refused(Incoming, Watch, Refused),
+    Done,
+}
+
+impl Http2 {
+    pub(crate) fn new(remote: Arc<Remote>, body: Vec<Bytes>) -> Self {
+        let opening = {
+            let remote = Arc::clone(&remote);
+            Box::pin(async move { remote.send(Pieces::new(body)).await })
+        };
+        Self { remote, state: State::Opening(opening) }
+    }
+
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, on: &mut impl FnMut(UpstreamEvent<'_>)) -> Poll<()> {
+        let mut handed = false;
+        for _ in 0..FRAMES_PER_POLL_MAX {
+            let ended = match &mut self.state {
+                State::Done => return Poll::Pending,
+                State::Opening(opening) => match opening.as_mut().poll(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(response)) => match self.opened(response) {
+                        Ok(true) => {
+                            handed = true;
+                            on(UpstreamEvent::Opened);
+                            continue;
+                        }
+                        Ok(false) => continue,
+                        Err(failure) => Ended::Failed(failure),
+                    },
+                    Poll::Ready(Err(failure)) => Ended::Failed(failure),
+                },
+                State::Stream(body, watch) => match poll_body(body, watch, handed, cx) {
+                    Poll::Pending if handed => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(Some(bytes))) => {
+                        handed = true;
+                        on(UpstreamEvent::Bytes(&bytes));
+                        continue;
+                    }
+                    Poll::Ready(Ok(None)) => Ended::Complete,
+                    Poll::Ready(Err(failure)) => Ended::Failed(failure),
+                },
+                State::Refused(body, watch, refused) => match poll_body(body, watch, false, cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Ok(Some(bytes))) if !refused.push(&bytes) => continue,
+                    Poll::Ready(Ok(_) | Err(_)) => Ended::Failed(refused.failure()),
+                },
+            };
+            self.state = State::Done;
+            on(UpstreamEvent::Ended(ended));
+            return Poll::Ready(());
+        }
+        if handed {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// `true`: an event stream follows.
+    fn opened(&mut self, response: Response<Incoming>) -> Result<bool, UpstreamFailure> {
+        let (head, body) = response.into_parts();
+        let header = |name: &'static str| head.headers.get(name).map(http::HeaderValue::as_bytes);
+        let watch = Watch::new(self.remote.idle_ms_max);
+        match Verdict::of(head.status.as_u16(), header) {
+            Verdict::Stream => {
+                self.state = State::Stream(body, watch);
+                Ok(true)
+            }
+            Verdict::Refused(refused) => {
+                self.state = State::Refused(body, watch, refused);
+                Ok(false)
+            }
+            Verdict::Unusable { reason } => Err(UpstreamFailure::Cut { reason }),
+        }
+    }
+}
+
+/// The next bytes; `None` at the end. Silence is looked for when nothing was handed over before.
+fn poll_body(
+    body: &mut Incoming,
+    watch: &mut Watch,
+    handed: bool,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Option<Bytes>, UpstreamFailure>> {
+    loop {
+        match Pin::new(&mut *body).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                watch.heard();
+                if let Ok(bytes) = frame.into_data()
+                    && !bytes.is_empty()
+                {
+                    return Poll::Ready(Ok(Some(bytes)));
+                }
+            }
+            Poll::Ready(None) => return Poll::Ready(Ok(None)),
+            Poll::Ready(Some(Err(error))) => {
+                return Poll::Ready(Err(UpstreamFailure::Cut { reason: reason(&error) }));
+            }
+            Poll::Pending if handed => return Poll::Pending,
+            Poll::Pending => return watch.poll(cx).map(|waited_ms| Err(UpstreamFailure::Silent { waited_ms })),
+        }
+    }
+}
+
+/// An error with its causes: hyper's own text names none.
+pub(crate) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// A request's body: its pieces as they are.
+pub(crate) struct Pieces {
+    pieces: VecDeque<Bytes>,
+    bytes: u64,
+}
+
+impl Pieces {
+    fn new(pieces: Vec<Bytes>) -> Self {
+        let bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
+        Self { pieces: pieces.into(), bytes }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        usize::try_from(self.bytes).unwrap_or(usize::MAX)
+    }
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = self.get_mut();
+        let piece = this.pieces.pop_front();
+        this.bytes -= piece.as_ref().map_or(0, |piece| piece.remaining() as u64);
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.bytes)
+    }
+}
+
+/// The request of a turn.
+pub(crate) fn request(uri: &str, fields: HeaderMap, body: Pieces) -> Result<http::Request<Pieces>, http::Error> {
+    let mut request = http::Request::post(uri).body(body)?;
+    *request.headers_mut() = fields;
+    Ok(request)
+}

@@ -1,0 +1,140 @@
+//! The request of a turn as bytes: a head that is the same for every turn of an endpoint, and the body's pieces, written
+//! where they lie.
+
+use crate::client::address::Address;
+use crate::client::io::Io;
+use crate::secret::Secret;
+use bytes::Bytes;
+use flashlane_wire::http1::{RequestError, RequestHead, request_head};
+use http::HeaderMap;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, USER_AGENT};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::AsyncWrite;
+
+pub(crate) const AGENT: &str = concat!("flashlane/", env!("CARGO_PKG_VERSION"));
+/// Pieces in one write. The kernel takes up to 1,024; a body has some 130 at most.
+const SLICES_MAX: usize = 64;
+
+/// The head of an endpoint's requests, for both versions of HTTP. Holds the key, so it has no `Debug`.
+pub(crate) struct Template {
+    /// Up to the value of `content-length`.
+    http1: Vec<u8>,
+    http2: HeaderMap,
+    pub(crate) target: String,
+}
+
+impl Template {
+    /// # Errors
+    /// When the key or the path would break the head.
+    pub(crate) fn new(address: &Address, path: &str, key: Option<&Secret>) -> Result<Self, RequestError> {
+        let target = format!("{}{path}", address.path);
+        let bearer = key.map(|key| Secret::new(format!("Bearer {}", key.expose())));
+        let mut fields =
+            vec![("content-type", "application/json"), ("accept", "text/event-stream"), ("user-agent", AGENT)];
+        fields.extend(bearer.as_ref().map(|bearer| ("authorization", bearer.expose())));
+        let mut http1 = Vec::with_capacity(512);
+        let (host, headers) = (&*address.authority, &*fields);
+        request_head(
+            &mut http1,
+            &RequestHead { method: "POST", target: &target, host, headers, content_length: None },
+        )?;
+        http1.truncate(http1.len() - 2);
+        http1.extend_from_slice(b"content-length: ");
+        Ok(Self { http1, http2: http2_fields(bearer.as_ref())?, target })
+    }
+
+    /// The head of a request whose body has `body_bytes`.
+    fn head(&self, body_bytes: usize) -> Bytes {
+        let mut head = Vec::with_capacity(self.http1.len() + 24);
+        head.extend_from_slice(&self.http1);
+        head.extend_from_slice(body_bytes.to_string().as_bytes());
+        head.extend_from_slice(b"\r\n\r\n");
+        Bytes::from(head)
+    }
+
+    /// The fields of an HTTP/2 request whose body has `body_bytes`.
+    pub(crate) fn fields(&self, body_bytes: usize) -> HeaderMap {
+        let mut fields = self.http2.clone();
+        fields.insert(CONTENT_LENGTH, HeaderValue::from(body_bytes));
+        fields
+    }
+}
+
+fn http2_fields(bearer: Option<&Secret>) -> Result<HeaderMap, RequestError> {
+    let mut fields = HeaderMap::with_capacity(8);
+    fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    fields.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+    fields.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    if let Some(bearer) = bearer {
+        let mut value =
+            HeaderValue::from_str(bearer.expose()).map_err(|_| RequestError::HeaderValue { index: fields.len() })?;
+        value.set_sensitive(true);
+        fields.insert(AUTHORIZATION, value);
+    }
+    Ok(fields)
+}
+
+/// The bytes of a request on their way out. Kept until an answer begins, since they may have to be sent again.
+pub(crate) struct Outbound {
+    pieces: Vec<Bytes>,
+    /// The first piece that is not written wholly, and what of it is.
+    at: usize,
+    offset: usize,
+    flushed: bool,
+}
+
+impl Outbound {
+    pub(crate) fn new(template: &Template, mut body: Vec<Bytes>) -> Self {
+        let head = template.head(body.iter().map(Bytes::len).sum());
+        body.insert(0, head);
+        Self { pieces: body, at: 0, offset: 0, flushed: false }
+    }
+
+    pub(crate) fn rewind(&mut self) {
+        (self.at, self.offset, self.flushed) = (0, 0, false);
+    }
+
+    /// All of it is with the kernel.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.flushed
+    }
+
+    /// Lets go of what is written. It cannot be sent again.
+    pub(crate) fn forget_written(&mut self) {
+        self.pieces.drain(..self.at.min(self.pieces.len()));
+        self.at = 0;
+    }
+
+    /// Writes all of it, on plain TCP straight from where it lies.
+    pub(crate) fn poll_write(&mut self, io: &mut Io, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.at < self.pieces.len() {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let rest = self.pieces.iter().skip(self.at);
+            let skipped = std::iter::once(self.offset).chain(std::iter::repeat(0));
+            for (slice, (piece, skip)) in slices.iter_mut().zip(rest.zip(skipped)) {
+                *slice = IoSlice::new(piece.get(skip..).unwrap_or_default());
+            }
+            let filled = slices.get(..(self.pieces.len() - self.at).min(SLICES_MAX)).unwrap_or_default();
+            match ready!(Pin::new(&mut *io).poll_write_vectored(cx, filled))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                bytes => self.advance(bytes),
+            }
+        }
+        ready!(Pin::new(io).poll_flush(cx))?;
+        self.flushed = true;
+        Poll::Ready(Ok(()))
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        self.offset += bytes;
+        while let Some(piece) = self.pieces.get(self.at) {
+            if self.offset < piece.len() {
+                return;
+            }
+            self.offset -= piece.len();
+            self.at += 1;
+        }
+    }
+}

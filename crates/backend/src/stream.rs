@@ -1,0 +1,49 @@
+//! A turn's upstream, whatever carries it.
+
+use crate::openai::http1::Http1;
+use crate::openai::http2::Http2;
+use crate::simulator::Playing;
+use flashlane_engine::{Ended, UpstreamEvent, UpstreamFailure};
+use std::task::{Context, Poll};
+
+/// The answer to one request, as it comes. Dropping it before its end closes its connection (HTTP/2: resets its stream): that is how a
+/// turn is cancelled upstream.
+pub enum TokenStream {
+    Http1(Box<Http1>),
+    Http2(Box<Http2>),
+    Simulator(Box<Playing>),
+    /// Nothing could be sent.
+    Failed(Option<UpstreamFailure>),
+}
+
+impl TokenStream {
+    /// Hands over what is ready: `Opened` once, `Bytes` any number of times, `Ended` once; `Ended` may come first. `Ready` if anything was
+    /// handed over, and there may be more at once; `Pending` has registered the waker. Connecting and sending happen in here too. After
+    /// `Ended` there is nothing to poll for.
+    ///
+    /// Does not block. Needs tokio's reactor and timer around it.
+    // hot: per token
+    pub fn poll(&mut self, cx: &mut Context<'_>, on: &mut impl FnMut(UpstreamEvent<'_>)) -> Poll<()> {
+        match self {
+            Self::Http1(stream) => stream.poll(cx, on),
+            Self::Http2(stream) => stream.poll(cx, on),
+            Self::Simulator(stream) => stream.poll(cx, on),
+            Self::Failed(failure) => match failure.take() {
+                Some(failure) => {
+                    on(UpstreamEvent::Ended(Ended::Failed(failure)));
+                    Poll::Ready(())
+                }
+                None => Poll::Pending,
+            },
+        }
+    }
+
+    /// The turn has all that it needs (`[DONE]` came): the connection goes back to its pool, even when the last bytes of its body have not been
+    /// read yet.
+    pub fn park(self) {
+        match self {
+            Self::Http1(stream) => stream.park(),
+            Self::Http2(_) | Self::Simulator(_) | Self::Failed(_) => {}
+        }
+    }
+}

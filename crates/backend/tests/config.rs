@@ -1,0 +1,149 @@
+//! An endpoint's config: what is read, what is refused, and that no secret shows.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail this way")]
+
+mod rig;
+
+use flashlane_backend::{Backends, Dialect, EndpointConfig, Kind, Secret, Tier};
+use flashlane_engine::{Tier as EngineTier, UpstreamFailure};
+use flashlane_testkit::upstream::{Upstream, chat_events, stream};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct File {
+    endpoints: Vec<EndpointConfig>,
+}
+
+fn read(toml: &str) -> Result<Vec<EndpointConfig>, toml::de::Error> {
+    toml::from_str::<File>(toml).map(|file| file.endpoints)
+}
+
+fn fault(toml: &str) -> String {
+    match Backends::new(&read(toml).unwrap()) {
+        Ok(_) => panic!("accepted: {toml}"),
+        Err(error) => error.to_string(),
+    }
+}
+
+const OPENAI: &str = "[[endpoints]]\nname = \"gpu-1\"\ntier = \"throughput\"\nbackend = \"openai\"\n";
+
+#[test]
+fn a_config_becomes_the_fleets_endpoints() {
+    let configs = read(
+        r#"
+        [[endpoints]]
+        name = "wafer"
+        tier = "latency"
+        backend = "simulator"
+        tokens_per_second = 3000
+
+        [[endpoints]]
+        name = "gpu"
+        tier = "throughput"
+        backend = "openai"
+        dialect = "llama_cpp"
+        base_url = "http://127.0.0.1:8000/v1"
+        http_version = 2
+        idle_connections_max = 0
+        "#,
+    )
+    .unwrap();
+    assert_eq!(configs[1].dialect, Some(Dialect::LlamaCpp));
+    let backends = Backends::new(&configs).unwrap();
+    let endpoints: Vec<_> = backends.endpoints().map(|e| (e.name.to_string(), e.tier, e.simulated)).collect();
+    let expected = [("wafer".to_owned(), EngineTier::Latency, true), ("gpu".to_owned(), EngineTier::Throughput, false)];
+    assert_eq!(endpoints, expected);
+}
+
+#[test]
+fn a_config_written_out_reads_back_and_shows_only_what_was_set() {
+    let config = EndpointConfig {
+        base_url: Some("http://127.0.0.1:8000/v1".to_owned()),
+        dialect: Some(Dialect::Vllm),
+        ..EndpointConfig::new("gpu-1", Tier::Throughput, Kind::OpenAi)
+    };
+    let written = toml::to_string(&config).unwrap();
+    let expected = "name = \"gpu-1\"\ntier = \"throughput\"\nbackend = \"openai\"\nbase_url = \"http://127.0.0.1:8000/v1\"\ndialect = \"vllm\"\n";
+    assert_eq!(written, expected);
+    assert_eq!(toml::from_str::<EndpointConfig>(&written).unwrap(), config);
+}
+
+#[test]
+fn every_dialect_is_read_by_its_name() {
+    for dialect in Dialect::ALL {
+        let toml = format!("{OPENAI}dialect = \"{}\"", dialect.name());
+        assert_eq!(read(&toml).unwrap()[0].dialect, Some(dialect));
+    }
+}
+
+#[test]
+fn an_unknown_field_is_refused_by_name() {
+    let error = read(&format!("{OPENAI}base_uri = \"http://x\"")).unwrap_err().to_string();
+    assert!(error.contains("base_uri"), "{error}");
+}
+
+#[test]
+fn each_fault_names_its_endpoint_and_field() {
+    let simulator = OPENAI.replace("openai", "simulator");
+    let url = "base_url = \"http://127.0.0.1:1/v1\"\n";
+    let no_file = "/nowhere/flashlane-test";
+    let not_pem = rig::file("not.pem", "nothing");
+    let not_pem = not_pem.display();
+    let two_lines = rig::file("two-lines.key", "sk-hidden\r\nx-injected: 1");
+    let two_lines = two_lines.display();
+    let cases = [
+        (OPENAI.to_owned(), "`base_url`: is missing"),
+        (format!("{OPENAI}base_url = \"ftp://x/v1\""), "`base_url`: must begin with http"),
+        (format!("{OPENAI}base_url = \"http://u:hidden@x/v1\""), "`base_url`: must hold no user"),
+        (format!("{OPENAI}{url}http_version = 3"), "`http_version`: must be 1 or 2"),
+        (format!("{OPENAI}{url}connect_ms_max = 0"), "`connect_ms_max`: must lie between 1 and 3600000"),
+        (format!("{OPENAI}{url}idle_connections_max = 9999"), "`idle_connections_max`: must lie between 0 and 1024"),
+        (
+            format!("{OPENAI}{url}api_key_env = \"FLASHLANE_TEST_UNSET\""),
+            "`api_key_env`: the environment variable `FLASHLANE",
+        ),
+        (format!("{OPENAI}{url}api_key_file = \"{no_file}\""), "`api_key_file`: cannot read"),
+        (format!("{OPENAI}{url}api_key_file = \"{two_lines}\""), "`api_key_file`: the key must be one line"),
+        (format!("{OPENAI}{url}api_key_env = \"A\"\napi_key_file = \"b\""), "`api_key_file`: only one of"),
+        (format!("{OPENAI}base_url = \"https://x/v1\"\nca_file = \"{no_file}\""), "`ca_file`: cannot read"),
+        (format!("{OPENAI}base_url = \"https://x/v1\"\nca_file = \"{not_pem}\""), "`ca_file`: `"),
+        (format!("{OPENAI}{url}first_token_ms = 1"), "`first_token_ms`: has no meaning for backend \"openai\""),
+        (format!("{simulator}{url}"), "`base_url`: has no meaning for backend \"simulator\""),
+        (OPENAI.replace("openai", "cerebras"), "`backend`: backend \"cerebras\" is not served yet"),
+        (OPENAI.replace("openai", "responses"), "`backend`: backend \"responses\" is not served yet"),
+        (format!("{simulator}{simulator}"), "`name`: is used by another"),
+    ];
+    for (toml, expected) in cases {
+        let fault = fault(&toml);
+        assert!(fault.starts_with(&format!("endpoint `gpu-1`: {expected}")), "{fault}\nfor {toml}");
+        assert!(!fault.contains("hidden"), "{fault}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_sent_from_a_file_or_from_the_environment() {
+    let upstream = Upstream::start(vec![stream(&chat_events(&["hi"]))]).await.unwrap();
+    let key_file = rig::file("one.key", "  sk-in-a-file\n");
+    let from_file = EndpointConfig { api_key_file: Some(key_file), ..rig::config(&upstream) };
+    // Cargo sets it for tests.
+    let from_env = EndpointConfig { api_key_env: Some("CARGO_PKG_NAME".to_owned()), ..rig::config(&upstream) };
+    for (config, expected) in [(from_file, "Bearer sk-in-a-file"), (from_env, "Bearer flashlane-backend")] {
+        rig::run(&rig::backends(config)).await;
+        assert_eq!(upstream.seen().requests.last().unwrap().header("authorization"), Some(expected));
+    }
+}
+
+#[tokio::test]
+async fn a_secret_shows_nowhere() {
+    let secret = Secret::new("sk-hidden".to_owned());
+    assert_eq!(format!("{secret:?}"), "Secret(..)");
+    assert_eq!(secret.expose(), "sk-hidden");
+    let config = EndpointConfig {
+        base_url: Some("http://127.0.0.1:1/v1".to_owned()),
+        api_key_file: Some(rig::file("hidden.key", "sk-hidden")),
+        ..EndpointConfig::new("gpu-1", Tier::Throughput, Kind::OpenAi)
+    };
+    assert!(!format!("{config:?}{}", toml::to_string(&config).unwrap()).contains("hidden\""));
+    let failure = rig::run(&rig::backends(config)).await.failure();
+    assert!(matches!(failure, UpstreamFailure::Unreachable { .. }));
+    assert!(!format!("{failure:?}").contains("sk-hidden"));
+}
