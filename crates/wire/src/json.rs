@@ -122,29 +122,37 @@ pub fn unescape(raw: &str) -> Option<String> {
 ///
 /// hot: per token
 #[must_use]
-pub fn plain_raw_string(raw: &[u8]) -> Option<&str> {
-    let mut bytes = raw.iter();
-    while let Some(&byte) = bytes.next() {
-        match byte {
-            b'"' | 0..0x20 => return None,
-            b'\\' => match bytes.next()? {
-                b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {}
-                b'u' => {
-                    let first = *bytes.next()?;
-                    let second = *bytes.next()?;
-                    let rest = [*bytes.next()?, *bytes.next()?];
-                    let surrogate = matches!(first, b'd' | b'D') && !matches!(second, b'0'..=b'7');
-                    let hex = first.is_ascii_hexdigit() && second.is_ascii_hexdigit();
-                    if surrogate || !hex || !rest.iter().all(u8::is_ascii_hexdigit) {
-                        return None;
-                    }
-                }
-                _ => return None,
+pub fn is_plain_raw_string(raw: &[u8]) -> bool {
+    let mut rest = raw;
+    let mut ascii = true;
+    while let [byte, after @ ..] = rest {
+        rest = match byte {
+            b'"' | 0..0x20 => return false,
+            b'\\' => match skip_escape(after) {
+                Some(after) => after,
+                None => return false,
             },
-            _ => {}
-        }
+            byte => {
+                ascii &= byte.is_ascii();
+                after
+            }
+        };
     }
-    std::str::from_utf8(raw).ok()
+    ascii || std::str::from_utf8(raw).is_ok()
+}
+
+/// What follows an escape sequence whose backslash was read; `None` if it is none, or a surrogate's.
+fn skip_escape(after: &[u8]) -> Option<&[u8]> {
+    match after {
+        [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', rest @ ..] => Some(rest),
+        [b'u', first, second, third, fourth, rest @ ..] => {
+            // `\\ud0xx`-`\\ud7xx` are characters; from `\\ud8xx` on they are surrogates.
+            let surrogate = matches!(first, b'd' | b'D') && !matches!(second, b'0'..=b'7');
+            let hex = [first, second, third, fourth].into_iter().all(u8::is_ascii_hexdigit);
+            (hex && !surrogate).then_some(rest)
+        }
+        _ => None,
+    }
 }
 
 /// Appends `raw`, replacing every surrogate escape that has no partner by U+FFFD's escape, so that what goes out is text to
@@ -208,10 +216,10 @@ mod tests {
             let quoted = format!("\"{raw}\"");
             let valid = serde_json::from_str::<String>(&quoted).is_ok();
             let surrogate = raw.to_ascii_lowercase().contains("\\ud8");
-            assert_eq!(plain_raw_string(raw.as_bytes()).is_some(), valid && !surrogate, "{raw:?}");
+            assert_eq!(is_plain_raw_string(raw.as_bytes()), valid && !surrogate, "{raw:?}");
         }
-        assert_eq!(plain_raw_string(b"\xff"), None);
-        assert_eq!(plain_raw_string(b"\xc3"), None);
+        assert!(!is_plain_raw_string(b"\xff"));
+        assert!(!is_plain_raw_string(b"\xc3"));
     }
 
     #[test]

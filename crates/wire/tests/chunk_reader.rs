@@ -90,7 +90,7 @@ fn the_learned_template_reads_what_the_typed_parser_reads() {
             match (&fast, &typed) {
                 (Ok(fast), Ok(typed)) if fast == typed => equal += 1,
                 // An empty text of a learned frame is text; to the typed parser it is a chunk that brings nothing.
-                (Ok(Read::Text(_, "")), Ok(Read::Chunk(chunk))) => {
+                (Ok(Read::Text(_, b"")), Ok(Read::Chunk(chunk))) => {
                     assert!(chunk.choices.iter().all(|choice| !choice.has_text()
                         || choice.tool_calls.iter().all(|c| c.arguments.is_empty() && c.name.is_none())));
                 }
@@ -107,9 +107,9 @@ fn the_learned_template_reads_what_the_typed_parser_reads() {
 fn a_chunk_of_a_learned_frame_is_its_raw_text() {
     let mut reader = ChunkReader::default();
     let first = br#"{"id":"x","choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}"#;
-    assert_eq!(reader.read(first).unwrap(), Read::Text(DeltaKind::Content, "a"));
+    assert_eq!(reader.read(first).unwrap(), Read::Text(DeltaKind::Content, b"a"));
     let second = br#"{"id":"x","choices":[{"index":0,"delta":{"content":"b\"c"},"finish_reason":null}]}"#;
-    assert_eq!(reader.read(second).unwrap(), Read::Text(DeltaKind::Content, "b\\\"c"));
+    assert_eq!(reader.read(second).unwrap(), Read::Text(DeltaKind::Content, b"b\\\"c"));
 }
 
 #[test]

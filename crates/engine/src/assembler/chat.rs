@@ -90,9 +90,9 @@ impl ChatAssembler {
     /// Takes plain text of the stream.
     ///
     /// hot: per token
-    pub fn text(&mut self, kind: DeltaKind, raw: &str, out: &mut Outgoing) {
+    pub fn text(&mut self, kind: DeltaKind, raw: &[u8], out: &mut Outgoing) {
         if out.is_collecting() {
-            self.choices.entry(0).or_default().text(kind, raw);
+            self.choices.entry(0).or_default().text(kind).extend_from_slice(raw);
             return;
         }
         let include_usage = self.include_usage;
@@ -108,7 +108,7 @@ impl ChatAssembler {
                     out.extend_from_slice(b",\"function\":{\"arguments\":\"");
                 }
             }
-            out.extend_from_slice(raw.as_bytes());
+            out.extend_from_slice(raw);
             out.extend_from_slice(match kind {
                 DeltaKind::Content | DeltaKind::Reasoning => b"\"},\"logprobs\":null,\"finish_reason\":null}]",
                 DeltaKind::Arguments(_) => b"\"}}]},\"logprobs\":null,\"finish_reason\":null}]",
@@ -178,18 +178,18 @@ fn push_end(out: &mut Vec<u8>, include_usage: bool) {
 }
 
 impl Collected {
-    fn text(&mut self, kind: DeltaKind, raw: &str) {
-        let text = match kind {
+    /// The text that a delta of this kind adds to.
+    fn text(&mut self, kind: DeltaKind) -> &mut Vec<u8> {
+        match kind {
             DeltaKind::Content => self.content.get_or_insert_default(),
             DeltaKind::Reasoning => &mut self.reasoning,
             DeltaKind::Arguments(index) => &mut self.calls.entry(index).or_default().arguments,
-        };
-        json::push_raw_mended(text, raw);
+        }
     }
 
     fn choice(&mut self, choice: &Choice<'_>) {
         if !choice.content.is_empty() {
-            self.text(DeltaKind::Content, choice.content);
+            json::push_raw_mended(self.text(DeltaKind::Content), choice.content);
         }
         json::push_raw_mended(&mut self.reasoning, choice.reasoning);
         json::push_raw_mended(&mut self.refusal, choice.refusal);

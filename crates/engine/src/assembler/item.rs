@@ -120,12 +120,14 @@ impl OpenItem {
     /// Takes a raw piece and sends it on.
     ///
     /// hot: per token
-    pub fn delta(&mut self, raw: &str, sequence: &mut u64, out: &mut Outgoing) {
+    pub fn delta(&mut self, raw: &[u8], sequence: &mut u64, out: &mut Outgoing) {
         let start = self.text.len();
         match &mut self.kind {
-            ItemKind::Custom { unwrapping, .. } => unwrapping.push(raw, &mut self.text),
+            ItemKind::Custom { unwrapping, .. } => {
+                unwrapping.push(std::str::from_utf8(raw).unwrap_or_default(), &mut self.text);
+            }
             ItemKind::Message | ItemKind::Refusal | ItemKind::Reasoning | ItemKind::Function { .. } => {
-                self.text.extend_from_slice(raw.as_bytes());
+                self.text.extend_from_slice(raw);
             }
         }
         self.send_from(start, sequence, out);

@@ -26,7 +26,7 @@ impl Assembler {
     ///
     /// # Errors
     /// The upstream's stream makes no sense.
-    pub fn text(&mut self, kind: DeltaKind, raw: &str, out: &mut Outgoing) -> Result<(), Refusal> {
+    pub fn text(&mut self, kind: DeltaKind, raw: &[u8], out: &mut Outgoing) -> Result<(), Refusal> {
         match self {
             Self::Responses(responses) => responses.text(kind, raw, out),
             Self::Chat(chat) => {

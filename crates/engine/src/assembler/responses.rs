@@ -132,7 +132,7 @@ impl ResponsesAssembler {
     ///
     /// # Errors
     /// Arguments for a call that is not open.
-    pub fn text(&mut self, kind: DeltaKind, raw: &str, out: &mut Outgoing) -> Result<(), Refusal> {
+    pub fn text(&mut self, kind: DeltaKind, raw: &[u8], out: &mut Outgoing) -> Result<(), Refusal> {
         let source = match kind {
             DeltaKind::Content => Source::Content,
             DeltaKind::Reasoning => Source::Reasoning,
@@ -148,7 +148,7 @@ impl ResponsesAssembler {
     }
 
     /// Closes what is open and opens what `raw` belongs to.
-    fn switch(&mut self, source: Source, raw: &str, out: &mut Outgoing) -> Result<(), Refusal> {
+    fn switch(&mut self, source: Source, raw: &[u8], out: &mut Outgoing) -> Result<(), Refusal> {
         let kind = match source {
             Source::Content => ItemKind::Message,
             Source::Reasoning => ItemKind::Reasoning,
@@ -192,7 +192,7 @@ impl ResponsesAssembler {
             }
             let mut mended = Vec::with_capacity(raw.len());
             json::push_raw_mended(&mut mended, raw);
-            let raw = std::str::from_utf8(&mended).unwrap_or_default();
+            let raw = mended.as_slice();
             match &mut self.open {
                 Some(open) if open.source == source => open.item.delta(raw, &mut self.sequence, out),
                 _ => self.switch(source, raw, out)?,
@@ -230,7 +230,7 @@ impl ResponsesAssembler {
         }
         let mut mended = Vec::with_capacity(call.arguments.len());
         json::push_raw_mended(&mut mended, call.arguments);
-        self.text(DeltaKind::Arguments(call.index), std::str::from_utf8(&mended).unwrap_or_default(), out)
+        self.text(DeltaKind::Arguments(call.index), &mended, out)
     }
 
     fn next_index(&self) -> u32 {

@@ -21,8 +21,8 @@ pub enum DeltaKind {
 /// What one `data:` line says.
 #[derive(Debug, PartialEq)]
 pub enum Read<'a> {
-    /// Text for the only choice, and nothing besides. Raw, free of surrogate escapes.
-    Text(DeltaKind, &'a str),
+    /// Text for the only choice, and nothing besides: a raw string in UTF-8, free of surrogate escapes.
+    Text(DeltaKind, &'a [u8]),
     Chunk(Box<Chunk<'a>>),
     /// `[DONE]`
     Done,
@@ -140,9 +140,9 @@ impl ChunkReader {
         if let Some(template) = &self.template
             && let Some(rest) = data.strip_prefix(&*template.before)
             && let Some(raw) = rest.strip_suffix(&*template.after)
-            && let Some(text) = json::plain_raw_string(raw)
+            && json::is_plain_raw_string(raw)
         {
-            return Ok(Read::Text(template.kind, text));
+            return Ok(Read::Text(template.kind, raw));
         }
         self.read_typed(data)
     }
@@ -160,9 +160,9 @@ impl ChunkReader {
             serde_json::from_str(text).map_err(|error| ChunkError { reason: error.to_string() })?;
         let chunk = Chunk::from_shape(typed)?;
         match chunk.only_text() {
-            Some((kind, raw)) if json::plain_raw_string(raw.as_bytes()).is_some() => {
+            Some((kind, raw)) if json::is_plain_raw_string(raw.as_bytes()) => {
                 self.learn(text, kind, raw);
-                Ok(Read::Text(kind, raw))
+                Ok(Read::Text(kind, raw.as_bytes()))
             }
             _ => Ok(Read::Chunk(Box::new(chunk))),
         }
