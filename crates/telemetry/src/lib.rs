@@ -1,1 +1,27 @@
-//! The one list of metrics, and the log lines.
+//! The one list of metrics, and the log lines. It counts what others decided and knows no protocol and no socket.
+
+pub mod label;
+pub mod log;
+pub mod metrics;
+
+pub use metrics::Metrics;
+
+/// A turn that went well, for the tests.
+#[cfg(test)]
+fn outcome() -> flashlane_engine::Outcome {
+    flashlane_engine::Outcome {
+        response_id: "resp_1".to_owned(),
+        model: "demo".into(),
+        status: flashlane_engine::Status::Completed,
+        error: None,
+        tier: Some(flashlane_engine::Tier::Latency),
+        endpoint: Some("wafer-1".into()),
+        simulated: true,
+        usage: flashlane_engine::Usage { input: 100, cached: 60, output: 11, reasoning: 0 },
+        ttft_ns: Some(2_000_000),
+        total_ns: 12_000_000,
+        gateway_ns: 40_000,
+        deltas: 9,
+        hosted_tools: Vec::new(),
+    }
+}

@@ -1,0 +1,377 @@
+//! Every metric of the gateway, in its own registry. Nothing else in the house makes one; `docs/METRICS.md` lists them.
+//!
+//! A turn is counted once, at its end, from its own plain counters: no atomic is touched per token.
+
+use crate::label::{self, Direction, Transport};
+use flashlane_engine::{ErrorKind, Outcome, Tier};
+use prometheus::core::Collector;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+use std::sync::{Mutex, PoisonError};
+
+pub use prometheus::Error as RenderError;
+
+/// Seconds from a turn's first byte to its first token: from a cached wafer's to a cold GPU's.
+const TTFT_SECONDS: &[f64] = &[
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+    10.0, 30.0, 60.0,
+];
+/// Seconds a whole turn takes.
+const TURN_SECONDS: &[f64] =
+    &[0.000_1, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
+/// Seconds of the gateway's own time in a turn: microseconds, when all is well.
+const OVERHEAD_SECONDS: &[f64] = &[
+    0.000_001,
+    0.000_002_5,
+    0.000_005,
+    0.000_01,
+    0.000_025,
+    0.000_05,
+    0.000_1,
+    0.000_25,
+    0.000_5,
+    0.001,
+    0.002_5,
+    0.005,
+    0.01,
+    0.1,
+    1.0,
+];
+/// Seconds between two output tokens: 20,000 tokens/s down to 1.
+const TPOT_SECONDS: &[f64] =
+    &[0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0];
+
+/// The metrics of one process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    turns: IntCounterVec,
+    errors: IntCounterVec,
+    /// Indexed as [`Tier::ALL`], then `none`.
+    tiers: [TierMetrics; 3],
+    connections_open: IntGaugeVec,
+    websocket_bytes: [IntCounter; 2],
+    /// Behind a lock, for two scrapes at once: each brings the counters up to what it was told.
+    upstreams: Mutex<UpstreamFamilies>,
+}
+
+/// One tier's rows, resolved once.
+#[derive(Debug)]
+struct TierMetrics {
+    ttft: Histogram,
+    turn: Histogram,
+    overhead: Histogram,
+    tpot: Histogram,
+    input_tokens: IntCounter,
+    cached_tokens: IntCounter,
+    output_tokens: IntCounter,
+    deltas: IntCounter,
+}
+
+/// How an endpoint stands at the moment of a scrape; the counts are since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Upstream {
+    pub connections_opened: u64,
+    /// Turns that went out on a connection that was already open.
+    pub connections_reused: u64,
+    /// Requests sent a second time, because a reused connection turned out to be closed.
+    pub requests_resent: u64,
+    /// Connections open and idle now.
+    pub connections_idle: u64,
+    /// Turns running now.
+    pub turns_in_flight: u64,
+}
+
+/// An open client connection in the gauge; its drop closes it.
+#[derive(Debug)]
+pub struct OpenConnection(IntGauge);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Metrics {
+    /// A registry of its own with every metric in it.
+    ///
+    /// # Errors
+    /// When two metrics have one name: our own mistake, found by the first test that runs.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let tiers = TierFamilies::new(&registry)?;
+        let websocket_bytes = counters(
+            &registry,
+            "flashlane_websocket_bytes_total",
+            "Bytes over WebSocket connections, as on the wire",
+            &["direction"],
+        )?;
+        let metrics = Self {
+            turns: counters(&registry, "flashlane_turns_total", "Turns ended", &["tier", "outcome"])?,
+            errors: counters(
+                &registry,
+                "flashlane_errors_total",
+                "Requests and turns that ended in an error",
+                &["kind"],
+            )?,
+            tiers: [Some(Tier::Latency), Some(Tier::Throughput), None].map(|tier| tiers.of(tier)),
+            connections_open: gauges(
+                &registry,
+                "flashlane_connections_open",
+                "Client connections open now",
+                &["transport"],
+            )?,
+            websocket_bytes: Direction::ALL.map(|d| websocket_bytes.with_label_values(&[d.name()])),
+            upstreams: Mutex::new(UpstreamFamilies::new(&registry)?),
+            registry,
+        };
+        for transport in Transport::ALL {
+            metrics.connections_open.with_label_values(&[transport.name()]);
+        }
+        Ok(metrics)
+    }
+
+    /// A turn has ended: its one entry in every family it belongs to.
+    pub fn turn_done(&self, outcome: &Outcome) {
+        self.turns.with_label_values(&[label::tier(outcome.tier), outcome.status.name()]).inc();
+        if let Some(kind) = outcome.error {
+            self.error(kind);
+        }
+        let [latency, throughput, none] = &self.tiers;
+        match outcome.tier {
+            Some(Tier::Latency) => latency,
+            Some(Tier::Throughput) => throughput,
+            None => none,
+        }
+        .turn_done(outcome);
+    }
+
+    /// A request was refused before it became a turn. (A turn's own error is counted by [`Self::turn_done`].)
+    pub fn error(&self, kind: ErrorKind) {
+        self.errors.with_label_values(&[kind.row().label]).inc();
+    }
+
+    /// Counts a client connection until the returned value is dropped.
+    #[must_use]
+    pub fn connection(&self, transport: Transport) -> OpenConnection {
+        let gauge = self.connections_open.with_label_values(&[transport.name()]);
+        gauge.inc();
+        OpenConnection(gauge)
+    }
+
+    pub fn websocket_bytes(&self, direction: Direction, bytes: u64) {
+        let [bytes_in, bytes_out] = &self.websocket_bytes;
+        match direction {
+            Direction::In => bytes_in,
+            Direction::Out => bytes_out,
+        }
+        .inc_by(bytes);
+    }
+
+    /// All metrics in Prometheus' text format 0.0.4. `upstreams` are the endpoints by name; the names come from the config, so the
+    /// label's values are bounded.
+    ///
+    /// # Errors
+    /// When a family cannot be written: our own mistake.
+    pub fn render<'a>(
+        &self,
+        upstreams: impl IntoIterator<Item = (&'a str, Upstream)>,
+    ) -> Result<String, prometheus::Error> {
+        let families = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
+        for (endpoint, upstream) in upstreams {
+            families.bring_up_to(endpoint, upstream);
+        }
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+impl TierMetrics {
+    fn turn_done(&self, outcome: &Outcome) {
+        let usage = &outcome.usage;
+        self.turn.observe(seconds(outcome.total_ns));
+        self.overhead.observe(seconds(outcome.gateway_ns));
+        self.input_tokens.inc_by(usage.input);
+        self.cached_tokens.inc_by(usage.cached);
+        self.output_tokens.inc_by(usage.output);
+        self.deltas.inc_by(outcome.deltas);
+        let Some(ttft_ns) = outcome.ttft_ns else { return };
+        self.ttft.observe(seconds(ttft_ns));
+        if let Some(gaps) = usage.output.checked_sub(1).filter(|gaps| *gaps > 0) {
+            self.tpot.observe(seconds(outcome.total_ns.saturating_sub(ttft_ns)) / gaps as f64);
+        }
+    }
+}
+
+/// The families whose only label is the tier.
+struct TierFamilies {
+    ttft: HistogramVec,
+    turn: HistogramVec,
+    overhead: HistogramVec,
+    tpot: HistogramVec,
+    input_tokens: IntCounterVec,
+    cached_tokens: IntCounterVec,
+    output_tokens: IntCounterVec,
+    deltas: IntCounterVec,
+}
+
+impl TierFamilies {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let histogram = |name: &str, help: &str, buckets: &[f64]| {
+            let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+            registered(registry, HistogramVec::new(options, &["tier"])?)
+        };
+        let counter = |name: &str, help: &str| counters(registry, name, help, &["tier"]);
+        Ok(Self {
+            ttft: histogram("flashlane_ttft_seconds", "From a turn's arrival to its first token", TTFT_SECONDS)?,
+            turn: histogram("flashlane_turn_seconds", "From a turn's arrival to its end", TURN_SECONDS)?,
+            overhead: histogram(
+                "flashlane_gateway_overhead_seconds",
+                "The time a turn kept flashlane itself busy",
+                OVERHEAD_SECONDS,
+            )?,
+            tpot: histogram(
+                "flashlane_output_token_seconds",
+                "Mean time between a turn's output tokens, after its first",
+                TPOT_SECONDS,
+            )?,
+            input_tokens: counter("flashlane_input_tokens_total", "Input tokens, cached ones included")?,
+            cached_tokens: counter("flashlane_cached_tokens_total", "Input tokens that the upstream had cached")?,
+            output_tokens: counter("flashlane_output_tokens_total", "Output tokens, reasoning included")?,
+            deltas: counter("flashlane_deltas_total", "Delta events sent to clients")?,
+        })
+    }
+
+    fn of(&self, tier: Option<Tier>) -> TierMetrics {
+        let value = &[label::tier(tier)];
+        TierMetrics {
+            ttft: self.ttft.with_label_values(value),
+            turn: self.turn.with_label_values(value),
+            overhead: self.overhead.with_label_values(value),
+            tpot: self.tpot.with_label_values(value),
+            input_tokens: self.input_tokens.with_label_values(value),
+            cached_tokens: self.cached_tokens.with_label_values(value),
+            output_tokens: self.output_tokens.with_label_values(value),
+            deltas: self.deltas.with_label_values(value),
+        }
+    }
+}
+
+/// The families whose label is the endpoint.
+#[derive(Debug)]
+struct UpstreamFamilies {
+    opened: IntCounterVec,
+    reused: IntCounterVec,
+    resent: IntCounterVec,
+    idle: IntGaugeVec,
+    in_flight: IntGaugeVec,
+}
+
+impl UpstreamFamilies {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counter = |name: &str, help: &str| counters(registry, name, help, &["endpoint"]);
+        let gauge = |name: &str, help: &str| gauges(registry, name, help, &["endpoint"]);
+        Ok(Self {
+            opened: counter("flashlane_upstream_connections_opened_total", "Connections made to an endpoint")?,
+            reused: counter("flashlane_upstream_connections_reused_total", "Turns sent on a connection already open")?,
+            resent: counter("flashlane_upstream_requests_resent_total", "Requests sent again on a fresh connection")?,
+            idle: gauge("flashlane_upstream_connections_idle", "Connections to an endpoint open and idle now")?,
+            in_flight: gauge("flashlane_upstream_turns_in_flight", "Turns running at an endpoint now")?,
+        })
+    }
+
+    fn bring_up_to(&self, endpoint: &str, upstream: Upstream) {
+        for (family, count) in [
+            (&self.opened, upstream.connections_opened),
+            (&self.reused, upstream.connections_reused),
+            (&self.resent, upstream.requests_resent),
+        ] {
+            let counter = family.with_label_values(&[endpoint]);
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
+        for (family, count) in [(&self.idle, upstream.connections_idle), (&self.in_flight, upstream.turns_in_flight)] {
+            family.with_label_values(&[endpoint]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
+    registered(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
+}
+
+fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntGaugeVec, prometheus::Error> {
+    registered(registry, IntGaugeVec::new(Opts::new(name, help), labels)?)
+}
+
+fn registered<C: Collector + Clone + 'static>(registry: &Registry, family: C) -> Result<C, prometheus::Error> {
+    registry.register(Box::new(family.clone()))?;
+    Ok(family)
+}
+
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome;
+
+    fn render(metrics: &Metrics) -> String {
+        metrics.render([]).unwrap()
+    }
+
+    #[test]
+    fn a_turn_enters_every_family_of_its_tier_once() {
+        let metrics = Metrics::new().unwrap();
+        metrics.turn_done(&outcome());
+        let text = render(&metrics);
+        for line in [
+            "flashlane_turns_total{outcome=\"completed\",tier=\"latency\"} 1",
+            "flashlane_ttft_seconds_sum{tier=\"latency\"} 0.002",
+            "flashlane_turn_seconds_sum{tier=\"latency\"} 0.012",
+            "flashlane_gateway_overhead_seconds_bucket{tier=\"latency\",le=\"0.00005\"} 1",
+            "flashlane_output_token_seconds_sum{tier=\"latency\"} 0.001",
+            "flashlane_input_tokens_total{tier=\"latency\"} 100",
+            "flashlane_cached_tokens_total{tier=\"latency\"} 60",
+            "flashlane_output_tokens_total{tier=\"latency\"} 11",
+            "flashlane_deltas_total{tier=\"latency\"} 9",
+            "flashlane_turns_total{outcome=\"completed\",tier=\"latency\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("flashlane_errors_total{"), "{text}");
+    }
+
+    #[test]
+    fn a_turn_without_a_token_has_no_ttft() {
+        let metrics = Metrics::new().unwrap();
+        let error = Some(ErrorKind::Overloaded);
+        metrics.turn_done(&Outcome { tier: None, ttft_ns: None, error, ..outcome() });
+        let text = render(&metrics);
+        assert!(text.contains("flashlane_ttft_seconds_count{tier=\"none\"} 0"), "{text}");
+        assert!(text.contains("flashlane_turn_seconds_count{tier=\"none\"} 1"), "{text}");
+        assert!(text.contains("flashlane_errors_total{kind=\"overloaded\"} 1"), "{text}");
+    }
+
+    #[test]
+    fn an_endpoints_counters_follow_what_it_tells() {
+        let metrics = Metrics::new().unwrap();
+        let mut upstream = Upstream { connections_opened: 2, turns_in_flight: 1, ..Upstream::default() };
+        metrics.render([("gpu", upstream)]).unwrap();
+        (upstream.connections_opened, upstream.turns_in_flight) = (5, 0);
+        let text = metrics.render([("gpu", upstream)]).unwrap();
+        assert!(text.contains("flashlane_upstream_connections_opened_total{endpoint=\"gpu\"} 5"), "{text}");
+        assert!(text.contains("flashlane_upstream_turns_in_flight{endpoint=\"gpu\"} 0"), "{text}");
+    }
+
+    #[test]
+    fn a_connection_counts_until_it_is_dropped() {
+        let metrics = Metrics::new().unwrap();
+        let connection = metrics.connection(Transport::WebSocket);
+        assert!(render(&metrics).contains("flashlane_connections_open{transport=\"websocket\"} 1"));
+        drop(connection);
+        assert!(render(&metrics).contains("flashlane_connections_open{transport=\"websocket\"} 0"));
+    }
+}
