@@ -1,1 +1,24 @@
-//! Downstream I/O: listeners, routes, the WebSocket and HTTP edges.
+//! Downstream I/O: listeners, routes, the WebSocket and HTTP edges. Knows sockets, time and bytes; names no backend and decides no
+//! policy: what a turn means, the engine says.
+//!
+//! Read it in this order: [`listen`] accepts, `routes` sends each request on, `ws` or `http` makes it a session, and `drive` moves
+//! the session's bytes and effects until it ends.
+
+mod admin;
+mod auth;
+mod config;
+mod drive;
+mod error;
+mod http;
+mod listen;
+mod models;
+mod reply;
+mod routes;
+mod socket;
+mod state;
+mod ws;
+
+pub use config::EdgeConfig;
+pub use error::Error;
+pub use listen::Listeners;
+pub use state::{Parts, State};

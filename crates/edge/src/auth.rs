@@ -1,0 +1,14 @@
+//! Who asks. No keys are configured yet, so every caller is served; but callers with different keys never see each other's state.
+
+use flashlane_engine::Owner;
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use sha2::{Digest, Sha256};
+
+/// The owner of what a request makes: the digest of the `Authorization` sent, so that nothing can be read back. All who send none are one.
+pub(crate) fn owner(headers: &HeaderMap) -> Owner {
+    match headers.get(AUTHORIZATION) {
+        Some(authorization) => Owner(Sha256::digest(authorization.as_bytes()).into()),
+        None => Owner::default(),
+    }
+}

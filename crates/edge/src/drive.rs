@@ -1,0 +1,370 @@
+//! The one wait on the token path: a session, its upstream streams, its store work and its timer, polled together by whatever task
+//! owns the client's connection. No channel, spawn or lock stands between an upstream's token and the client's socket.
+//!
+//! Knows nothing of how the client is connected: [`crate::socket`] and [`crate::http`] read the client and write what
+//! [`Drive::outgoing`] holds.
+//!
+//! Backpressure: from `outgoing_bytes_high` unwritten bytes on, no upstream is polled, so it is not read either; TCP tells it to wait.
+//! The client is read on, since a `response.interrupt` or its leaving must get through just then. The session bounds what a client may
+//! queue, the decoder what it may send in one message, and [`crate::socket`] what its own messages may add to the unwritten bytes. A
+//! client that neither reads nor answers pings is dropped by the ping timer.
+
+use crate::error::Error;
+use crate::state::State;
+use flashlane_backend::TokenStream;
+use flashlane_engine::{
+    Answer, Effect, IdSource, Now, Outcome, Outgoing, Owner, Session, Shared, TurnId, UpstreamEvent,
+};
+use flashlane_store::{BoxFuture, OwnerId, Record};
+use flashlane_telemetry::log;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::{Instant, Sleep};
+
+/// Rounds over all streams before others on the same thread get their turn.
+const ROUNDS_MAX: u32 = 64;
+
+/// Both clocks, read together.
+pub(crate) struct Clock {
+    base: Instant,
+}
+
+impl Clock {
+    pub(crate) fn new() -> Self {
+        Self { base: Instant::now() }
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { mono_ns: self.mono_ns(), unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX) }
+    }
+
+    fn mono_ns(&self) -> u64 {
+        u64::try_from(self.base.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn instant(&self, mono_ns: u64) -> Instant {
+        self.base + Duration::from_nanos(mono_ns)
+    }
+}
+
+/// Why [`Drive::poll`] came back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// Nothing more is ready; the waker is with all that may be next.
+    Quiet,
+    /// The client must read before the upstreams are polled again: no waker is with them.
+    Full,
+    /// There is more, but others wait, or the owner's deadline has come: poll again.
+    Busy,
+}
+
+/// Store work of a turn that waits for it.
+enum StoreWork {
+    Load(BoxFuture<Result<Option<Arc<Record>>, flashlane_store::Error>>),
+    Commit(BoxFuture<Result<(), flashlane_store::Error>>),
+}
+
+/// A session in motion. Dropping it tells the session that the client is gone, and does what follows from that.
+pub(crate) struct Drive {
+    state: Arc<State>,
+    shared: Arc<Shared>,
+    session: Session,
+    owner: OwnerId,
+    /// `x-request-id` of the connection's or request's HTTP response.
+    request_id: Arc<str>,
+    streams: Vec<(TurnId, TokenStream)>,
+    store_work: Vec<(TurnId, StoreWork)>,
+    timer: Timer,
+    /// Turns that ended since [`Drive::settle`].
+    finished: Vec<Outcome>,
+    close: Option<(u16, &'static str)>,
+    is_gone: bool,
+}
+
+impl Drive {
+    /// Begins a session of `owner`'s; `make` says of which kind, with the snapshot that it shares.
+    pub(crate) fn new(
+        state: Arc<State>,
+        owner: Owner,
+        request_id: Arc<str>,
+        make: impl FnOnce(Arc<Shared>, IdSource, Owner) -> Session,
+    ) -> Result<Self, Error> {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|source| Error::Random { source })?;
+        let shared = state.shared.load_full();
+        Ok(Self {
+            session: make(Arc::clone(&shared), IdSource::new(seed), owner),
+            state,
+            shared,
+            owner: OwnerId(owner.0),
+            request_id,
+            streams: Vec::new(),
+            store_work: Vec::new(),
+            timer: Timer::default(),
+            finished: Vec::new(),
+            close: None,
+            is_gone: false,
+        })
+    }
+
+    pub(crate) fn state(&self) -> &State {
+        &self.state
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        self.state.clock.now()
+    }
+
+    pub(crate) fn outgoing(&mut self) -> &mut Outgoing {
+        self.session.outgoing()
+    }
+
+    pub(crate) fn is_drained(&self) -> bool {
+        self.streams.is_empty() && self.store_work.is_empty() && self.session.is_drained()
+    }
+
+    /// The close frame that the session wants to be sent, once.
+    pub(crate) fn take_close(&mut self) -> Option<(u16, &'static str)> {
+        self.close.take()
+    }
+
+    pub(crate) fn tools_not_forwarded(&self) -> &[String] {
+        self.session.tools_not_forwarded()
+    }
+
+    /// Feeds the session and does what it asks for.
+    pub(crate) fn handle(&mut self, now: Now, input: impl FnOnce(&mut Session, Now)) {
+        input(&mut self.session, now);
+        self.run_effects(now);
+    }
+
+    /// flashlane was at work for the running turn since `began`.
+    pub(crate) fn was_busy_since(&mut self, began: Now) {
+        if self.session.is_busy() {
+            self.session.handle_busy(self.state.clock.mono_ns().saturating_sub(began.mono_ns));
+        }
+    }
+
+    /// The client has left: cancels what runs for it, within this call.
+    pub(crate) fn client_gone(&mut self, now: Now) {
+        if !std::mem::replace(&mut self.is_gone, true) {
+            self.handle(now, Session::handle_client_gone);
+            self.streams.clear();
+            self.store_work.clear();
+        }
+    }
+
+    /// Moves all that is ready from the upstreams, the store and the timer into the session. `also_ns` is a deadline of the owner's:
+    /// it is woken then, and finds `Busy`.
+    // hot: per token
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, mut now: Now, also_ns: Option<u64>) -> Rest {
+        for _ in 0..ROUNDS_MAX {
+            self.poll_store(cx, now);
+            let rest = match self.poll_streams(cx, now) {
+                Round::Moved => continue,
+                Round::Full => Rest::Full,
+                Round::Still => Rest::Quiet,
+            };
+            let session_ns = self.session.poll_timeout();
+            let Some(deadline_ns) = earliest(session_ns, also_ns) else { return rest };
+            if self.timer.poll(deadline_ns, &self.state.clock, cx).is_pending() {
+                return rest;
+            }
+            now = self.now();
+            if session_ns.is_some_and(|due_ns| due_ns <= now.mono_ns) {
+                self.handle(now, Session::handle_tick);
+            }
+            if also_ns.is_some_and(|due_ns| due_ns <= now.mono_ns) {
+                return Rest::Busy;
+            }
+        }
+        Rest::Busy
+    }
+
+    /// Polls until the session knows how to answer its HTTP request.
+    pub(crate) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
+        let now = self.now();
+        let rest = self.poll(cx, now, None);
+        match (self.session.answer(), rest) {
+            (Some(answer), _) => Poll::Ready(answer),
+            (None, Rest::Quiet) => Poll::Pending,
+            (None, Rest::Busy | Rest::Full) => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Counts and logs the turns that have ended. Called after their bytes are written: a client need not wait for a log line.
+    pub(crate) fn settle(&mut self) {
+        for outcome in self.finished.drain(..) {
+            self.state.metrics.turn_done(&outcome);
+            log::turn(&self.request_id, &outcome);
+        }
+    }
+
+    /// One round over all streams.
+    // hot: per token
+    fn poll_streams(&mut self, cx: &mut Context<'_>, now: Now) -> Round {
+        let mut round = Round::Still;
+        let mut index = 0;
+        while let Some((turn, stream)) = self.streams.get_mut(index) {
+            let turn = *turn;
+            let session = &mut self.session;
+            if session.outgoing().len() >= self.state.config.outgoing_bytes_high {
+                return Round::Full;
+            }
+            let mut has_ended = false;
+            let polled = stream.poll(cx, &mut |event| {
+                has_ended |= matches!(event, UpstreamEvent::Ended(_));
+                session.handle_upstream(turn, event, now);
+            });
+            if has_ended {
+                self.streams.swap_remove(index);
+            } else {
+                index += 1;
+            }
+            if polled.is_ready() {
+                round = Round::Moved;
+                // May end, park or open streams: one that takes another's place is polled in the next round.
+                self.run_effects(now);
+            }
+        }
+        round
+    }
+
+    fn poll_store(&mut self, cx: &mut Context<'_>, now: Now) {
+        let mut index = 0;
+        while let Some((turn, work)) = self.store_work.get_mut(index) {
+            let turn = *turn;
+            let done = match work {
+                StoreWork::Load(load) => load.as_mut().poll(cx).map(StoreDone::Loaded),
+                StoreWork::Commit(commit) => commit.as_mut().poll(cx).map(StoreDone::Committed),
+            };
+            let Poll::Ready(done) = done else {
+                index += 1;
+                continue;
+            };
+            self.store_work.swap_remove(index);
+            match done {
+                StoreDone::Loaded(found) => {
+                    let found = found.unwrap_or_else(|error| {
+                        tracing::error!(error = &error as &dyn std::error::Error, "the store could not be read");
+                        None
+                    });
+                    let items = found.map(|record| record.items.clone());
+                    self.handle(now, |session, now| session.handle_loaded(turn, items, now));
+                }
+                StoreDone::Committed(result) => {
+                    if let Err(error) = result {
+                        tracing::error!(error = &error as &dyn std::error::Error, "a response could not be stored");
+                    }
+                    self.handle(now, |session, now| session.handle_committed(turn, now));
+                }
+            }
+        }
+    }
+
+    fn run_effects(&mut self, now: Now) {
+        while let Some(effect) = self.session.poll_effect() {
+            self.run(effect, now);
+        }
+    }
+
+    fn run(&mut self, effect: Effect, now: Now) {
+        match effect {
+            Effect::Ask(turn, ticket) => {
+                let result = self.state.admission().ask(&self.shared.fleet, &ticket);
+                self.session.handle_granted(turn, result, now);
+            }
+            Effect::Release(grant) => self.state.admission().release(grant),
+            Effect::Open(turn, request) => {
+                let stream = self.state.backends.open(request.endpoint, *request);
+                self.streams.push((turn, stream));
+            }
+            Effect::Park(turn) => {
+                if let Some(stream) = self.take_stream(turn) {
+                    stream.park();
+                }
+            }
+            Effect::Abort(turn) => drop(self.take_stream(turn)),
+            Effect::Warm(endpoint) => self.state.backends.warm(endpoint),
+            Effect::Load(turn, response_id) => {
+                let load = self.state.store.load(self.owner, &response_id, now.unix_ms);
+                self.store_work.push((turn, StoreWork::Load(load)));
+            }
+            Effect::Commit(turn, record) => {
+                let commit = self.state.store.commit(stored(*record));
+                self.store_work.push((turn, StoreWork::Commit(commit)));
+            }
+            Effect::Finish(_, outcome) => self.finished.push(*outcome),
+            Effect::Close { code, reason } => self.close = Some((code, reason)),
+        }
+    }
+
+    fn take_stream(&mut self, turn: TurnId) -> Option<TokenStream> {
+        let index = self.streams.iter().position(|(of, _)| *of == turn)?;
+        Some(self.streams.swap_remove(index).1)
+    }
+}
+
+impl Drop for Drive {
+    fn drop(&mut self) {
+        let now = self.now();
+        self.client_gone(now);
+        self.settle();
+    }
+}
+
+/// What one round over the streams did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Round {
+    Moved,
+    Still,
+    Full,
+}
+
+enum StoreDone {
+    Loaded(Result<Option<Arc<Record>>, flashlane_store::Error>),
+    Committed(Result<(), flashlane_store::Error>),
+}
+
+fn stored(record: flashlane_engine::Record) -> Record {
+    let flashlane_engine::Record { id, owner, items, response, created_unix_ms } = record;
+    Record { id, owner: OwnerId(owner.0), items, response, created_unix_ms }
+}
+
+fn earliest(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    a.into_iter().chain(b).min()
+}
+
+/// One timer for all deadlines.
+#[derive(Default)]
+struct Timer {
+    sleep: Option<Pin<Box<Sleep>>>,
+    /// What `sleep` is set to, until it fires.
+    armed_ns: Option<u64>,
+}
+
+impl Timer {
+    /// Ready at `deadline_ns`, or earlier. Setting a timer takes a lock, and the next deadline moves with every token: so a later one
+    /// leaves the timer as it is, and is found when that fires.
+    fn poll(&mut self, deadline_ns: u64, clock: &Clock, cx: &mut Context<'_>) -> Poll<()> {
+        let is_early_enough = self.armed_ns.is_some_and(|armed_ns| armed_ns <= deadline_ns);
+        let at = clock.instant(deadline_ns);
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        if !is_early_enough {
+            sleep.as_mut().reset(at);
+            self.armed_ns = Some(deadline_ns);
+        }
+        let fired = sleep.as_mut().poll(cx);
+        if fired.is_ready() {
+            self.armed_ns = None;
+        }
+        fired
+    }
+}

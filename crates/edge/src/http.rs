@@ -1,0 +1,161 @@
+//! `POST /v1/responses` and `POST /v1/chat/completions`: one request is a session of one turn. The handler polls it until the session
+//! knows how to answer; a streamed answer's body is the same session, polled on by the connection's own task.
+//!
+//! When the client leaves, the handler or the body is dropped, and with it the session: that is how its upstream is cancelled.
+
+use crate::auth;
+use crate::drive::{Drive, Rest};
+use crate::reply::{JSON, Refused};
+use crate::routes::RequestId;
+use crate::state::State;
+use axum::body::Body;
+use axum::extract::{self, Extension, Request};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use flashlane_engine::{Answer, ErrorKind, Now, Session};
+use http::HeaderMap;
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream; charset=utf-8");
+const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
+/// Tells proxies (nginx first) to pass each event on at once.
+const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+const TOOLS_NOT_FORWARDED: HeaderName = HeaderName::from_static("x-flashlane-tools-not-forwarded");
+
+pub(crate) async fn responses(
+    extract::State(state): extract::State<Arc<State>>,
+    Extension(id): Extension<RequestId>,
+    request: Request,
+) -> Result<Response, Refused> {
+    serve(state, id, request, |session, body, now| session.handle_responses_body(body, now)).await
+}
+
+pub(crate) async fn chat(
+    extract::State(state): extract::State<Arc<State>>,
+    Extension(id): Extension<RequestId>,
+    request: Request,
+) -> Result<Response, Refused> {
+    serve(state, id, request, |session, body, now| session.handle_chat_body(body, now)).await
+}
+
+async fn serve(
+    state: Arc<State>,
+    RequestId(id): RequestId,
+    request: Request,
+    begin: impl FnOnce(&mut Session, &[u8], Now),
+) -> Result<Response, Refused> {
+    let (head, body) = request.into_parts();
+    let body = collect(&state, &head.headers, body).await?;
+    let mut drive = Drive::new(state, auth::owner(&head.headers), id, Session::http)?;
+    let now = drive.now();
+    drive.handle(now, |session, now| begin(session, &body, now));
+    drop(body);
+    let answer = poll_fn(|cx| drive.poll_answer(cx)).await;
+    let not_forwarded = tools_not_forwarded(&drive);
+    let mut response = match answer {
+        Answer::Stream => stream(drive),
+        Answer::Json(json) => ([(CONTENT_TYPE, JSON)], json).into_response(),
+        Answer::Refused(refusal) => counted(Refused(refusal)),
+    };
+    if let Some(names) = not_forwarded {
+        response.headers_mut().insert(TOOLS_NOT_FORWARDED, names);
+    }
+    Ok(response)
+}
+
+/// A refusal that the session has counted already, with its turn.
+fn counted(refused: Refused) -> Response {
+    let mut response = refused.into_response();
+    response.extensions_mut().remove::<ErrorKind>();
+    response
+}
+
+fn stream(drive: Drive) -> Response {
+    let headers =
+        [(CONTENT_TYPE, EVENT_STREAM), (CACHE_CONTROL, NO_CACHE), (ACCEL_BUFFERING, HeaderValue::from_static("no"))];
+    (headers, Body::new(EventStream { drive: Some(drive) })).into_response()
+}
+
+/// The tools that the client offered and no upstream sees, by name.
+fn tools_not_forwarded(drive: &Drive) -> Option<HeaderValue> {
+    let names = drive.tools_not_forwarded().join(", ");
+    if names.is_empty() { None } else { HeaderValue::from_str(&names).ok() }
+}
+
+/// The whole body, within the limits of size and time.
+async fn collect(state: &State, headers: &HeaderMap, body: Body) -> Result<Bytes, Refused> {
+    if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        let message = "Only uncompressed request bodies are accepted: leave Content-Encoding out.";
+        return Err(Refused::new(ErrorKind::UnsupportedMediaType, message));
+    }
+    let bytes_max = state.config.request_bytes_max;
+    let too_large = || {
+        Refused::new(
+            ErrorKind::PayloadTooLarge,
+            format!("The request body is larger than the {bytes_max} bytes allowed."),
+        )
+    };
+    let declared = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if declared.is_some_and(|bytes| bytes > bytes_max) {
+        return Err(too_large());
+    }
+    let ms_max = state.config.request_ms_max;
+    match tokio::time::timeout(Duration::from_millis(ms_max), Limited::new(body, bytes_max).collect()).await {
+        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(Refused::new(ErrorKind::InvalidJson, "The request body could not be read.")),
+        Err(_) => {
+            Err(Refused::new(ErrorKind::InvalidJson, format!("The request body did not arrive within {ms_max} ms.")))
+        }
+    }
+}
+
+/// A streamed answer: each frame is all that is ready, in whole events.
+struct EventStream {
+    /// None once it has ended.
+    drive: Option<Drive>,
+}
+
+impl http_body::Body for EventStream {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    // hot: per token
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let Some(drive) = &mut self.drive else { return Poll::Ready(None) };
+        let frame = ready!(drive.poll_ready(cx));
+        if frame.is_none() {
+            self.drive = None;
+        }
+        Poll::Ready(frame.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}
+
+impl Drive {
+    /// All that is ready to be written; None when all has been.
+    // hot: per token
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let now = self.now();
+        let rest = self.poll(cx, now, None);
+        self.was_busy_since(now);
+        if !self.outgoing().is_empty() {
+            return Poll::Ready(Some(self.outgoing().take()));
+        }
+        if self.is_drained() {
+            return Poll::Ready(None);
+        }
+        match rest {
+            Rest::Quiet => {}
+            Rest::Busy | Rest::Full => cx.waker().wake_by_ref(),
+        }
+        Poll::Pending
+    }
+}

@@ -1,0 +1,91 @@
+//! Which request goes where, and what every answer has: a request id and the time it took. Unknown paths and wrong methods are
+//! answered in the API's own error body too.
+
+use crate::reply::Refused;
+use crate::state::State;
+use crate::{http as turns, models, ws};
+use axum::Router;
+use axum::extract::{self, Request};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use flashlane_engine::ErrorKind;
+use http::header::{ALLOW, HeaderName, HeaderValue};
+use std::fmt::Write as _;
+use std::sync::Arc;
+use tokio::time::Instant;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const PROCESSING_MS: HeaderName = HeaderName::from_static("openai-processing-ms");
+
+/// What `x-request-id` says; in the log of the request's turns too.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestId(pub(crate) Arc<str>);
+
+/// The clients' router.
+pub(crate) fn router(state: &Arc<State>) -> Router {
+    Router::new()
+        .route("/v1/responses", post(turns::responses).get(ws::upgrade))
+        .route("/v1/chat/completions", post(turns::chat))
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{*id}", get(models::one))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(Arc::clone(state), stamp))
+        .with_state(Arc::clone(state))
+}
+
+/// Puts an id on the request and its answer, and counts the answer if it is an error.
+async fn stamp(extract::State(state): extract::State<Arc<State>>, mut request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let id = match request_id() {
+        Ok(id) => id,
+        Err(error) => return Refused::from(error).into_response(),
+    };
+    let header = HeaderValue::from_str(&id);
+    request.extensions_mut().insert(RequestId(id));
+    let mut response = next.run(request).await;
+    if let Some(kind) = response.extensions().get::<ErrorKind>() {
+        state.metrics.error(*kind);
+    }
+    let headers = response.headers_mut();
+    if let Ok(header) = header {
+        headers.insert(REQUEST_ID, header);
+    }
+    let ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    headers.insert(PROCESSING_MS, HeaderValue::from(ms));
+    response
+}
+
+fn request_id() -> Result<Arc<str>, crate::Error> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|source| crate::Error::Random { source })?;
+    let mut id = String::with_capacity(4 + 2 * random.len());
+    id.push_str("req_");
+    for byte in random {
+        // Writing to a String does not fail.
+        let _ = write!(id, "{byte:02x}");
+    }
+    Ok(id.into())
+}
+
+async fn unknown_path(request: Request) -> Refused {
+    let message =
+        format!("Unknown request URL: {} {}. Please check the URL for typos.", request.method(), request.uri().path());
+    Refused::new(ErrorKind::RouteNotFound, message)
+}
+
+/// The router adds `Allow`.
+async fn wrong_method(request: Request) -> Refused {
+    let message = format!("Not allowed to {} on {}.", request.method(), request.uri().path());
+    Refused::new(ErrorKind::MethodNotAllowed, message)
+}
+
+/// 405 for a GET of `/v1/responses` that asks for no upgrade.
+pub(crate) fn only_post() -> Response {
+    let message =
+        "Not allowed to GET on /v1/responses without a WebSocket upgrade. POST a request, or connect by WebSocket.";
+    let mut response = Refused::new(ErrorKind::MethodNotAllowed, message).into_response();
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+    response
+}

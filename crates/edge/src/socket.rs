@@ -1,0 +1,290 @@
+//! A WebSocket client's connection after the handshake: one task that reads frames, polls the drive, and writes all that is ready once.
+//!
+//! ```text
+//! Open ── close frame from the client, its mistake, or the session's wish ──> Closing ── close frame written ──> Lingering
+//!   └────────── EOF, reset, three unanswered pings ──────────> gone <───────── EOF, or `close_ms_max` later ─────────┘
+//! ```
+//! An EOF is the client's leaving, whatever it still might read: nothing generates for nobody. `Lingering` waits for the client's EOF,
+//! since closing a socket with unread bytes in it would reset the connection and lose our close frame on its way.
+
+use crate::drive::{Drive, Rest};
+use flashlane_engine::{Now, Session};
+use flashlane_telemetry::label::{Direction, Transport};
+use flashlane_telemetry::metrics::OpenConnection;
+use flashlane_wire::websocket::{Decoder, Event, close_code};
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Most bytes taken from the client's socket at once.
+const READ_BYTES_MAX: usize = 64 * 1024;
+/// Reads before the upstreams get their turn.
+const READS_MAX: u32 = 8;
+/// Rounds before other connections on the same thread get their turn.
+const ROUNDS_MAX: u32 = 32;
+/// Pings that may stay unanswered.
+const PINGS_UNANSWERED_MAX: u32 = 2;
+
+thread_local! {
+    /// One buffer a thread instead of one a connection: it holds bytes only within one call, so an idle connection needs none.
+    static READ_BUF: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES_MAX].into_boxed_slice());
+}
+
+pub(crate) struct Socket<Io> {
+    io: Io,
+    decoder: Decoder,
+    drive: Drive,
+    phase: Phase,
+    liveness: Liveness,
+    /// Of the unwritten bytes, at most so many are answers to what the client sent. Counted apart from what came from upstream: a burst
+    /// from there, which may be large, must not keep the client's interrupt from being read.
+    answers_bytes: usize,
+    /// The kernel took less than all that was ready.
+    is_blocked: bool,
+    bytes_in: u64,
+    bytes_out: u64,
+    _open: OpenConnection,
+}
+
+/// See the module's diagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// Our close frame waits in the outgoing buffer. What the client still sends is dropped.
+    Closing {
+        until_ns: u64,
+    },
+    /// All is written, and our side is shut.
+    Lingering {
+        until_ns: u64,
+    },
+}
+
+/// When the client is pinged, and when it counts as dead.
+#[derive(Debug, Clone, Copy)]
+struct Liveness {
+    /// None: never.
+    due_ns: Option<u64>,
+    was_heard: bool,
+    unanswered: u32,
+}
+
+/// What reading the client came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Client {
+    /// Nothing more to read; the waker is with the socket.
+    Quiet,
+    /// There may be more, but it is not read now.
+    Waiting,
+    Gone,
+}
+
+impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
+    pub(crate) fn new(io: Io, decoder: Decoder, drive: Drive) -> Self {
+        let open = drive.state().metrics.connection(Transport::WebSocket);
+        let ping_ms = drive.state().config.ping_ms;
+        let due_ns = (ping_ms > 0).then(|| drive.now().after_ms(ping_ms));
+        Self {
+            io,
+            decoder,
+            drive,
+            phase: Phase::Open,
+            liveness: Liveness { due_ns, was_heard: false, unanswered: 0 },
+            answers_bytes: 0,
+            is_blocked: false,
+            bytes_in: 0,
+            bytes_out: 0,
+            _open: open,
+        }
+    }
+
+    /// Serves the client until it is gone. `early` is what was read behind the handshake. The drop cancels what still runs.
+    pub(crate) async fn run(mut self, mut early: Vec<u8>) {
+        let now = self.drive.now();
+        self.take_in(&mut early, now);
+        drop(early);
+        let mut draining = self.drive.state().connections.draining();
+        poll_fn(|cx| {
+            if draining.poll_begun(cx) {
+                let now = self.drive.now();
+                self.drive.handle(now, Session::handle_drain);
+            }
+            self.poll(cx)
+        })
+        .await;
+    }
+
+    /// Ready when the client is gone.
+    // hot: per token
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        for _ in 0..ROUNDS_MAX {
+            let now = self.drive.now();
+            let client = self.poll_read(cx, now);
+            if client == Client::Gone || self.is_over(now) {
+                self.drive.client_gone(now);
+                return Poll::Ready(());
+            }
+            let deadline_ns = self.deadline_ns();
+            let rest = self.drive.poll(cx, now, deadline_ns);
+            if let Some((code, reason)) = self.drive.take_close() {
+                self.close(code, reason, now);
+            }
+            if self.poll_write(cx).is_err() {
+                self.drive.client_gone(now);
+                return Poll::Ready(());
+            }
+            self.drive.was_busy_since(now);
+            self.drive.settle();
+            let waits_for_write = self.is_blocked;
+            if (client == Client::Quiet || waits_for_write)
+                && (rest == Rest::Quiet || (waits_for_write && rest == Rest::Full))
+            {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Reads and handles what the client has sent, unless the answers to it would pile up.
+    fn poll_read(&mut self, cx: &mut Context<'_>, now: Now) -> Client {
+        READ_BUF.with_borrow_mut(|buf| {
+            for _ in 0..READS_MAX {
+                if self.answers_bytes >= self.drive.state().config.outgoing_bytes_high {
+                    return Client::Waiting;
+                }
+                let mut read = ReadBuf::new(buf);
+                match Pin::new(&mut self.io).poll_read(cx, &mut read) {
+                    Poll::Pending => return Client::Quiet,
+                    Poll::Ready(Err(_)) => return Client::Gone,
+                    Poll::Ready(Ok(())) if read.filled().is_empty() => return Client::Gone,
+                    Poll::Ready(Ok(())) => self.take_in(read.filled_mut(), now),
+                }
+            }
+            Client::Waiting
+        })
+    }
+
+    fn take_in(&mut self, bytes: &mut [u8], now: Now) {
+        if bytes.is_empty() || self.phase != Phase::Open {
+            return;
+        }
+        self.bytes_in += bytes.len() as u64;
+        self.liveness.was_heard = true;
+        let drive = &mut self.drive;
+        let unwritten_before = drive.outgoing().len();
+        let mut wish = None;
+        let result = self.decoder.decode(bytes, now.mono_ns / 1_000_000, |event| {
+            if wish.is_some() {
+                return;
+            }
+            match event {
+                Event::Text(text) => drive.handle(now, |session, now| session.handle_message(text.as_bytes(), now)),
+                Event::Binary(_) => drive.handle(now, Session::handle_binary),
+                Event::Ping(payload) => drive.outgoing().control(|encoder, out| encoder.pong(payload, out)),
+                Event::Pong(_) => {}
+                Event::Close(frame) => wish = Some(frame.map_or(close_code::NORMAL, |frame| frame.code)),
+            }
+        });
+        self.answers_bytes += self.drive.outgoing().len().saturating_sub(unwritten_before);
+        match (result, wish) {
+            (_, Some(code)) => self.leave(code, "", now),
+            (Err(error), None) => self.leave(error.close_code(), &error.to_string(), now),
+            (Ok(()), None) => {}
+        }
+    }
+
+    /// The client leaves, or cannot be understood any more: its turns are cancelled now, the close frame follows.
+    fn leave(&mut self, code: u16, reason: &str, now: Now) {
+        self.drive.client_gone(now);
+        self.close(code, reason, now);
+    }
+
+    fn close(&mut self, code: u16, reason: &str, now: Now) {
+        if self.phase == Phase::Open {
+            self.drive.outgoing().control(|encoder, out| encoder.close(code, reason, out));
+            self.phase = Phase::Closing { until_ns: now.after_ms(self.drive.state().config.close_ms_max) };
+        }
+    }
+
+    /// Whether a deadline has come that ends the connection. Pings the client when that is due.
+    fn is_over(&mut self, now: Now) -> bool {
+        match self.phase {
+            Phase::Closing { until_ns } | Phase::Lingering { until_ns } => until_ns <= now.mono_ns,
+            Phase::Open => self.ping_if_due(now),
+        }
+    }
+
+    /// Whether the client counts as dead.
+    fn ping_if_due(&mut self, now: Now) -> bool {
+        if self.liveness.due_ns.is_none_or(|due_ns| due_ns > now.mono_ns) {
+            return false;
+        }
+        self.liveness.due_ns = Some(now.after_ms(self.drive.state().config.ping_ms));
+        if std::mem::take(&mut self.liveness.was_heard) {
+            self.liveness.unanswered = 0;
+            return false;
+        }
+        if self.liveness.unanswered >= PINGS_UNANSWERED_MAX {
+            return true;
+        }
+        self.liveness.unanswered += 1;
+        self.drive.outgoing().control(|encoder, out| encoder.ping(b"", out));
+        false
+    }
+
+    fn deadline_ns(&self) -> Option<u64> {
+        match self.phase {
+            Phase::Open => self.liveness.due_ns,
+            Phase::Closing { until_ns } | Phase::Lingering { until_ns } => Some(until_ns),
+        }
+    }
+
+    /// Writes what is ready, in one call where the kernel takes it.
+    // hot: per token
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> std::io::Result<()> {
+        let result = self.poll_write_ready(cx);
+        self.answers_bytes = self.answers_bytes.min(self.drive.outgoing().len());
+        result
+    }
+
+    fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> std::io::Result<()> {
+        let was_blocked = std::mem::take(&mut self.is_blocked);
+        while !self.drive.outgoing().is_empty() {
+            match Pin::new(&mut self.io).poll_write(cx, self.drive.outgoing().ready()) {
+                Poll::Pending => {
+                    self.is_blocked = true;
+                    return Ok(());
+                }
+                Poll::Ready(Ok(0)) => return Err(std::io::ErrorKind::WriteZero.into()),
+                Poll::Ready(Ok(count)) => {
+                    self.drive.outgoing().consume(count);
+                    self.bytes_out += count as u64;
+                    // Room in a buffer that was full: the client has read.
+                    self.liveness.was_heard |= was_blocked;
+                }
+                Poll::Ready(Err(error)) => return Err(error),
+            }
+        }
+        if let Phase::Closing { until_ns } = self.phase {
+            match Pin::new(&mut self.io).poll_shutdown(cx) {
+                Poll::Pending => self.is_blocked = true,
+                Poll::Ready(result) => {
+                    result?;
+                    self.phase = Phase::Lingering { until_ns };
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<Io> Drop for Socket<Io> {
+    fn drop(&mut self) {
+        let metrics = &self.drive.state().metrics;
+        metrics.websocket_bytes(Direction::In, self.bytes_in);
+        metrics.websocket_bytes(Direction::Out, self.bytes_out);
+    }
+}

@@ -1,0 +1,80 @@
+//! What all client connections share. Touched per turn, never per token.
+
+use crate::config::EdgeConfig;
+use crate::drive::Clock;
+use crate::listen::Connections;
+use arc_swap::ArcSwap;
+use flashlane_backend::Backends;
+use flashlane_engine::admission::Admission;
+use flashlane_engine::{EndpointId, Fleet, Shared, router};
+use flashlane_store::Store;
+use flashlane_telemetry::Metrics;
+use flashlane_telemetry::metrics::{RenderError, Upstream};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What the edge is built from.
+pub struct Parts {
+    pub config: EdgeConfig,
+    pub shared: Arc<Shared>,
+    pub backends: Arc<Backends>,
+    pub store: Arc<dyn Store>,
+    pub metrics: Arc<Metrics>,
+}
+
+/// See [`Parts`]; one a process.
+pub struct State {
+    pub(crate) config: EdgeConfig,
+    /// The fleet's snapshot that the next session begins with.
+    pub shared: ArcSwap<Shared>,
+    pub(crate) backends: Arc<Backends>,
+    admission: Mutex<Admission>,
+    pub(crate) store: Arc<dyn Store>,
+    pub metrics: Arc<Metrics>,
+    pub(crate) clock: Clock,
+    pub(crate) connections: Arc<Connections>,
+}
+
+impl State {
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let Parts { config, shared, backends, store, metrics } = parts;
+        Self {
+            connections: Connections::new(config.connections_max),
+            config,
+            shared: ArcSwap::new(shared),
+            backends,
+            admission: Mutex::default(),
+            store,
+            metrics,
+            clock: Clock::new(),
+        }
+    }
+
+    /// One short lock. A panic while it was held left at worst a wrong count, so the next turn goes on.
+    pub(crate) fn admission(&self) -> MutexGuard<'_, Admission> {
+        self.admission.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens what connections the next turns may need, so that none waits for one.
+    pub(crate) fn warm(&self, fleet: &Fleet) {
+        let endpoints: BTreeSet<_> = fleet.models.iter().filter_map(|model| router::first(fleet, model)).collect();
+        endpoints.into_iter().for_each(|endpoint| self.backends.warm(endpoint));
+    }
+
+    /// All metrics in Prometheus' text format.
+    pub(crate) fn render_metrics(&self) -> Result<String, RenderError> {
+        let upstreams = (0u16..).map(EndpointId).zip(self.backends.endpoints()).map(|(id, endpoint)| {
+            let stats = self.backends.stats(id);
+            let upstream = Upstream {
+                connections_opened: stats.connections_opened,
+                connections_reused: stats.connections_reused,
+                requests_resent: stats.requests_resent,
+                connections_idle: stats.connections_idle,
+                turns_in_flight: u64::from(self.admission().in_flight(id)),
+            };
+            (&*endpoint.name, upstream)
+        });
+        self.metrics.render(upstreams)
+    }
+}

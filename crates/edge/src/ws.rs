@@ -1,0 +1,139 @@
+//! `GET /v1/responses` with an upgrade: RFC 6455's opening handshake. What comes after it, [`crate::socket`] does.
+
+use crate::auth;
+use crate::drive::Drive;
+use crate::listen::Permit;
+use crate::reply::Refused;
+use crate::routes::{RequestId, only_post};
+use crate::socket::Socket;
+use crate::state::State;
+use axum::body::Body;
+use axum::extract::{self, Extension, Request};
+use axum::response::{IntoResponse, Response};
+use flashlane_engine::{ErrorKind, Session};
+use flashlane_wire::websocket::{Decoder, Deflate, Encoder, Limits, accept_key};
+use http::header::{
+    CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use http::{HeaderMap, StatusCode, Version};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use hyper_util::server::conn::auto::upgrade::downcast;
+use std::sync::Arc;
+use tokio::net::TcpStream;
+
+/// A client that sends `1` gets a timing event after each turn.
+const TIMING: HeaderName = HeaderName::from_static("x-flashlane-timing");
+
+pub(crate) async fn upgrade(
+    extract::State(state): extract::State<Arc<State>>,
+    Extension(RequestId(id)): Extension<RequestId>,
+    Extension(permit): Extension<Permit>,
+    mut request: Request,
+) -> Response {
+    if !wants_websocket(&request) {
+        return only_post();
+    }
+    let on_upgrade = request.extensions_mut().remove::<OnUpgrade>();
+    let handshake = match Handshake::read(&state, request.headers()) {
+        Ok(handshake) => handshake,
+        Err(refused) => return refused,
+    };
+    let Some(on_upgrade) = on_upgrade else { return bad_handshake("this connection cannot be upgraded") };
+    let limits = Limits {
+        message_bytes_max: state.config.message_bytes_max,
+        pings_per_second_max: state.config.pings_per_second_max,
+        ..Limits::default()
+    };
+    let Handshake { accept, deflate, deflate_header, timing } = handshake;
+    let decoder = Decoder::new(limits, deflate);
+    let drive = Drive::new(Arc::clone(&state), auth::owner(request.headers()), id, |shared, ids, owner| {
+        state.warm(&shared.fleet);
+        Session::websocket(shared, ids, owner, Encoder::new(deflate), timing)
+    });
+    let drive = match drive {
+        Ok(drive) => drive,
+        Err(error) => return Refused::from(error).into_response(),
+    };
+    state.connections.spawn(async move {
+        // An Err: the client left before the upgrade, or hyper handed over another stream than the one that was accepted.
+        let Ok(upgraded) = on_upgrade.await else { return };
+        let Ok(parts) = downcast::<TokioIo<TcpStream>>(upgraded) else { return };
+        Socket::new(parts.io.into_inner(), decoder, drive).run(parts.read_buf.to_vec()).await;
+        drop(permit);
+    });
+    switching_protocols(accept, deflate_header)
+}
+
+fn wants_websocket(request: &Request) -> bool {
+    request.version() == Version::HTTP_11 && has_token(request.headers(), &UPGRADE, "websocket")
+}
+
+/// What the client's opening handshake amounts to.
+struct Handshake {
+    accept: String,
+    deflate: Option<Deflate>,
+    deflate_header: Option<String>,
+    timing: bool,
+}
+
+impl Handshake {
+    #[expect(clippy::result_large_err, reason = "the refusal is the answer itself, made once a connection")]
+    fn read(state: &State, headers: &HeaderMap) -> Result<Self, Response> {
+        if !state.config.websocket {
+            let message = "WebSocket connections are switched off here (`server.websocket`). Use HTTP.";
+            return Err(Refused::new(ErrorKind::UpgradeRequired, message).into_response());
+        }
+        if !has_token(headers, &CONNECTION, "upgrade") {
+            return Err(bad_handshake("`Connection: upgrade` is missing"));
+        }
+        if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+            return Err(wrong_version());
+        }
+        let Some(key) = headers.get(SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok()) else {
+            return Err(bad_handshake("`Sec-WebSocket-Key` is missing"));
+        };
+        let (deflate, deflate_header) = if state.config.websocket_deflate { negotiate(headers) } else { None }.unzip();
+        let timing = headers.get(TIMING).is_some_and(|value| value == "1");
+        Ok(Self { accept: accept_key(key), deflate, deflate_header, timing })
+    }
+}
+
+fn negotiate(headers: &HeaderMap) -> Option<(Deflate, String)> {
+    let mut offers = headers.get_all(SEC_WEBSOCKET_EXTENSIONS).iter().filter_map(|offer| offer.to_str().ok());
+    offers.find_map(Deflate::negotiate)
+}
+
+/// Whether a header that is a list of tokens has this one.
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
+}
+
+fn bad_handshake(what: &str) -> Response {
+    Refused::new(ErrorKind::InvalidValue, format!("This is no WebSocket handshake: {what}.")).into_response()
+}
+
+/// RFC 6455, 4.4.
+fn wrong_version() -> Response {
+    let mut response = bad_handshake("`Sec-WebSocket-Version` must be 13");
+    *response.status_mut() = StatusCode::UPGRADE_REQUIRED;
+    response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    response
+}
+
+fn switching_protocols(accept: String, deflate: Option<String>) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    if let Ok(accept) = HeaderValue::try_from(accept) {
+        headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    if let Some(Ok(deflate)) = deflate.map(HeaderValue::try_from) {
+        headers.insert(SEC_WEBSOCKET_EXTENSIONS, deflate);
+    }
+    response
+}

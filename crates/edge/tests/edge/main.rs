@@ -1,0 +1,18 @@
+//! The edge from outside: real sockets on loopback, a scripted or simulated upstream behind it.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
+mod cancel;
+mod errors;
+mod http;
+mod life;
+mod models;
+mod pressure;
+mod support;
+mod websocket;
