@@ -207,7 +207,7 @@ impl Conversation {
         let end = match &ended.status {
             Status::Completed => TurnEnd::Answered,
             Status::Incomplete(reason) if reason == "interrupted" => {
-                screen.note("interrupted; the conversation goes on")?;
+                screen.note("interrupted")?;
                 TurnEnd::Interrupted
             }
             Status::Incomplete(reason) => {

@@ -27,14 +27,15 @@ const COMMANDS: &str = "\
 /// Arguments of `flashlane chat`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "After each answer one line says which tier gave it, the time to its first token, its tokens a
-second and the gateway's own share of the time. Ctrl-C during an answer interrupts it and keeps the conversation.
+second and the gateway's own share of the time. Ctrl-C during an answer interrupts it and keeps the
+conversation.
 
 Examples:
   flashlane chat                                 talk to the gateway on this machine
   flashlane chat \"count from 1 to 20\"            one turn
   printf 'hello\\nand again\\n' | flashlane chat   each line is a turn of one conversation
   flashlane chat --model flashlane-demo-gpu      another model
-  flashlane chat --url wss://api.openai.com/v1/responses --model gpt-5.5 --api-key-env OPENAI_API_KEY")]
+  flashlane chat --url wss://api.openai.com/v1 --model gpt-5.5 --api-key-env OPENAI_API_KEY")]
 pub struct Args {
     /// One turn with this message; without it, standard input
     message: Vec<String>,

@@ -55,8 +55,8 @@ struct Target {
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Codex reads $CODEX_HOME/config.toml (~/.codex/config.toml). --write keeps its comments and leaves the
-original beside it as config.toml.flashlane-backup; --undo puts back what was changed.
+    after_help = "Codex reads $CODEX_HOME/config.toml (~/.codex/config.toml). --write keeps its comments and leaves
+the original beside it as config.toml.flashlane-backup; --undo puts back what was changed.
 
 Examples:
   flashlane connect codex
