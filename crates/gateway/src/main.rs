@@ -1,2 +1,101 @@
-//! The binary `flashlane`.
-fn main() {}
+//! The binary `flashlane`: one verb a run. It reads the command line, runs the verb, and turns its end into an exit code.
+
+mod announce;
+mod app;
+mod config;
+mod places;
+mod serve;
+mod shutdown;
+mod source;
+
+use anyhow::Context as _;
+use clap::{CommandFactory, Parser, Subcommand};
+use flashlane_cli::{chat, completions, connect, simulate};
+use std::io::{self, Write};
+use std::process::ExitCode;
+use tokio::runtime::{Builder, Runtime};
+
+const VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (commit ",
+    env!("FLASHLANE_COMMIT"),
+    "; tls: rustls, websocket: permessage-deflate, simulator)"
+);
+
+/// EX_USAGE of sysexits.h: the config is at fault.
+const EXIT_CONFIG: u8 = 64;
+/// What a shell gives a command that Ctrl-C ended.
+const EXIT_INTERRUPTED: u8 = 130;
+
+/// A low-latency gateway for inference: persistent WebSocket sessions over a latency tier and a throughput tier
+#[derive(Debug, Parser)]
+#[command(name = "flashlane", version = VERSION, term_width = 100, max_term_width = 100)]
+#[command(after_help = "Examples:
+  flashlane serve             a gateway over two simulated tiers, on this machine alone
+  flashlane chat              talk to it
+  flashlane connect codex     point a client at it
+  flashlane serve --throughput http://127.0.0.1:8000/v1   a gateway before your own engine")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run the gateway
+    Serve(serve::Args),
+    /// Talk to a gateway from the terminal
+    Chat(chat::Args),
+    /// Print what points a client at a gateway
+    Connect(connect::Args),
+    /// Run the simulator as an inference server of its own
+    Simulate(simulate::Args),
+    /// Print completions for a shell
+    Completions(completions::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.verb) {
+        Ok(code) => code,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "flashlane: {error:#}");
+            let unread = matches!(error.downcast_ref(), Some(source::Error::Read { .. }));
+            if unread || error.is::<config::Invalid>() { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn run(verb: Verb) -> anyhow::Result<ExitCode> {
+    match verb {
+        Verb::Serve(args) => block_on(Builder::new_multi_thread(), serve::run(args))?.map(|end| match end {
+            serve::End::Checked | serve::End::Drained => ExitCode::SUCCESS,
+            serve::End::CutShort => ExitCode::from(EXIT_INTERRUPTED),
+        }),
+        Verb::Chat(args) => Ok(match block_on(Builder::new_current_thread(), chat::run(args))?? {
+            chat::Outcome::Fine => ExitCode::SUCCESS,
+            chat::Outcome::TurnFailed => ExitCode::FAILURE,
+            chat::Outcome::Interrupted => ExitCode::from(EXIT_INTERRUPTED),
+        }),
+        Verb::Connect(args) => {
+            block_on(Builder::new_current_thread(), connect::run(args))??;
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Simulate(args) => {
+            block_on(Builder::new_multi_thread(), simulate::run(args))??;
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Completions(args) => {
+            completions::run(&args, Cli::command())?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Runs a verb to its end. Threads that still wait for a person's input are left behind.
+fn block_on<F: Future>(mut builder: Builder, verb: F) -> anyhow::Result<F::Output> {
+    let runtime: Runtime = builder.enable_all().build().context("the system gives no threads")?;
+    let output = runtime.block_on(verb);
+    runtime.shutdown_background();
+    Ok(output)
+}

@@ -1,0 +1,26 @@
+//! Puts the parts together: fleet, backends, store and metrics become the state that the edge serves.
+
+use crate::config::Config;
+use anyhow::Context as _;
+use flashlane_edge::{Parts, State};
+use flashlane_engine::Shared;
+use flashlane_store::MemoryStore;
+use flashlane_telemetry::Metrics;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The state of one process.
+///
+/// # Errors
+/// When the metrics cannot be registered: a mistake of ours.
+pub fn state(config: Config) -> anyhow::Result<Arc<State>> {
+    let mut fleet = config.fleet;
+    fleet.created_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    Ok(Arc::new(State::new(Parts {
+        config: config.server,
+        shared: Arc::new(Shared { settings: config.settings, fleet: Arc::new(fleet) }),
+        backends: Arc::new(config.backends),
+        store: Arc::new(MemoryStore::new(config.store)),
+        metrics: Arc::new(Metrics::new().context("the metrics")?),
+    })))
+}

@@ -1,0 +1,168 @@
+use super::*;
+
+const DEFAULT: &str = include_str!("../default.toml");
+
+const TWO_TIERS: &str = r#"
+[[endpoints]]
+name = "wafer"
+tier = "latency"
+backend = "simulator"
+
+[[endpoints]]
+name = "gpu"
+tier = "throughput"
+backend = "simulator"
+"#;
+
+const GPU_ONLY: &str = "[[endpoints]]\nname = \"gpu\"\ntier = \"throughput\"\nbackend = \"simulator\"\n";
+
+fn parse(text: &str) -> Result<Config, Invalid> {
+    Config::parse("test.toml", text)
+}
+
+/// The error's text; the line is that of the only `# here` in the text, which every case marks.
+#[track_caller]
+fn assert_invalid(text: &str, field: &str, message: &str) {
+    let error = parse(text).err().unwrap_or_else(|| panic!("accepted:\n{text}"));
+    let here = text.lines().position(|line| line.contains("# here")).map(|i| i + 1);
+    assert_eq!(error.line, here, "{error}");
+    assert_eq!(error.field.as_deref(), Some(field), "{error}");
+    assert!(error.message.contains(message), "{error}");
+}
+
+fn with_models(models: &str) -> String {
+    format!("{TWO_TIERS}{models}")
+}
+
+#[test]
+fn the_embedded_default_offers_both_tiers_on_loopback() {
+    let config = parse(DEFAULT).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.server, EdgeConfig::default());
+    assert_eq!(config.settings.queued_turns_max, Settings::default().queued_turns_max);
+    let names: Vec<_> = config.fleet.models.iter().map(|model| &*model.name).collect();
+    assert_eq!(names, ["flashlane-demo", "flashlane-demo-gpu", "gpt-5.3-codex-spark"]);
+    assert_eq!(config.fleet.models[0].route, Route::LatencyFirst);
+    assert!(config.fleet.endpoints.iter().all(|endpoint| endpoint.simulated));
+}
+
+#[test]
+fn a_model_needs_only_its_name() {
+    let config = parse(&with_models("[[models]]\nname = \"m\"\n")).unwrap_or_else(|error| panic!("{error}"));
+    let model = &config.fleet.models[0];
+    assert_eq!((model.context_tokens_max, model.route), (131_072, Route::LatencyFirst));
+    assert_eq!(model.modalities, [Modality::Text]);
+    assert_eq!(&**model.upstream(Tier::Throughput), "m");
+}
+
+#[test]
+fn without_a_route_a_model_goes_where_there_are_endpoints() {
+    let config = parse(&format!("{GPU_ONLY}[[models]]\nname = \"m\"\n")).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.fleet.models[0].route, Route::ThroughputOnly);
+}
+
+#[test]
+fn the_name_at_each_tier_is_kept() {
+    let text = with_models("[[models]]\nname = \"m\"\nupstream = { latency = \"l\", throughput = \"org/t\" }\n");
+    let config = parse(&text).unwrap_or_else(|error| panic!("{error}"));
+    let model = &config.fleet.models[0];
+    assert_eq!((&**model.upstream(Tier::Latency), &**model.upstream(Tier::Throughput)), ("l", "org/t"));
+}
+
+#[test]
+fn settings_of_a_session_are_taken_over() {
+    let text = with_models("[[models]]\nname = \"m\"\n[session]\nkeepalive_ms = 1234\n");
+    let config = parse(&text).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.settings.keepalive_ms, 1234);
+    assert_eq!(config.settings.event_bytes_max, Settings::default().event_bytes_max);
+}
+
+#[test]
+fn what_is_not_toml_names_its_line() {
+    let error = parse("[server]\nlisten = \n").err().unwrap();
+    assert_eq!((error.line, error.field), (Some(2), None));
+    assert!(error.message.contains("must be quoted"), "{}", error.message);
+}
+
+#[test]
+fn an_unknown_field_names_itself_and_what_was_expected() {
+    assert_invalid("[server]\nlisen = \"127.0.0.1:1\" # here\n", "server.lisen", "expected one of `listen`");
+    assert_invalid(
+        &with_models("[[models]]\nname = \"m\"\ncolour = \"red\" # here\n"),
+        "models[0].colour",
+        "`context_tokens_max`",
+    );
+    assert_invalid("[[endpoints]]\nname = \"a\"\nspeed = 3 # here\n", "endpoints[0].speed", "`dialect`");
+    assert_invalid("[colours] # here\n", "colours", "expected one of `server`");
+}
+
+#[test]
+fn a_wrong_type_names_its_field() {
+    assert_invalid("[server]\nconnections_max = \"many\" # here\n", "server.connections_max", "expected u32");
+    let text = with_models("[[models]]\nname = \"m\"\ncontext_tokens_max = -1 # here\n");
+    assert_invalid(&text, "models[0].context_tokens_max", "expected u32");
+    let text = with_models("[[models]]\nname = \"m\"\nroute = \"fastest\" # here\n");
+    assert_invalid(&text, "models[0].route", "expected one of `latency-first`");
+    assert_invalid("[server]\nlisten = \"localhost\" # here\n", "server.listen", "invalid socket address");
+}
+
+#[test]
+fn a_missing_field_names_its_table() {
+    assert_invalid(&with_models("[[models]] # here\nmodalities = [\"text\"]\n"), "models[0]", "missing field `name`");
+}
+
+#[test]
+fn a_route_must_have_endpoints_in_its_tiers() {
+    let text = format!("{GPU_ONLY}[[models]]\nname = \"m\"\nroute = \"latency-first\" # here\n");
+    assert_invalid(&text, "models[0].route", "expected an [[endpoints]] table with tier = \"latency\"");
+}
+
+#[test]
+fn what_is_not_served_yet_says_so() {
+    let text = with_models("[[models]]\nname = \"m\"\nroute = \"split\" # here\n");
+    assert_invalid(&text, "models[0].route", "not served yet");
+    let text = with_models("[[models]]\nname = \"m\"\n[[keys]] # here\nname = \"a\"\n");
+    assert_invalid(&text, "keys", "not served yet");
+    let text = "[[endpoints]]\nname = \"wafer\"\ntier = \"latency\"\nbackend = \"cerebras\" # here\n";
+    assert_invalid(text, "endpoints[0].backend", "not served yet");
+}
+
+#[test]
+fn only_loopback_is_served_without_keys() {
+    assert_invalid("[server]\nlisten = \"0.0.0.0:8700\" # here\n", "server.listen", "expected a loopback address");
+    assert_invalid(
+        "[server]\nadmin_listen = \"[::]:8701\" # here\n",
+        "server.admin_listen",
+        "expected a loopback address",
+    );
+}
+
+#[test]
+fn models_have_names_of_their_own_and_take_text() {
+    let text = with_models("[[models]]\nname = \"m\"\n[[models]]\nname = \"m\" # here\n");
+    assert_invalid(&text, "models[1].name", "used by another model");
+    assert_invalid(&with_models("[[models]]\nname = \"\" # here\n"), "models[0].name", "must not be empty");
+    let text = with_models("[[models]]\nname = \"m\"\nmodalities = [\"image\"] # here\n");
+    assert_invalid(&text, "models[0].modalities", "\"text\"");
+    let text = with_models("[[models]]\nname = \"m\"\ncontext_tokens_max = 0 # here\n");
+    assert_invalid(&text, "models[0].context_tokens_max", "at least 1");
+}
+
+#[test]
+fn an_endpoints_fault_is_placed() {
+    let text = format!("{GPU_ONLY}[[endpoints]]\nname = \"gpu\" # here\ntier = \"latency\"\nbackend = \"simulator\"\n");
+    assert_invalid(&text, "endpoints[1].name", "used by another endpoint");
+    let text = "[[endpoints]] # here\nname = \"gpu\"\ntier = \"throughput\"\nbackend = \"openai\"\n";
+    assert_invalid(text, "endpoints[0].base_url", "is missing");
+}
+
+#[test]
+fn an_empty_config_says_what_it_needs() {
+    assert_invalid("", "endpoints", "at least one [[endpoints]]");
+    assert_invalid(GPU_ONLY, "models", "at least one [[models]]");
+}
+
+#[test]
+fn an_error_reads_as_file_line_field_and_message() {
+    let error = parse("[server]\nconnections_max = true\n").err().unwrap().to_string();
+    assert!(error.starts_with("test.toml:2: server.connections_max: invalid type"), "{error}");
+}

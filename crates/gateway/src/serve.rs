@@ -1,0 +1,131 @@
+//! `flashlane serve`: config, build, bind, announce, serve, drain. Each step has its own file; this one is their order.
+
+use crate::announce;
+use crate::app;
+use crate::config::{self, Config, Invalid};
+use crate::shutdown::Signals;
+use crate::source::{self, Latency, Source};
+use anyhow::Context as _;
+use flashlane_edge::Listeners;
+use flashlane_telemetry::log;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::pin;
+use tokio::sync::oneshot;
+
+/// Arguments of `flashlane serve`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Without a file and without --latency or --throughput it serves the embedded default: two
+simulated tiers on loopback, no key. FLASHLANE_LOG sets what is logged (info, flashlane_edge=debug).
+An engine that asks for a key finds it in FLASHLANE_THROUGHPUT_API_KEY.
+
+Examples:
+  flashlane serve                                         two simulated tiers, to try it out
+  flashlane serve --throughput http://127.0.0.1:8000/v1   before vLLM, SGLang, llama.cpp, Ollama ...
+  flashlane serve --throughput http://127.0.0.1:8000/v1 --latency simulator
+  flashlane serve --check > flashlane.toml                the embedded default, to begin with
+  flashlane serve --config flashlane.toml --check         check a config
+  flashlane serve --config flashlane.toml")]
+pub struct Args {
+    /// The config, a TOML file
+    #[arg(long, value_name = "FILE", env = "FLASHLANE_CONFIG", hide_env_values = true)]
+    config: Option<PathBuf>,
+    /// Check the config, print it where there is no file yet, and end; exit code 64 for a bad one
+    #[arg(long)]
+    check: bool,
+    /// Where clients connect, in place of the config's; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Where operators connect, in place of the config's
+    #[arg(long, value_name = "ADDRESS")]
+    admin_listen: Option<SocketAddr>,
+    /// The latency tier: simulator, or cerebras (comes with a later version)
+    #[arg(long, value_name = "WHAT", hide_possible_values = true, conflicts_with = "config")]
+    latency: Option<Latency>,
+    /// The throughput tier: the base URL of an engine that speaks Chat Completions
+    #[arg(long, value_name = "URL", conflicts_with = "config")]
+    throughput: Option<String>,
+}
+
+/// How serving ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// `--check`: nothing was served.
+    Checked,
+    /// A signal came, and what was running has ended.
+    Drained,
+    /// A second signal came first.
+    CutShort,
+}
+
+/// Serves until a signal.
+///
+/// # Errors
+/// [`Invalid`] for a bad config; otherwise what kept it from serving.
+pub async fn run(args: Args) -> anyhow::Result<End> {
+    let source = read(&args).await?;
+    let mut config = Config::parse(&source.name, &source.text)?;
+    override_addresses(&mut config, &args)?;
+    if args.check {
+        return check(&args, &source);
+    }
+    log::set_up()?;
+    if source.is_new {
+        let mut out = io::stdout().lock();
+        writeln!(out, "# What the flags amount to, to keep as flashlane.toml:\n{}", source.text.trim_end())?;
+    }
+    // From here on a signal drains: before it there is nothing to lose.
+    let mut signals = Signals::new().context("signals cannot be listened for")?;
+    let listeners = Listeners::bind(&config.server).await?;
+    let addresses = announce::Addresses { clients: listeners.clients_address()?, admin: listeners.admin_address()? };
+    let drain_ms_max = config.server.drain_ms_max;
+    let state = app::state(config)?;
+    announce::announce(&mut io::stdout().lock(), addresses, &state.shared.load().fleet)?;
+
+    let (stop, stopped) = oneshot::channel::<()>();
+    let mut serving = pin!(listeners.serve(state, async { drop(stopped.await) }));
+    tokio::select! {
+        () = &mut serving => return Ok(End::Drained),
+        signal = signals.next() => {
+            tracing::info!("{signal}: running turns have {drain_ms_max} ms to end; a second signal ends them now");
+        }
+    }
+    drop(stop);
+    tokio::select! {
+        () = serving => Ok(End::Drained),
+        _ = signals.next() => Ok(End::CutShort),
+    }
+}
+
+async fn read(args: &Args) -> Result<Source, source::Error> {
+    match (&args.config, args.latency, &args.throughput) {
+        (Some(path), _, _) => source::file(path),
+        (None, None, None) => Ok(source::embedded()),
+        (None, latency, throughput) => source::flags(latency, throughput.as_deref()).await,
+    }
+}
+
+fn override_addresses(config: &mut Config, args: &Args) -> Result<(), Invalid> {
+    let flags = [
+        ("--listen", args.listen, &mut config.server.listen),
+        ("--admin-listen", args.admin_listen, &mut config.server.admin_listen),
+    ];
+    for (flag, address, setting) in flags {
+        let Some(address) = address else { continue };
+        if !address.ip().is_loopback() {
+            let message = config::not_loopback(address);
+            return Err(Invalid { source_name: flag.to_owned(), line: None, field: None, message });
+        }
+        *setting = address;
+    }
+    Ok(())
+}
+
+fn check(args: &Args, source: &Source) -> anyhow::Result<End> {
+    if args.config.is_none() {
+        io::stdout().lock().write_all(source.text.as_bytes())?;
+    }
+    writeln!(io::stderr(), "{}: good", source.name)?;
+    Ok(End::Checked)
+}
