@@ -1,11 +1,9 @@
 //! One rule of the session a test, by its name.
 
-mod peer;
-
+use crate::peer::{Peers, Step};
 use flashlane_engine::{
     Answer, Ended, ErrorKind, IdSource, Now, Owner, Session, Settings, Shared, Status, UpstreamEvent,
 };
-use peer::{Peers, Step};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -317,95 +315,85 @@ fn a_stored_response_ends_only_after_it_is_committed() {
     assert_eq!(peers.stored.values().next().unwrap().len(), 2, "the input and the output");
 }
 
+/// A message, and the code and the parameter of the error that answers it.
+const BAD_MESSAGES: &[(&str, &str, Option<&str>)] = &[
+    ("{", "invalid_json", None),
+    ("[]", "invalid_json", None),
+    ("{}", "missing_required_parameter", Some("type")),
+    (r#"{"type":"response.unknown"}"#, "invalid_value", Some("type")),
+    (r#"{"type":"response.create","input":"x"}"#, "missing_required_parameter", Some("model")),
+    (r#"{"type":"response.create","model":"m"}"#, "missing_required_parameter", Some("input")),
+    (r#"{"type":"response.create","model":3,"input":"x"}"#, "invalid_type", Some("model")),
+    (r#"{"type":"response.create","model":"nope","input":"x"}"#, "model_not_found", Some("model")),
+    (r#"{"type":"response.create","model":"m","input":7}"#, "invalid_type", Some("input")),
+    (r#"{"type":"response.create","model":"m","input":[{"type":"what"}]}"#, "invalid_value", Some("input[0].type")),
+    (
+        r#"{"type":"response.create","model":"m","input":[{"role":"user","content":[{"type":"input_text"}]}]}"#,
+        "missing_required_parameter",
+        Some("input[0].content[0].text"),
+    ),
+    (
+        r#"{"type":"response.create","model":"m","input":[{"role":"user","content":[{"type":"input_image","image_url":"x"}]}]}"#,
+        "invalid_value",
+        Some("input"),
+    ),
+    (r#"{"type":"response.create","model":"m","input":"x","temperature":3}"#, "invalid_value", Some("temperature")),
+    (r#"{"type":"response.create","model":"m","input":"x","temperature":"hot"}"#, "invalid_type", Some("temperature")),
+    (
+        r#"{"type":"response.create","model":"m","input":"x","max_output_tokens":0}"#,
+        "invalid_value",
+        Some("max_output_tokens"),
+    ),
+    (
+        r#"{"type":"response.create","model":"m","input":"x","max_output_tokens":1.5}"#,
+        "invalid_type",
+        Some("max_output_tokens"),
+    ),
+    (r#"{"type":"response.create","model":"m","input":"x","stream":"yes"}"#, "invalid_type", Some("stream")),
+    (
+        r#"{"type":"response.create","model":"m","input":"x","tools":[{"type":"function"}]}"#,
+        "missing_required_parameter",
+        Some("tools[0].name"),
+    ),
+    (
+        r#"{"type":"response.create","model":"m","input":"x","tool_choice":"required"}"#,
+        "invalid_value",
+        Some("tool_choice"),
+    ),
+    (
+        r#"{"type":"response.create","model":"m","input":"x","tool_choice":{"type":"web_search"}}"#,
+        "unsupported_parameter",
+        Some("tool_choice.type"),
+    ),
+    (
+        r#"{"type":"response.create","model":"m","input":"x","reasoning":{"effort":"huge"}}"#,
+        "invalid_value",
+        Some("reasoning.effort"),
+    ),
+    (r#"{"type":"response.create","model":"m","input":"x","metadata":{"a":1}}"#, "invalid_type", Some("metadata.a")),
+    (
+        r#"{"type":"response.create","model":"m","input":"x","conversation":"c"}"#,
+        "unsupported_parameter",
+        Some("conversation"),
+    ),
+    (
+        r#"{"type":"response.create","model":"m","input":"x","conversation":"c","previous_response_id":"r"}"#,
+        "mutually_exclusive_parameters",
+        Some("previous_response_id"),
+    ),
+    (
+        r#"{"type":"response.create","model":"m","input":"x","background":true}"#,
+        "unsupported_parameter",
+        Some("background"),
+    ),
+    (r#"{"type":"response.create","model":"m","input":"x","stream_id":"a"}"#, "invalid_stream_id", Some("stream_id")),
+    (r#"{"type":"response.interrupt","response_id":"resp_1"}"#, "response_not_active", Some("response_id")),
+];
+
 #[test]
 fn every_error_names_its_parameter_and_leaves_the_connection_open() {
-    let cases = [
-        ("{", "invalid_json", None),
-        ("[]", "invalid_json", None),
-        ("{}", "missing_required_parameter", Some("type")),
-        (r#"{"type":"response.unknown"}"#, "invalid_value", Some("type")),
-        (r#"{"type":"response.create","input":"x"}"#, "missing_required_parameter", Some("model")),
-        (r#"{"type":"response.create","model":"m"}"#, "missing_required_parameter", Some("input")),
-        (r#"{"type":"response.create","model":3,"input":"x"}"#, "invalid_type", Some("model")),
-        (r#"{"type":"response.create","model":"nope","input":"x"}"#, "model_not_found", Some("model")),
-        (r#"{"type":"response.create","model":"m","input":7}"#, "invalid_type", Some("input")),
-        (r#"{"type":"response.create","model":"m","input":[{"type":"what"}]}"#, "invalid_value", Some("input[0].type")),
-        (
-            r#"{"type":"response.create","model":"m","input":[{"role":"user","content":[{"type":"input_text"}]}]}"#,
-            "missing_required_parameter",
-            Some("input[0].content[0].text"),
-        ),
-        (
-            r#"{"type":"response.create","model":"m","input":[{"role":"user","content":[{"type":"input_image","image_url":"x"}]}]}"#,
-            "invalid_value",
-            Some("input"),
-        ),
-        (r#"{"type":"response.create","model":"m","input":"x","temperature":3}"#, "invalid_value", Some("temperature")),
-        (
-            r#"{"type":"response.create","model":"m","input":"x","temperature":"hot"}"#,
-            "invalid_type",
-            Some("temperature"),
-        ),
-        (
-            r#"{"type":"response.create","model":"m","input":"x","max_output_tokens":0}"#,
-            "invalid_value",
-            Some("max_output_tokens"),
-        ),
-        (
-            r#"{"type":"response.create","model":"m","input":"x","max_output_tokens":1.5}"#,
-            "invalid_type",
-            Some("max_output_tokens"),
-        ),
-        (r#"{"type":"response.create","model":"m","input":"x","stream":"yes"}"#, "invalid_type", Some("stream")),
-        (
-            r#"{"type":"response.create","model":"m","input":"x","tools":[{"type":"function"}]}"#,
-            "missing_required_parameter",
-            Some("tools[0].name"),
-        ),
-        (
-            r#"{"type":"response.create","model":"m","input":"x","tool_choice":"required"}"#,
-            "invalid_value",
-            Some("tool_choice"),
-        ),
-        (
-            r#"{"type":"response.create","model":"m","input":"x","tool_choice":{"type":"web_search"}}"#,
-            "unsupported_parameter",
-            Some("tool_choice.type"),
-        ),
-        (
-            r#"{"type":"response.create","model":"m","input":"x","reasoning":{"effort":"huge"}}"#,
-            "invalid_value",
-            Some("reasoning.effort"),
-        ),
-        (
-            r#"{"type":"response.create","model":"m","input":"x","metadata":{"a":1}}"#,
-            "invalid_type",
-            Some("metadata.a"),
-        ),
-        (
-            r#"{"type":"response.create","model":"m","input":"x","conversation":"c"}"#,
-            "unsupported_parameter",
-            Some("conversation"),
-        ),
-        (
-            r#"{"type":"response.create","model":"m","input":"x","conversation":"c","previous_response_id":"r"}"#,
-            "mutually_exclusive_parameters",
-            Some("previous_response_id"),
-        ),
-        (
-            r#"{"type":"response.create","model":"m","input":"x","background":true}"#,
-            "unsupported_parameter",
-            Some("background"),
-        ),
-        (
-            r#"{"type":"response.create","model":"m","input":"x","stream_id":"a"}"#,
-            "invalid_stream_id",
-            Some("stream_id"),
-        ),
-        (r#"{"type":"response.interrupt","response_id":"resp_1"}"#, "response_not_active", Some("response_id")),
-    ];
     let mut peers = Peers::new();
-    for (message, code, param) in cases {
+    for &(message, code, param) in BAD_MESSAGES {
         peers.message(message);
         let error = peers.watch.events.last().unwrap();
         assert_eq!(error["error"]["code"], code, "{message}: {error}");
@@ -454,7 +442,7 @@ fn a_drain_lets_the_running_turn_end_and_then_closes() {
 
 /// The session of one HTTP request, driven to its grant.
 fn http(body: &str, chat: bool) -> Session {
-    let shared = Arc::new(Shared { settings: Settings::default(), fleet: Arc::new(peer::fleet()) });
+    let shared = Arc::new(Shared { settings: Settings::default(), fleet: Arc::new(crate::peer::fleet()) });
     let mut session = Session::http(shared, IdSource::new([2; 32]), Owner::default());
     match chat {
         true => session.handle_chat_body(body.as_bytes(), Now::default()),

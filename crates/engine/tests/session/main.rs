@@ -1,0 +1,12 @@
+//! The session machine as its driver sees it, without a socket or a clock.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that meets what it does not expect shall fail"
+)]
+
+mod peer;
+mod rules;
+mod scripts;

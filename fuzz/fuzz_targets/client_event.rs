@@ -1,0 +1,68 @@
+//! Any bytes as a client's message or body: the session answers each with an event or an error, and never panics; what it would
+//! send upstream is JSON.
+
+#![no_main]
+
+use flashlane_engine::admission::Admission;
+use flashlane_engine::{
+    Effect, Endpoint, Fleet, IdSource, Modality, Model, Now, Owner, Route, Session, Settings, Shared, Tier, UpstreamEvent,
+};
+use flashlane_wire::websocket::Encoder;
+use libfuzzer_sys::fuzz_target;
+use std::sync::Arc;
+
+fn shared() -> Arc<Shared> {
+    let model = Model {
+        name: "m".into(),
+        context_tokens_max: 131_072,
+        modalities: vec![Modality::Text, Modality::Image, Modality::File],
+        route: Route::LatencyFirst,
+        upstream_latency: None,
+        upstream_throughput: None,
+    };
+    let endpoint = Endpoint { name: "e".into(), tier: Tier::Latency, simulated: true };
+    let fleet = Fleet { endpoints: vec![endpoint], models: vec![model], created_unix_s: 0 };
+    Arc::new(Shared { settings: Settings::default(), fleet: Arc::new(fleet) })
+}
+
+/// Runs what the session wants, with an upstream that says one word.
+fn settle(session: &mut Session, shared: &Shared) {
+    let now = Now::default();
+    let mut admission = Admission::default();
+    while let Some(effect) = session.poll_effect() {
+        match effect {
+            Effect::Ask(turn, ticket) => session.handle_granted(turn, admission.ask(&shared.fleet, &ticket), now),
+            Effect::Open(turn, request) => {
+                let body = flashlane_wire::chat::body(&request.model, &request.fields, &request.messages);
+                let body: Vec<u8> = body.into_iter().flatten().collect();
+                serde_json::from_slice::<serde_json::Value>(&body).expect("the upstream's body is JSON");
+                session.handle_upstream(turn, UpstreamEvent::Opened, now);
+                let stream = b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+                session.handle_upstream(turn, UpstreamEvent::Bytes(stream), now);
+            }
+            Effect::Load(turn, _) => session.handle_loaded(turn, None, now),
+            Effect::Commit(turn, _) => session.handle_committed(turn, now),
+            Effect::Release(grant) => admission.release(grant),
+            Effect::Park(_) | Effect::Abort(_) | Effect::Warm(_) | Effect::Finish(..) | Effect::Close { .. } => {}
+        }
+    }
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let shared = shared();
+    let now = Now::default();
+    let ids = || IdSource::new([0; 32]);
+    let mut session = Session::websocket(Arc::clone(&shared), ids(), Owner::default(), Encoder::new(None), false);
+    session.handle_message(bytes, now);
+    settle(&mut session, &shared);
+    assert!(!session.outgoing().is_empty(), "a message is answered");
+    for chat in [false, true] {
+        let mut session = Session::http(Arc::clone(&shared), ids(), Owner::default());
+        match chat {
+            true => session.handle_chat_body(bytes, now),
+            false => session.handle_responses_body(bytes, now),
+        }
+        settle(&mut session, &shared);
+        assert!(session.answer().is_some(), "a request is answered");
+    }
+});
