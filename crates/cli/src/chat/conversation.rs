@@ -340,3 +340,6 @@ impl Turn {
 pub fn milliseconds(duration: Duration) -> String {
     format!("{} ms", stopwatch::short(duration.as_secs_f64() * 1e3))
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,8 +15,9 @@ enum Place {
     InReasoning,
 }
 
-#[derive(Debug)]
 pub struct Screen {
+    out: Box<dyn Write>,
+    err: Box<dyn Write>,
     /// Standard output is a terminal: reasoning is shown, and control characters are not passed on.
     terminal: bool,
     dim_out: bool,
@@ -34,19 +35,24 @@ impl Screen {
             terminal,
             dim_out: terminal && color,
             dim_err: io::stderr().is_terminal() && color,
-            place: Place::LineStart,
+            ..Self::pipes(io::stdout(), io::stderr())
         }
+    }
+
+    /// Answers and notes as bare text.
+    pub fn pipes(out: impl Write + 'static, err: impl Write + 'static) -> Self {
+        let (out, err) = (Box::new(out), Box::new(err));
+        Self { out, err, terminal: false, dim_out: false, dim_err: false, place: Place::LineStart }
     }
 
     /// A piece of the answer, shown at once.
     pub fn text(&mut self, text: &str) -> io::Result<()> {
-        let mut out = io::stdout().lock();
         if self.place == Place::InReasoning {
-            out.write_all(self.after_reasoning().as_bytes())?;
+            self.out.write_all(self.after_reasoning().as_bytes())?;
         }
-        out.write_all(self.printable(text).as_bytes())?;
+        self.out.write_all(self.printable(text).as_bytes())?;
         self.place = if text.ends_with('\n') { Place::LineStart } else { Place::InLine };
-        out.flush()
+        self.out.flush()
     }
 
     /// A piece of reasoning: dimmed on a terminal, and not for pipes.
@@ -54,13 +60,12 @@ impl Screen {
         if !self.terminal {
             return Ok(());
         }
-        let mut out = io::stdout().lock();
         if self.place != Place::InReasoning && self.dim_out {
-            out.write_all(DIM.as_bytes())?;
+            self.out.write_all(DIM.as_bytes())?;
         }
-        out.write_all(self.printable(text).as_bytes())?;
+        self.out.write_all(self.printable(text).as_bytes())?;
         self.place = Place::InReasoning;
-        out.flush()
+        self.out.flush()
     }
 
     /// Ends the answer's last line.
@@ -71,17 +76,15 @@ impl Screen {
             Place::InReasoning => self.after_reasoning(),
         };
         self.place = Place::LineStart;
-        let mut out = io::stdout().lock();
-        out.write_all(end.as_bytes())?;
-        out.flush()
+        self.out.write_all(end.as_bytes())?;
+        self.out.flush()
     }
 
     /// A line about the conversation, not of it.
     pub fn note(&mut self, line: &str) -> io::Result<()> {
         self.end_of_answer()?;
         let line = self.printable(line);
-        let mut err = io::stderr().lock();
-        if self.dim_err { writeln!(err, "{DIM}{line}{PLAIN}") } else { writeln!(err, "{line}") }
+        if self.dim_err { writeln!(self.err, "{DIM}{line}{PLAIN}") } else { writeln!(self.err, "{line}") }
     }
 
     fn after_reasoning(&self) -> &'static str {
@@ -102,11 +105,45 @@ impl Screen {
 mod tests {
     use super::*;
 
+    use std::sync::{Arc, Mutex};
+
+    /// What was written, for the test to read.
+    #[derive(Clone, Default)]
+    struct Paper(Arc<Mutex<Vec<u8>>>);
+
+    impl Paper {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    impl Write for Paper {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn show(terminal: bool) -> (String, String) {
+        let (out, err) = (Paper::default(), Paper::default());
+        let mut screen = Screen { terminal, dim_out: terminal, ..Screen::pipes(out.clone(), err.clone()) };
+        screen.reasoning("hm").unwrap();
+        screen.text("a\x1b]0;title\x07\r\n\tb").unwrap();
+        screen.note("done").unwrap();
+        (out.text(), err.text())
+    }
+
     #[test]
-    fn an_answer_cannot_steer_the_terminal_but_a_pipe_gets_it_as_it_is() {
-        let text = "a\x1b]0;title\x07\r\n\tb";
-        let screen = |terminal| Screen { terminal, dim_out: false, dim_err: false, place: Place::LineStart };
-        assert_eq!(screen(true).printable(text), "a\u{fffd}]0;title\u{fffd}\n\tb");
-        assert_eq!(screen(false).printable(text), text);
+    fn an_answer_cannot_steer_the_terminal_and_reasoning_is_dimmed() {
+        let shown = "\x1b[2mhm\x1b[0m\na\u{fffd}]0;title\u{fffd}\n\tb\n";
+        assert_eq!(show(true), (shown.to_owned(), "done\n".to_owned()));
+    }
+
+    #[test]
+    fn a_pipe_gets_the_answer_alone_and_as_it_is() {
+        assert_eq!(show(false), ("a\x1b]0;title\x07\r\n\tb\n".to_owned(), "done\n".to_owned()));
     }
 }

@@ -36,9 +36,11 @@ impl Stopwatch {
         parts.join(" | ")
     }
 
-    /// Tokens after the first, over the time after the first. A server that counts no tokens sends about one a delta.
+    /// Tokens after the first, over the time after the first. Where they were not counted, as after an interrupt, there is
+    /// about one a delta.
     fn tokens_per_second(&self, output_tokens: Option<u64>) -> Option<u64> {
-        let tokens = output_tokens.unwrap_or(self.deltas).checked_sub(1).filter(|&n| n > 0)?;
+        let counted = output_tokens.filter(|&tokens| tokens > 0);
+        let tokens = counted.unwrap_or(self.deltas).checked_sub(1).filter(|&n| n > 0)?;
         let seconds = self.last.checked_sub(self.first?)?.as_secs_f64();
         // Under a millisecond the clock, not the server, would be shown.
         (seconds >= 1e-3).then(|| (tokens as f64 / seconds).round() as u64)
@@ -102,6 +104,11 @@ mod tests {
             stopwatch(&[412, 1412]).line(&ended(Some(66), Some("default")), None),
             "service tier default | TTFT 412 ms | 65 tokens/s"
         );
+    }
+
+    #[test]
+    fn tokens_that_the_server_did_not_count_are_counted_by_deltas() {
+        assert_eq!(stopwatch(&[100, 150, 200]).line(&ended(Some(0), None), None), "TTFT 100 ms | 20 tokens/s");
     }
 
     #[test]
