@@ -4,7 +4,7 @@ use crate::announce;
 use crate::app;
 use crate::config::{self, Config, Invalid};
 use crate::shutdown::Signals;
-use crate::source::{self, Latency, Source};
+use crate::source::{self, Flags, Latency, Source};
 use anyhow::Context as _;
 use flashlane_edge::Listeners;
 use flashlane_telemetry::log;
@@ -99,11 +99,15 @@ pub async fn run(args: Args) -> anyhow::Result<End> {
 }
 
 async fn read(args: &Args) -> Result<Source, source::Error> {
-    match (&args.config, args.latency, &args.throughput) {
-        (Some(path), _, _) => source::file(path),
-        (None, None, None) => Ok(source::embedded()),
-        (None, latency, throughput) => source::flags(latency, throughput.as_deref()).await,
+    if let Some(path) = &args.config {
+        return source::file(path);
     }
+    let Args { latency, throughput, listen, admin_listen, .. } = args;
+    if latency.is_none() && throughput.is_none() {
+        return Ok(source::embedded());
+    }
+    let (latency, throughput) = (*latency, throughput.clone());
+    source::flags(Flags { latency, throughput, listen: *listen, admin_listen: *admin_listen }).await
 }
 
 fn override_addresses(config: &mut Config, args: &Args) -> Result<(), Invalid> {

@@ -5,6 +5,7 @@ use crate::config::{File, ModelConfig, RouteName};
 use flashlane_backend::detect::{self, Look, detect};
 use flashlane_backend::{EndpointConfig, Kind, Secret, Tier};
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 const DEFAULT: &str = include_str!("default.toml");
@@ -62,36 +63,54 @@ pub fn embedded() -> Source {
     Source { name: "the embedded default".to_owned(), text: DEFAULT.to_owned(), is_new: false }
 }
 
+/// The flags that make a config.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    pub latency: Option<Latency>,
+    pub throughput: Option<String>,
+    pub listen: Option<SocketAddr>,
+    pub admin_listen: Option<SocketAddr>,
+}
+
 /// What the flags amount to. The engine is asked what it is and which models it has; each is offered by its own name, and
 /// only from that engine: a simulated tier never answers in a real model's name.
 ///
 /// # Errors
 /// [`Error`], when the engine does not answer.
-pub async fn flags(latency: Option<Latency>, throughput: Option<&str>) -> Result<Source, Error> {
+pub async fn flags(flags: Flags) -> Result<Source, Error> {
     let mut file = File::default();
-    if latency == Some(Latency::Cerebras) {
-        return Err(Error::Cerebras);
+    let mut text = String::new();
+    for (setting, address) in [("listen", flags.listen), ("admin_listen", flags.admin_listen)] {
+        let Some(address) = address else { continue };
+        text += if text.is_empty() { "[server]\n" } else { "" };
+        text += &format!("{setting} = \"{address}\"\n");
     }
-    if latency == Some(Latency::Simulator) {
-        file.endpoints.push(EndpointConfig::new("wafer-simulated", Tier::Latency, Kind::Simulator));
-        file.models.push(ModelConfig::new("flashlane-demo", RouteName::LatencyOnly));
+    text += if text.is_empty() { "" } else { "\n" };
+    match flags.latency {
+        Some(Latency::Cerebras) => return Err(Error::Cerebras),
+        Some(Latency::Simulator) => {
+            file.endpoints.push(EndpointConfig::new("wafer-simulated", Tier::Latency, Kind::Simulator));
+            file.models.push(ModelConfig::new("flashlane-demo", RouteName::LatencyOnly));
+        }
+        None => {}
     }
-    if let Some(url) = throughput {
-        add_engine(&mut file, url).await?;
+    if let Some(url) = flags.throughput {
+        let is_simulated = add_engine(&mut file, url).await?;
+        text += if is_simulated { "# engine-1 is flashlane's own simulator: it plays a model.\n" } else { "" };
     }
-    let text = toml::to_string(&file)?;
+    text += &toml::to_string(&file)?;
     Ok(Source { name: "the config that the flags amount to".to_owned(), text, is_new: true })
 }
 
-async fn add_engine(file: &mut File, url: &str) -> Result<(), Error> {
+/// Whether the engine only plays a model.
+async fn add_engine(file: &mut File, url: String) -> Result<bool, Error> {
     let api_key = std::env::var(KEY_VARIABLE).ok().filter(|key| !key.is_empty());
     let look = Look {
-        base_url: url.to_owned(),
+        base_url: url.clone(),
         api_key: api_key.clone().map(Secret::new),
         ca_file: None,
         wait_ms_max: WAIT_MS_MAX,
     };
-    let url = url.to_owned();
     let detected = match detect(&look).await {
         Ok(detected) => detected,
         Err(detect::Error::Unreachable { reason }) => return Err(Error::Unreachable { url, reason }),
@@ -115,5 +134,5 @@ async fn add_engine(file: &mut File, url: &str) -> Result<(), Error> {
         }
         file.models.push(config);
     }
-    Ok(())
+    Ok(detected.simulated)
 }

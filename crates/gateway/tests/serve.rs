@@ -200,6 +200,8 @@ fn an_engine_named_by_a_flag_is_asked_and_served() {
     let gateway = Gateway::start(&["--throughput", url, "--latency", "simulator"]);
     let output = chat(&gateway, &["--model", "played-model", "count from 1 to 3"]);
     assert!(gateway.said.contains(&format!("base_url = \"{url}/v1\"")), "{}", gateway.said);
+    assert!(gateway.said.contains("flashlane's own simulator: it plays a model"), "{}", gateway.said);
+    assert!(gateway.said.contains("[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = "), "{}", gateway.said);
     assert!(gateway.said.contains("  played-model    throughput"), "{}", gateway.said);
     assert!(gateway.said.contains("  flashlane-demo  latency (simulated)\n"), "{}", gateway.said);
     assert_said(&output, 0, "throughput tier");

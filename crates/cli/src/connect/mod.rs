@@ -132,9 +132,10 @@ impl Target {
     /// The model asked for; otherwise the gateway's `preferred` one, or its first. A gateway that does not answer is no
     /// hindrance: the block then names what the embedded default offers.
     async fn model(&self, preferred: &str) -> Result<String, Error> {
+        let api_key = std::env::var("FLASHLANE_API_KEY").ok().filter(|key| !key.is_empty());
         let model = match &self.model {
             Some(model) => model.clone(),
-            None => match models::list(&self.url, None).await {
+            None => match models::list(&self.url, api_key.as_deref()).await {
                 Ok(names) if names.iter().any(|name| name == preferred) => preferred.to_owned(),
                 Ok(names) => names.into_iter().next().unwrap_or_else(|| preferred.to_owned()),
                 Err(_) => {
