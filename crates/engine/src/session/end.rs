@@ -215,7 +215,14 @@ impl Session {
             error,
             tier: turn.served.map(|grant| grant.tier),
             endpoint: endpoint.map(|endpoint| Arc::clone(&endpoint.name)),
-            simulated: endpoint.is_some_and(|endpoint| endpoint.simulated),
+            simulated: match endpoint {
+                Some(endpoint) => endpoint.simulated,
+                None => self
+                    .shared
+                    .fleet
+                    .model(&turn.draft.model)
+                    .is_some_and(|model| self.shared.fleet.is_simulated(model)),
+            },
             usage: turn.assembler.usage().unwrap_or_default(),
             ttft_ns: turn.times.first_token_ns.map(since),
             total_ns: since(now.mono_ns),

@@ -553,3 +553,9 @@ fn a_chat_request_without_stream_is_one_completion() {
     assert_eq!(second["logprobs"]["content"], json!([{"token":"a"},{"token":"b"}]));
     assert_eq!(object["usage"]["total_tokens"], 4);
 }
+
+#[test]
+fn an_idle_session_is_small() {
+    let bytes = std::mem::size_of::<Session>() + std::mem::size_of::<flashlane_wire::websocket::Encoder>();
+    assert!(bytes <= 800, "{bytes} bytes");
+}
