@@ -142,8 +142,8 @@ impl From<StoreConfig> for Limits {
 pub struct ModelConfig {
     /// What clients send as `model`. Unique.
     pub name: String,
-    /// Tokens of input and output together; longer requests are refused before they are sent on. Default 131,072: what the
-    /// open models of today have.
+    /// Tokens of input and output together. Clients are told, so that they keep below it (Codex compacts at 95 %); a request
+    /// beyond it is the engine's to refuse. Default 131,072: what the open models of today have.
     #[serde(default = "context_tokens_max_default")]
     pub context_tokens_max: u32,
     /// What it takes in: `"text"`, `"image"`, `"file"`. Default text alone.

@@ -183,6 +183,12 @@ fn what_check_prints_is_a_config_that_passes_the_check() {
 }
 
 #[test]
+fn the_example_config_passes_the_check() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/flashlane.toml");
+    assert_said(&run(&["serve", "--config", example, "--check"]), 0, "good");
+}
+
+#[test]
 fn a_taken_port_names_the_setting_that_changes_it() {
     let gateway = Gateway::start(&[]);
     let output = run(&["serve", "--listen", &gateway.clients, "--admin-listen", "127.0.0.1:0"]);

@@ -1,3 +1,5 @@
+//! What a config may say, what it amounts to, and how its faults are told. Reads no file and starts nothing.
+
 use super::*;
 
 const DEFAULT: &str = include_str!("../default.toml");
