@@ -1,3 +1,5 @@
+//! Compressed messages from a client: what is inflated, with which memory of earlier ones, and where it is cut off.
+
 use flashlane_wire::websocket::{Decoder, Error, Limits, close_code};
 
 use crate::chance::Chance;

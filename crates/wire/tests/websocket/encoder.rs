@@ -1,3 +1,5 @@
+//! What the server sends: heads, compression and control frames.
+
 use flashlane_wire::websocket::{Deflate, Encoder};
 
 use crate::chance::Chance;

@@ -1,3 +1,5 @@
+//! What a client may send and may not, uncompressed: each rule of RFC 6455 and each limit.
+
 use flashlane_wire::websocket::{Decoder, Error, Event, Limits, close_code};
 
 use crate::client::*;
