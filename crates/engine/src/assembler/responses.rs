@@ -304,7 +304,6 @@ impl ResponsesAssembler {
         if let Some(open) = self.open.take() {
             open.item.interrupt(&id, &mut self.sequence, out);
         }
-        self.usage.get_or_insert_default();
         self.lifecycle("response.incomplete", ResponseStatus::Incomplete("interrupted"), None, out);
         out.end();
     }

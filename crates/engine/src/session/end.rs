@@ -30,8 +30,7 @@ impl Session {
             }
         };
         if responses.usage().is_none() {
-            let input = tokens::estimate(turn.chain.bytes());
-            responses.set_usage(Usage { input, output: turn.deltas, ..Usage::default() });
+            responses.set_usage(estimated(turn.chain.bytes(), turn.deltas));
         }
         let conclusion = responses.conclude(&mut self.outgoing);
         let object = responses.object(conclusion, now);
@@ -147,6 +146,7 @@ impl Session {
             self.effects.push_back(Effect::Release(grant));
         }
         if let Assembler::Responses(responses) = &mut turn.assembler {
+            responses.set_usage(estimated(turn.chain.bytes(), turn.deltas));
             responses.interrupt(&mut self.outgoing);
             turn.chain.append(Arc::new(responses.take_piece()));
             let remembered = Remembered { id: responses.response_id(), chain: turn.chain.clone(), warm_up: false };
@@ -235,4 +235,9 @@ impl Session {
     pub(super) fn is_running(&self, turn: TurnId, state: impl Fn(&TurnState) -> bool) -> bool {
         self.running.as_ref().is_some_and(|running| running.id == turn && state(&running.state))
     }
+}
+
+/// Usage where the engine told none: the prompt by its bytes, a token a delta.
+fn estimated(prompt_bytes: usize, deltas: u64) -> Usage {
+    Usage { input: tokens::estimate(prompt_bytes), output: deltas, ..Usage::default() }
 }

@@ -206,6 +206,7 @@ fn an_interrupt_answers_with_three_events_and_its_response_can_be_gone_on_from()
     );
     let response = &peers.watch.events.last().unwrap()["response"];
     assert_eq!(response["incomplete_details"]["reason"], "interrupted");
+    assert_eq!(response["usage"]["output_tokens"], 2, "what came, though the engine did not get to count it");
     assert!(peers.effects.contains(&"Abort".to_owned()));
     assert_eq!(peers.outcomes[0].status, Status::Interrupted);
     peers.apply(Step::Continue);
