@@ -8,6 +8,7 @@ pub(crate) mod io;
 pub(crate) mod pool;
 pub(crate) mod watch;
 
+use crate::error::chain;
 use crate::openai::http2::{self, Pieces};
 use crate::openai::request::Template;
 use dial::{DialError, Dialer, Version};
@@ -113,46 +114,43 @@ impl Remote {
                 Version::Http2 => remote.shared().await.map(drop),
             };
             if let Err(error) = result {
-                tracing::debug!(%error, "no warm connection");
+                tracing::debug!(error = chain(&error), "no warm connection");
             }
             remote.warming.store(false, Ordering::Release);
         });
     }
 
-    /// Sends a request over the shared connection; again over a fresh one if the first was closed before it took the request.
+    /// Sends a request over the shared connection; once again over a fresh one if the first, used before, was closed before an
+    /// answer began.
     pub(crate) async fn send(&self, body: Pieces) -> Result<Response<Incoming>, UpstreamFailure> {
         let uri = self.dialer.address.url(&self.template.target);
-        let fields = self.template.fields(body.len());
-        let mut request = http2::request(&uri, fields, body)
-            .map_err(|error| UpstreamFailure::Unreachable { reason: error.to_string() })?;
+        let waited_ms = self.first_byte_ms_max;
         let mut may_resend = true;
         loop {
-            let mut sender =
-                self.shared().await.map_err(|error| UpstreamFailure::Unreachable { reason: http2::reason(&error) })?;
-            let waited_ms = self.first_byte_ms_max;
-            let answer = tokio::time::timeout(Duration::from_millis(waited_ms), sender.try_send_request(request));
-            let mut error = match answer.await {
+            let (mut sender, reused) = self.shared().await.map_err(|error| unreachable(&error))?;
+            let request = http2::request(&uri, self.template.fields(body.len()), body.clone())
+                .map_err(|error| unreachable(&error))?;
+            let answer = tokio::time::timeout(Duration::from_millis(waited_ms), sender.send_request(request));
+            match answer.await {
                 Err(_) => return Err(UpstreamFailure::Silent { waited_ms }),
                 Ok(Ok(response)) => return Ok(response),
-                Ok(Err(error)) => error,
-            };
-            match error.take_message() {
-                Some(untaken) if may_resend => {
+                Ok(Err(error)) if may_resend && reused && (error.is_canceled() || sender.is_closed()) => {
                     self.counters.resent();
-                    (request, may_resend) = (untaken, false);
+                    may_resend = false;
                 }
-                Some(_) | None => return Err(UpstreamFailure::Cut { reason: http2::reason(error.error()) }),
+                Ok(Err(error)) => return Err(UpstreamFailure::Cut { reason: chain(&error) }),
             }
         }
     }
 
-    async fn shared(&self) -> Result<SendRequest<Pieces>, DialError> {
+    /// The shared connection, and whether it was open before.
+    async fn shared(&self) -> Result<(SendRequest<Pieces>, bool), DialError> {
         let mut shared = self.shared.lock().await;
         if let Some(sender) = shared.as_ref()
             && !sender.is_closed()
         {
             self.counters.reused.fetch_add(1, Ordering::Relaxed);
-            return Ok(sender.clone());
+            return Ok((sender.clone(), true));
         }
         let io = self.dialer.dial().await?;
         let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
@@ -166,10 +164,14 @@ impl Remote {
         // Ends by itself once the last sender is gone.
         tokio::spawn(async move {
             if let Err(error) = connection.await {
-                tracing::debug!(%error, "a shared connection ended");
+                tracing::debug!(error = chain(&error), "a shared connection ended");
             }
         });
         *shared = Some(sender.clone());
-        Ok(sender)
+        Ok((sender, false))
     }
+}
+
+fn unreachable(error: &(dyn std::error::Error + 'static)) -> UpstreamFailure {
+    UpstreamFailure::Unreachable { reason: chain(error) }
 }

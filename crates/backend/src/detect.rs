@@ -3,7 +3,7 @@
 
 use crate::client::address::Address;
 use crate::client::dial::{DialError, Dialer, Version};
-use crate::error::Problem;
+use crate::error::{Problem, chain};
 use crate::openai::dialect::Dialect;
 use crate::openai::request::AGENT;
 use crate::secret::Secret;
@@ -52,10 +52,14 @@ pub struct DetectedModel {
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("`{base_url}` {problem}")]
-    Url { base_url: String, problem: Problem },
-    #[error("{problem}")]
-    Setup { problem: Problem },
+    #[error("`{base_url}` cannot be asked")]
+    Url {
+        base_url: String,
+        #[source]
+        problem: Problem,
+    },
+    #[error("the key or the certificates cannot be used")]
+    Setup(#[source] Problem),
     #[error("{reason}")]
     Unreachable { reason: String },
     #[error("{url} did not answer within {wait_ms_max} ms")]
@@ -64,7 +68,7 @@ pub enum Error {
     Key { url: String, status: u16 },
     #[error("{url} answered with status {status}")]
     Status { url: String, status: u16 },
-    #[error("{url} did not answer as HTTP says: {source}")]
+    #[error("{url} did not answer as HTTP says")]
     Http { url: String, source: hyper::Error },
     #[error("{url} answered with more than {bytes_max} bytes, or broke off")]
     Body { url: String, bytes_max: usize },
@@ -121,7 +125,7 @@ async fn detect_at_leisure(look: &Look) -> Result<Detected, Error> {
     let mut address =
         Address::parse(&look.base_url).map_err(|problem| Error::Url { base_url: look.base_url.clone(), problem })?;
     let dialer = Dialer::new(address.clone(), look.ca_file.as_deref(), Version::Http1, look.wait_ms_max)
-        .map_err(|problem| Error::Setup { problem })?;
+        .map_err(Error::Setup)?;
     let mut answer = ask(&dialer, &format!("{}/models", address.path), look.api_key.as_ref()).await?;
     if answer.status == StatusCode::NOT_FOUND && address.path.is_empty() {
         address.path = "/v1".to_owned();
@@ -180,11 +184,11 @@ async fn is_ollama(dialer: &Dialer) -> bool {
 
 async fn ask(dialer: &Dialer, target: &str, key: Option<&Secret>) -> Result<Answer, Error> {
     let url = dialer.address.url(target);
-    let unreachable = |error: DialError| Error::Unreachable { reason: error.to_string() };
+    let unreachable = |error: DialError| Error::Unreachable { reason: chain(&error) };
     let io = TokioIo::new(dialer.dial().await.map_err(unreachable)?);
     let http = |source| Error::Http { url: url.clone(), source };
     let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(http)?;
-    let request = request(&dialer.address, target, key).ok_or_else(|| Error::Setup { problem: Problem::Key })?;
+    let request = request(&dialer.address, target, key).ok_or_else(|| Error::Setup(Problem::Key))?;
     let exchange = async {
         let (head, body) = sender.send_request(request).await.map_err(http)?.into_parts();
         let body = Limited::new(body, BODY_BYTES_MAX)

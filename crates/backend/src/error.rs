@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
-/// An endpoint that cannot be used as configured. Shows the endpoint, the field and the fault, and no secret.
+/// An endpoint that cannot be used as configured. With its causes it shows the endpoint, the field and the fault, and no secret.
 #[derive(Debug, thiserror::Error)]
-#[error("endpoint `{endpoint}`: `{field}`: {problem}")]
+#[error("endpoint `{endpoint}`: `{field}`")]
 pub struct Error {
     pub endpoint: String,
     /// The field's name in the config.
     pub field: &'static str,
+    #[source]
     pub problem: Problem,
 }
 
@@ -43,7 +44,7 @@ pub enum Problem {
     TwoKeys,
     #[error("the environment variable `{variable}` is not set")]
     NoSuchVariable { variable: String },
-    #[error("cannot read `{}`: {source}", path.display())]
+    #[error("cannot read `{}`", path.display())]
     File { path: PathBuf, source: std::io::Error },
     #[error("TLS cannot be set up")]
     Tls(#[source] rustls::Error),
@@ -51,4 +52,16 @@ pub enum Problem {
     Key,
     #[error("`{}` holds no usable certificate: {reason}", path.display())]
     Certificate { path: PathBuf, reason: String },
+}
+
+/// An error with its causes, for one line.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }

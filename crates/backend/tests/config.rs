@@ -7,6 +7,7 @@ use flashlane_backend::{Backends, Dialect, EndpointConfig, Kind, Secret, Tier};
 use flashlane_engine::{Tier as EngineTier, UpstreamFailure};
 use flashlane_testkit::upstream::{Upstream, chat_events, stream};
 use serde::Deserialize;
+use std::error::Error;
 
 #[derive(Deserialize)]
 struct File {
@@ -20,7 +21,7 @@ fn read(toml: &str) -> Result<Vec<EndpointConfig>, toml::de::Error> {
 fn fault(toml: &str) -> String {
     match Backends::new(&read(toml).unwrap()) {
         Ok(_) => panic!("accepted: {toml}"),
-        Err(error) => error.to_string(),
+        Err(error) => format!("{error}: {}", error.source().unwrap()),
     }
 }
 
@@ -137,12 +138,10 @@ async fn a_secret_shows_nowhere() {
     let secret = Secret::new("sk-hidden".to_owned());
     assert_eq!(format!("{secret:?}"), "Secret(..)");
     assert_eq!(secret.expose(), "sk-hidden");
-    let config = EndpointConfig {
-        base_url: Some("http://127.0.0.1:1/v1".to_owned()),
-        api_key_file: Some(rig::file("hidden.key", "sk-hidden")),
-        ..EndpointConfig::new("gpu-1", Tier::Throughput, Kind::OpenAi)
-    };
-    assert!(!format!("{config:?}{}", toml::to_string(&config).unwrap()).contains("hidden\""));
+    let upstream = Upstream::start(vec![]).await.unwrap();
+    let config = EndpointConfig { api_key_file: Some(rig::file("key", "sk-hidden")), ..rig::config(&upstream) };
+    drop(upstream);
+    assert!(!format!("{config:?}{}", toml::to_string(&config).unwrap()).contains("sk-hidden"));
     let failure = rig::run(&rig::backends(config)).await.failure();
     assert!(matches!(failure, UpstreamFailure::Unreachable { .. }));
     assert!(!format!("{failure:?}").contains("sk-hidden"));

@@ -143,7 +143,11 @@ async fn accepted(tcp: TcpStream, identity: Option<Identity>, play: Play, seen: 
 }
 
 async fn server(play: Play, identity: Option<Identity>) -> Server {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    server_at("127.0.0.1:0".parse().unwrap(), play, identity).await
+}
+
+async fn server_at(address: SocketAddr, play: Play, identity: Option<Identity>) -> Server {
+    let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap();
     let (sender, seen) = watch::channel(Seen::default());
     let sender = Arc::new(sender);
@@ -260,6 +264,22 @@ async fn a_connection_that_was_closed_is_replaced() {
         assert_eq!(run(&backends).await, whole());
     }
     assert!(server.seen.borrow().connections >= 2);
+}
+
+#[tokio::test]
+async fn a_request_lost_to_a_closing_connection_is_sent_again_once() {
+    // A server with a runtime of its own, so that it can go while the client is not looking.
+    let elsewhere = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let first = elsewhere.spawn(server(Play::Whole, None)).await.unwrap();
+    let backends = first.backends();
+    assert_eq!(run(&backends).await, whole());
+    let address = first.address;
+    elsewhere.shutdown_background();
+    drop(first);
+    std::thread::sleep(Duration::from_millis(20));
+    let second = server_at(address, Play::Whole, None).await;
+    assert_eq!(run(&backends).await, whole());
+    assert_eq!((backends.stats(ONLY).requests_resent, second.seen.borrow().connections), (1, 1));
 }
 
 #[tokio::test]

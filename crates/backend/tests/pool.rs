@@ -7,7 +7,7 @@ use bytes::Bytes;
 use flashlane_backend::{Backends, Stats};
 use flashlane_engine::{Ended, UpstreamFailure};
 use flashlane_testkit::upstream::{Identity, Options, Step, Upstream, chat_events, error, stream};
-use rig::{ONLY, backends, config, run, turn, within};
+use rig::{ONLY, backends, config, request, run, run_until, turn, within};
 use std::time::{Duration, Instant};
 
 fn kept() -> Vec<Step> {
@@ -150,6 +150,19 @@ async fn a_connection_with_bytes_that_nobody_asked_for_is_not_used() {
 }
 
 #[tokio::test]
+async fn bytes_right_behind_an_answer_spoil_its_connection() {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 1\r\n\r\n";
+    let answer = |extra: &str| vec![Step::Expect, Step::Send(Bytes::from(format!("{head}x{extra}"))), Step::Again];
+    for (extra, expected) in [("", [0, 0]), ("HTTP/1.1 408 Late\r\n\r\n", [0, 1])] {
+        let upstream = Upstream::start(vec![answer(extra)]).await.unwrap();
+        let backends = backends(config(&upstream));
+        assert_eq!(run(&backends).await.bytes, b"x");
+        assert_eq!(run(&backends).await.bytes, b"x");
+        assert_eq!(connections_of(&upstream, 2).await, expected);
+    }
+}
+
+#[tokio::test]
 async fn a_request_lost_to_a_closing_connection_is_sent_again_once() {
     // The peer takes the second request and closes without a word.
     for loss in [vec![Step::Expect], vec![Step::Expect, Step::Reset]] {
@@ -168,15 +181,18 @@ async fn a_request_lost_to_a_closing_connection_is_sent_again_once() {
 
 #[tokio::test]
 async fn a_request_is_not_sent_again_once_an_answer_began_nor_on_a_fresh_connection() {
-    let begun = Step::Send(Bytes::from_static(b"HTTP/1.1 2"));
-    let first = [stream(&chat_events(&["hi"])), vec![Step::Expect, begun]].concat();
-    let upstream = Upstream::start(vec![first, vec![Step::Expect]]).await.unwrap();
-    let backends = backends(config(&upstream));
-    run(&backends).await;
-    assert!(matches!(run(&backends).await.failure(), UpstreamFailure::Cut { .. }));
-    assert!(matches!(run(&backends).await.failure(), UpstreamFailure::Cut { .. }));
-    assert_eq!(connections_of(&upstream, 3).await, [0, 0, 1]);
-    assert_eq!(stats(&backends).requests_resent, 0);
+    for end in [None, Some(Step::Reset)] {
+        let begun = Step::Send(Bytes::from_static(b"HTTP/1.1 2"));
+        let pause = Step::Wait(Duration::from_millis(20));
+        let first = [stream(&chat_events(&["hi"])), vec![Step::Expect, begun, pause], Vec::from_iter(end)].concat();
+        let upstream = Upstream::start(vec![first, vec![Step::Expect]]).await.unwrap();
+        let backends = backends(config(&upstream));
+        run(&backends).await;
+        assert!(matches!(run(&backends).await.failure(), UpstreamFailure::Cut { .. }));
+        assert!(matches!(run(&backends).await.failure(), UpstreamFailure::Cut { .. }));
+        assert_eq!(connections_of(&upstream, 3).await, [0, 0, 1]);
+        assert_eq!(stats(&backends).requests_resent, 0);
+    }
 }
 
 #[tokio::test]
@@ -255,6 +271,21 @@ async fn an_upstream_with_nagle_on_does_not_stall_short_turns() {
     let start = Instant::now();
     for _ in 0..40 {
         assert_eq!(run(&backends).await.bytes, events.concat());
+    }
+    let took = start.elapsed();
+    assert_eq!(stats(&backends).connections_opened, 1);
+    assert!(took < Duration::from_millis(800), "40 turns took {took:?}");
+}
+
+#[tokio::test]
+async fn a_request_in_several_writes_does_not_wait_for_acknowledgements() {
+    let upstream = Upstream::start(vec![kept()]).await.unwrap();
+    let backends = backends(config(&upstream));
+    let mut long = request();
+    long.messages = vec![Bytes::from_static(br#"{"role":"user","content":"x"}"#); 100];
+    let start = Instant::now();
+    for _ in 0..40 {
+        run_until(&mut backends.open(ONLY, long.clone()), |_| false).await;
     }
     let took = start.elapsed();
     assert_eq!(stats(&backends).connections_opened, 1);

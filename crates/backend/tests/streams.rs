@@ -4,6 +4,7 @@
 mod rig;
 
 use bytes::Bytes;
+use flashlane_backend::EndpointConfig;
 use flashlane_engine::{Ended, UpstreamFailure};
 use flashlane_testkit::upstream::{Identity, Options, Step, Upstream, chat_events, error, stream};
 use rig::{ONLY, Ran, backends, config, request, run, run_until, within};
@@ -92,6 +93,22 @@ async fn a_long_history_in_many_pieces_arrives_whole() {
     let ran = run_until(&mut backends.open(ONLY, request), |_| false).await;
     assert_eq!(ran, whole());
     assert!(upstream.seen().requests.first().unwrap().body == expected, "the body differs");
+}
+
+#[tokio::test]
+async fn a_long_request_over_tls_arrives_whole_at_a_slow_reader() {
+    let identity = Identity::new(&[]).unwrap();
+    let options = Options { tls: Some(identity.clone()), ..Options::default() };
+    let slow = [vec![Step::Wait(Duration::from_millis(50))], stream(&events())].concat();
+    let upstream = Upstream::start_with(options, vec![slow]).await.unwrap();
+    let ca_file = Some(rig::file("slow.pem", identity.pem()));
+    let backends = backends(EndpointConfig { ca_file, ..config(&upstream) });
+    let mut long = request();
+    // More than the socket's buffers take, and the last write is small.
+    long.messages = vec![Bytes::from(vec![b'1'; 8 * 1024 * 1024]), Bytes::from_static(b"2")];
+    let ran = run_until(&mut backends.open(ONLY, long), |_| false).await;
+    assert_eq!(ran, whole());
+    assert!(upstream.seen().requests.first().unwrap().body.ends_with(b"1,2]}"));
 }
 
 #[tokio::test]

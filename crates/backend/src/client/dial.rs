@@ -44,17 +44,17 @@ pub(crate) struct Dialer {
 /// Why there is no connection. Not a byte of a request was sent.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DialError {
-    #[error("the name `{host}` cannot be resolved: {source}")]
+    #[error("the name `{host}` cannot be resolved")]
     Name { host: String, source: io::Error },
     #[error("the name `{host}` has no address")]
     NoAddress { host: String },
-    #[error("cannot connect to {address}: {source}")]
+    #[error("cannot connect to {address}")]
     Tcp { address: SocketAddr, source: io::Error },
-    #[error("the TLS handshake with {address} failed: {source}")]
+    #[error("the TLS handshake with {address} failed")]
     Tls { address: SocketAddr, source: io::Error },
     #[error("{address} does not offer HTTP/2 over TLS")]
     NoHttp2 { address: SocketAddr },
-    #[error("the HTTP/2 handshake failed: {source}")]
+    #[error("the HTTP/2 handshake failed")]
     Http2 { source: hyper::Error },
     #[error("no connection within {connect_ms_max} ms")]
     Late { connect_ms_max: u64 },

@@ -131,11 +131,9 @@ impl Pool {
         let mut all = self.lock();
         let now = Instant::now();
         all.retain(|other| now < other.until);
-        if all.len() >= self.connections_max && !all.is_empty() {
+        all.push(parked);
+        if all.len() > self.connections_max {
             all.remove(0);
-        }
-        if all.len() < self.connections_max {
-            all.push(parked);
         }
     }
 

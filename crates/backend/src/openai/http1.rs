@@ -5,6 +5,7 @@ use crate::client::Remote;
 use crate::client::dial::DialError;
 use crate::client::pool::Connection;
 use crate::client::watch::Watch;
+use crate::error::chain;
 use crate::openai::request::Outbound;
 use crate::openai::verdict::{Refused, Verdict};
 use flashlane_engine::{Ended, UpstreamEvent, UpstreamFailure};
@@ -84,7 +85,7 @@ impl Http1 {
                     Poll::Ready(Ok(connection)) => self.exchange(connection, false),
                     Poll::Ready(Err(error)) => {
                         self.state = State::Done;
-                        on(failed(UpstreamFailure::Unreachable { reason: error.to_string() }));
+                        on(failed(UpstreamFailure::Unreachable { reason: chain(&error) }));
                         return Poll::Ready(());
                     }
                 },
@@ -265,7 +266,7 @@ impl Exchange {
         match (result, step) {
             (Ok(used), Step::Whole { reusable }) => Step::Whole { reusable: reusable && used == bytes },
             (Ok(_), step) => step,
-            (Err(error), _) => self.failed(UpstreamFailure::Cut { reason: error.to_string() }),
+            (Err(error), _) => self.failed(UpstreamFailure::Cut { reason: chain(&error) }),
         }
     }
 
@@ -274,7 +275,7 @@ impl Exchange {
         match self.connection.reader.end_of_input(|_| ()) {
             Ok(()) => Step::Whole { reusable: false },
             Err(http1::Error::Closed) if self.reused => Step::SendAgain,
-            Err(error) => self.failed(UpstreamFailure::Cut { reason: error.to_string() }),
+            Err(error) => self.failed(UpstreamFailure::Cut { reason: chain(&error) }),
         }
     }
 

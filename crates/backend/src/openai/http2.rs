@@ -3,6 +3,7 @@
 
 use crate::client::Remote;
 use crate::client::watch::Watch;
+use crate::error::chain;
 use crate::openai::verdict::{Refused, Verdict};
 use bytes::{Buf, Bytes};
 use flashlane_engine::{Ended, UpstreamEvent, UpstreamFailure};
@@ -129,7 +130,7 @@ fn poll_body(
             }
             Poll::Ready(None) => return Poll::Ready(Ok(None)),
             Poll::Ready(Some(Err(error))) => {
-                return Poll::Ready(Err(UpstreamFailure::Cut { reason: reason(&error) }));
+                return Poll::Ready(Err(UpstreamFailure::Cut { reason: chain(&error) }));
             }
             Poll::Pending if handed => return Poll::Pending,
             Poll::Pending => return watch.poll(cx).map(|waited_ms| Err(UpstreamFailure::Silent { waited_ms })),
@@ -137,19 +138,8 @@ fn poll_body(
     }
 }
 
-/// An error with its causes: hyper's own text names none.
-pub(crate) fn reason(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}
-
-/// A request's body: its pieces as they are.
+/// A request's body: its pieces as they are. A clone shares them.
+#[derive(Clone)]
 pub(crate) struct Pieces {
     pieces: VecDeque<Bytes>,
     bytes: u64,
