@@ -1,6 +1,6 @@
 //! The table of all endpoints, each behind its kind. Decides nothing: which endpoint serves a turn is known when it comes here.
 
-use crate::config::{EndpointConfig, Kind};
+use crate::config::EndpointConfig;
 use crate::error::{Error, Problem};
 use crate::openai::OpenAi;
 use crate::simulator::Simulator;
@@ -51,8 +51,11 @@ impl Backends {
             if !names.insert(&config.name) {
                 return Err(config.error("name", Problem::Duplicate));
             }
-            let simulated = matches!(config.backend, Kind::Simulator);
-            let endpoint = Endpoint { name: config.name.as_str().into(), tier: config.tier.into(), simulated };
+            let endpoint = Endpoint {
+                name: config.name.as_str().into(),
+                tier: config.tier.into(),
+                simulated: config.is_simulated(),
+            };
             endpoints.push((endpoint, config.check()?));
         }
         Ok(Self { endpoints })

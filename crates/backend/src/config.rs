@@ -33,7 +33,7 @@ pub struct EndpointConfig {
     /// everywhere that it is simulated.
     pub backend: Kind,
 
-    /// Only for `"openai"`, from here to `idle_connection_ms_max`. The URL below which `/chat/completions` lies, such as
+    /// Only for `"openai"`, from here to `simulated`. The URL below which `/chat/completions` lies, such as
     /// `"http://127.0.0.1:8000/v1"`. No default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base_url: Option<String>,
@@ -72,6 +72,10 @@ pub struct EndpointConfig {
     /// (`Keep-Alive: timeout=5`) is heeded besides.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_connection_ms_max: Option<u64>,
+
+    /// The server at `base_url` only plays a model, as `flashlane simulate` does: every place that shows the endpoint says so. Default false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub simulated: Option<bool>,
 
     /// Only for `"simulator"`, from here on. The hardware to play: `"wafer"` (first token after 30 ms, 1,500 tokens a second; the
     /// default in tier latency) or `"gpu"` (250 ms, 65 tokens a second; the default in tier throughput).
@@ -149,6 +153,7 @@ impl EndpointConfig {
             idle_ms_max: None,
             idle_connections_max: None,
             idle_connection_ms_max: None,
+            simulated: None,
             profile: None,
             first_token_ms: None,
             tokens_per_second: None,
@@ -170,6 +175,11 @@ impl EndpointConfig {
                 Err(self.error("backend", Problem::NotServedYet { backend: self.backend.name() }))
             }
         }
+    }
+
+    /// Whether it only plays a model.
+    pub(crate) fn is_simulated(&self) -> bool {
+        matches!(self.backend, Kind::Simulator) || self.simulated == Some(true)
     }
 
     pub(crate) fn error(&self, field: &'static str, problem: Problem) -> Error {
@@ -196,6 +206,7 @@ impl EndpointConfig {
             ("idle_ms_max", self.idle_ms_max.is_some()),
             ("idle_connections_max", self.idle_connections_max.is_some()),
             ("idle_connection_ms_max", self.idle_connection_ms_max.is_some()),
+            ("simulated", self.simulated.is_some()),
         ])?;
         let profile = match (self.profile, self.tier) {
             (Some(ProfileName::Wafer), _) | (None, Tier::Latency) => Profile::WAFER,

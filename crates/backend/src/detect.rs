@@ -126,10 +126,13 @@ async fn detect_at_leisure(look: &Look) -> Result<Detected, Error> {
         Address::parse(&look.base_url).map_err(|problem| Error::Url { base_url: look.base_url.clone(), problem })?;
     let dialer = Dialer::new(address.clone(), look.ca_file.as_deref(), Version::Http1, look.wait_ms_max)
         .map_err(Error::Setup)?;
+    let given = std::mem::take(&mut address.path);
+    // Without a path, nearly every engine means /v1.
+    address.path = if given.is_empty() { "/v1".to_owned() } else { given.clone() };
     let mut answer = ask(&dialer, &format!("{}/models", address.path), look.api_key.as_ref()).await?;
-    if answer.status == StatusCode::NOT_FOUND && address.path.is_empty() {
-        address.path = "/v1".to_owned();
-        answer = ask(&dialer, "/v1/models", look.api_key.as_ref()).await?;
+    if answer.status == StatusCode::NOT_FOUND && given.is_empty() {
+        address.path = given;
+        answer = ask(&dialer, "/models", look.api_key.as_ref()).await?;
     }
     let base_url = address.url(&address.path);
     let url = format!("{base_url}/models");

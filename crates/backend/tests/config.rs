@@ -45,13 +45,24 @@ fn a_config_becomes_the_fleets_endpoints() {
         base_url = "http://127.0.0.1:8000/v1"
         http_version = 2
         idle_connections_max = 0
+
+        [[endpoints]]
+        name = "rehearsal"
+        tier = "throughput"
+        backend = "openai"
+        base_url = "http://127.0.0.1:8000/v1"
+        simulated = true
         "#,
     )
     .unwrap();
     assert_eq!(configs[1].dialect, Some(Dialect::LlamaCpp));
     let backends = Backends::new(&configs).unwrap();
     let endpoints: Vec<_> = backends.endpoints().map(|e| (e.name.to_string(), e.tier, e.simulated)).collect();
-    let expected = [("wafer".to_owned(), EngineTier::Latency, true), ("gpu".to_owned(), EngineTier::Throughput, false)];
+    let expected = [
+        ("wafer".to_owned(), EngineTier::Latency, true),
+        ("gpu".to_owned(), EngineTier::Throughput, false),
+        ("rehearsal".to_owned(), EngineTier::Throughput, true),
+    ];
     assert_eq!(endpoints, expected);
 }
 
@@ -108,6 +119,7 @@ fn each_fault_names_its_endpoint_and_field() {
         (format!("{OPENAI}base_url = \"https://x/v1\"\nca_file = \"{no_file}\""), "`ca_file`: cannot read"),
         (format!("{OPENAI}base_url = \"https://x/v1\"\nca_file = \"{not_pem}\""), "`ca_file`: `"),
         (format!("{OPENAI}{url}first_token_ms = 1"), "`first_token_ms`: has no meaning for backend \"openai\""),
+        (format!("{simulator}simulated = true"), "`simulated`: has no meaning for backend \"simulator\""),
         (format!("{simulator}{url}"), "`base_url`: has no meaning for backend \"simulator\""),
         (OPENAI.replace("openai", "cerebras"), "`backend`: backend \"cerebras\" is not served yet"),
         (OPENAI.replace("openai", "responses"), "`backend`: backend \"responses\" is not served yet"),

@@ -65,13 +65,20 @@ async fn engines_that_do_not_say_are_known_by_other_signs() {
 #[tokio::test]
 async fn the_v1_may_be_left_out_and_the_key_is_sent() {
     let body = listed(r#"{"id":"a","owned_by":"vllm"}"#);
-    let upstream = Upstream::start(vec![answer(404, "", ""), answer(200, "", &body)]).await.unwrap();
-    let bare = upstream.base_url().replace("/v1", "");
-    let detected = detect(&Look { api_key: Some(Secret::new("sk-1".to_owned())), ..look(bare) }).await.unwrap();
-    assert_eq!(detected.base_url, upstream.base_url());
-    let asked = upstream.seen().requests;
-    assert!(asked[0].head.starts_with("GET /models ") && asked[1].head.starts_with("GET /v1/models "));
-    assert_eq!(asked[1].header("authorization"), Some("Bearer sk-1"));
+    let with_v1 = Upstream::start(vec![answer(200, "", &body)]).await.unwrap();
+    let bare = |upstream: &Upstream| Look {
+        api_key: Some(Secret::new("sk-1".to_owned())),
+        ..look(upstream.base_url().replace("/v1", ""))
+    };
+    assert_eq!(detect(&bare(&with_v1)).await.unwrap().base_url, with_v1.base_url());
+    let asked = with_v1.seen().requests;
+    assert!(asked[0].head.starts_with("GET /v1/models "), "{}", asked[0].head);
+    assert_eq!(asked[0].header("authorization"), Some("Bearer sk-1"));
+
+    let without = Upstream::start(vec![answer(404, "", ""), answer(200, "", &body)]).await.unwrap();
+    let detected = detect(&bare(&without)).await.unwrap();
+    assert_eq!(detected.base_url, without.base_url().replace("/v1", ""));
+    assert!(without.seen().requests[1].head.starts_with("GET /models "));
 }
 
 #[tokio::test]

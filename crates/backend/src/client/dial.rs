@@ -3,9 +3,9 @@
 use crate::client::address::Address;
 use crate::client::io::Io;
 use crate::error::Problem;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;

@@ -45,6 +45,8 @@ struct Exchange {
     reused: bool,
     answer: Answer,
     watch: Watch,
+    /// Something was handed over in this poll.
+    handed: bool,
 }
 
 /// What has come of the answer.
@@ -57,9 +59,10 @@ enum Answer {
     Refused(Refused),
 }
 
-/// What a step of the exchange leads to.
+/// What a poll leads to.
 enum Step {
-    Stay,
+    Pending,
+    Handed,
     /// The reader has seen the end of the answer.
     Whole {
         reusable: bool,
@@ -75,39 +78,36 @@ impl Http1 {
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, on: &mut impl FnMut(UpstreamEvent<'_>)) -> Poll<()> {
         loop {
-            match &mut self.state {
-                State::Begin => match self.remote.check_out() {
-                    Some(connection) => self.exchange(connection, true),
-                    None => self.dial(),
-                },
-                State::Dialing(dialing) => match dialing.as_mut().poll(cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(connection)) => self.exchange(connection, false),
-                    Poll::Ready(Err(error)) => {
-                        self.state = State::Done;
-                        on(failed(UpstreamFailure::Unreachable { reason: chain(&error) }));
-                        return Poll::Ready(());
-                    }
-                },
-                State::Exchange(exchange) => {
-                    let (step, handed) = exchange.poll(cx, &mut self.request, &self.remote, on);
-                    match step {
-                        Step::Stay if handed => return Poll::Ready(()),
-                        Step::Stay => return Poll::Pending,
-                        Step::SendAgain => {
-                            self.remote.counters.resent();
-                            self.request.rewind();
-                            self.dial();
-                        }
-                        Step::Whole { reusable } => return self.end(reusable, on),
-                        Step::Failed(failure) => {
-                            self.state = State::Done;
-                            on(failed(failure));
-                            return Poll::Ready(());
-                        }
-                    }
+            let step = match &mut self.state {
+                State::Begin => {
+                    self.begin();
+                    continue;
                 }
-                State::Done => return Poll::Pending,
+                State::Dialing(dialing) => match dialing.as_mut().poll(cx) {
+                    Poll::Pending => Step::Pending,
+                    Poll::Ready(Ok(connection)) => {
+                        self.exchange(connection, false);
+                        continue;
+                    }
+                    Poll::Ready(Err(error)) => Step::Failed(UpstreamFailure::Unreachable { reason: chain(&error) }),
+                },
+                State::Exchange(exchange) => exchange.poll(cx, &mut self.request, &self.remote, on),
+                State::Done => Step::Pending,
+            };
+            match step {
+                Step::Pending => return Poll::Pending,
+                Step::Handed => return Poll::Ready(()),
+                Step::SendAgain => {
+                    self.remote.counters.resent();
+                    self.request.rewind();
+                    self.dial();
+                }
+                Step::Whole { reusable } => return self.end(reusable, on),
+                Step::Failed(failure) => {
+                    self.state = State::Done;
+                    on(failed(failure));
+                    return Poll::Ready(());
+                }
             }
         }
     }
@@ -121,6 +121,13 @@ impl Http1 {
         }
     }
 
+    fn begin(&mut self) {
+        match self.remote.check_out() {
+            Some(connection) => self.exchange(connection, true),
+            None => self.dial(),
+        }
+    }
+
     fn dial(&mut self) {
         let remote = Arc::clone(&self.remote);
         self.state = State::Dialing(Box::pin(async move { remote.connect().await }));
@@ -129,7 +136,7 @@ impl Http1 {
     fn exchange(&mut self, mut connection: Connection, reused: bool) {
         connection.begin();
         let watch = Watch::new(self.remote.first_byte_ms_max);
-        self.state = State::Exchange(Exchange { connection, reused, answer: Answer::Nothing, watch });
+        self.state = State::Exchange(Exchange { connection, reused, answer: Answer::Nothing, watch, handed: false });
     }
 
     fn end(&mut self, reusable: bool, on: &mut impl FnMut(UpstreamEvent<'_>)) -> Poll<()> {
@@ -150,44 +157,50 @@ impl Http1 {
 }
 
 impl Exchange {
-    /// Writes what is left of the request and reads what has come. Says too whether anything was handed over.
+    /// Writes what is left of the request and reads what has come.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
         request: &mut Outbound,
         remote: &Remote,
         on: &mut impl FnMut(UpstreamEvent<'_>),
-    ) -> (Step, bool) {
+    ) -> Step {
         let broken = match request.is_sent() {
             true => None,
             false => self.poll_write(cx, request),
         };
-        let mut handed = false;
+        self.handed = false;
         for _ in 0..READS_PER_POLL_MAX {
             let mut read = ReadBuf::new(&mut self.connection.buffer);
             let step = match Pin::new(&mut self.connection.io).poll_read(cx, &mut read) {
-                Poll::Pending => return (self.wait(cx, broken, handed), handed),
-                Poll::Ready(Err(error)) => self.broken(&error),
+                Poll::Pending => return self.wait(cx, broken),
+                Poll::Ready(Err(error)) => Some(self.broken(&error)),
                 Poll::Ready(Ok(())) => match read.filled().len() {
-                    0 => self.closed(),
+                    0 => Some(self.closed()),
                     bytes => {
-                        self.watch.heard();
-                        if let Answer::Nothing = self.answer {
-                            self.answer = Answer::Begun;
-                            request.forget_written();
-                        }
-                        self.take(bytes, remote, on, &mut handed)
+                        self.heard(request);
+                        self.take(bytes, remote, on)
                     }
                 },
             };
-            if !matches!(step, Step::Stay) {
-                return (step, handed);
+            if let Some(step) = step {
+                return step;
             }
         }
-        if !handed {
-            cx.waker().wake_by_ref();
+        if self.handed {
+            return Step::Handed;
         }
-        (Step::Stay, handed)
+        cx.waker().wake_by_ref();
+        Step::Pending
+    }
+
+    // hot: per token
+    fn heard(&mut self, request: &mut Outbound) {
+        self.watch.heard();
+        if let Answer::Nothing = self.answer {
+            self.answer = Answer::Begun;
+            request.forget_written();
+        }
     }
 
     /// An error is not the last word: the answer to a request that was not read to its end may be there already.
@@ -203,31 +216,23 @@ impl Exchange {
     }
 
     /// There is nothing to read.
-    fn wait(&mut self, cx: &mut Context<'_>, broken: Option<io::Error>, handed: bool) -> Step {
-        if let Some(error) = broken {
-            return self.broken(&error);
-        }
-        if handed {
-            return Step::Stay;
-        }
-        match self.watch.poll(cx) {
-            Poll::Pending => Step::Stay,
-            Poll::Ready(waited_ms) => self.failed(UpstreamFailure::Silent { waited_ms }),
+    fn wait(&mut self, cx: &mut Context<'_>, broken: Option<io::Error>) -> Step {
+        match broken {
+            Some(error) => self.broken(&error),
+            None if self.handed => Step::Handed,
+            None => match self.watch.poll(cx) {
+                Poll::Pending => Step::Pending,
+                Poll::Ready(waited_ms) => self.failed(UpstreamFailure::Silent { waited_ms }),
+            },
         }
     }
 
-    /// Reads the first `bytes` of the buffer.
+    /// Reads the first `bytes` of the buffer. `None`: the answer goes on.
     // hot: per token
-    fn take(
-        &mut self,
-        bytes: usize,
-        remote: &Remote,
-        on: &mut impl FnMut(UpstreamEvent<'_>),
-        handed: &mut bool,
-    ) -> Step {
-        let Self { connection, answer, watch, .. } = self;
+    fn take(&mut self, bytes: usize, remote: &Remote, on: &mut impl FnMut(UpstreamEvent<'_>)) -> Option<Step> {
+        let Self { connection, answer, watch, handed, .. } = self;
         let input = connection.buffer.get(..bytes).unwrap_or_default();
-        let (mut step, mut keep_alive) = (Step::Stay, None);
+        let (mut step, mut keep_alive) = (None, None);
         let result = connection.reader.read(input, |event| match event {
             Event::Body(body) => match answer {
                 Answer::Stream => {
@@ -236,7 +241,7 @@ impl Exchange {
                 }
                 Answer::Refused(refused) => {
                     if refused.push(body) {
-                        step = Step::Whole { reusable: false };
+                        step = Some(Step::Whole { reusable: false });
                     }
                 }
                 Answer::Nothing | Answer::Begun => {}
@@ -250,13 +255,11 @@ impl Exchange {
                         on(UpstreamEvent::Opened);
                     }
                     Verdict::Refused(refused) => *answer = Answer::Refused(refused),
-                    Verdict::Unusable { reason } => step = Step::Failed(UpstreamFailure::Cut { reason }),
+                    Verdict::Unusable { reason } => step = Some(Step::Failed(UpstreamFailure::Cut { reason })),
                 }
             }
             Event::End { reusable } => {
-                if let Step::Stay = step {
-                    step = Step::Whole { reusable };
-                }
+                step.get_or_insert(Step::Whole { reusable });
             }
         });
         if let Some(keep_alive) = keep_alive {
@@ -264,9 +267,9 @@ impl Exchange {
             watch.restart(remote.idle_ms_max);
         }
         match (result, step) {
-            (Ok(used), Step::Whole { reusable }) => Step::Whole { reusable: reusable && used == bytes },
+            (Ok(used), Some(Step::Whole { reusable })) => Some(Step::Whole { reusable: reusable && used == bytes }),
             (Ok(_), step) => step,
-            (Err(error), _) => self.failed(UpstreamFailure::Cut { reason: chain(&error) }),
+            (Err(error), _) => Some(self.failed(UpstreamFailure::Cut { reason: chain(&error) })),
         }
     }
 

@@ -15,7 +15,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 /// After so many frames the turn gets its say.
 const FRAMES_PER_POLL_MAX: usize = 16;
@@ -49,47 +49,55 @@ impl Http2 {
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, on: &mut impl FnMut(UpstreamEvent<'_>)) -> Poll<()> {
         let mut handed = false;
         for _ in 0..FRAMES_PER_POLL_MAX {
-            let ended = match &mut self.state {
+            match self.step(cx, handed, on) {
+                Poll::Pending if handed => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(None) => handed = true,
+                Poll::Ready(Some(ended)) => {
+                    self.state = State::Done;
+                    on(UpstreamEvent::Ended(ended));
+                    return Poll::Ready(());
+                }
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Hands over one thing, or says how the turn ended.
+    fn step(
+        &mut self,
+        cx: &mut Context<'_>,
+        handed: bool,
+        on: &mut impl FnMut(UpstreamEvent<'_>),
+    ) -> Poll<Option<Ended>> {
+        loop {
+            let (result, refused) = match &mut self.state {
                 State::Done => return Poll::Pending,
-                State::Opening(opening) => match opening.as_mut().poll(cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(response)) => match self.opened(response) {
-                        Ok(true) => {
-                            handed = true;
-                            on(UpstreamEvent::Opened);
-                            continue;
-                        }
-                        Ok(false) => continue,
-                        Err(failure) => Ended::Failed(failure),
-                    },
-                    Poll::Ready(Err(failure)) => Ended::Failed(failure),
-                },
-                State::Stream(body, watch) => match poll_body(body, watch, handed, cx) {
-                    Poll::Pending if handed => return Poll::Ready(()),
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(Some(bytes))) => {
-                        handed = true;
-                        on(UpstreamEvent::Bytes(&bytes));
-                        continue;
+                State::Opening(opening) => match ready!(opening.as_mut().poll(cx)).and_then(|head| self.opened(head)) {
+                    Ok(true) => {
+                        on(UpstreamEvent::Opened);
+                        return Poll::Ready(None);
                     }
-                    Poll::Ready(Ok(None)) => Ended::Complete,
-                    Poll::Ready(Err(failure)) => Ended::Failed(failure),
+                    Ok(false) => continue,
+                    Err(failure) => return Poll::Ready(Some(Ended::Failed(failure))),
                 },
-                State::Refused(body, watch, refused) => match poll_body(body, watch, false, cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(Some(bytes))) if !refused.push(&bytes) => continue,
-                    Poll::Ready(Ok(_) | Err(_)) => Ended::Failed(refused.failure()),
-                },
+                State::Stream(body, watch) => (ready!(poll_body(body, watch, handed, cx)), None),
+                State::Refused(body, watch, refused) => (ready!(poll_body(body, watch, handed, cx)), Some(refused)),
             };
-            self.state = State::Done;
-            on(UpstreamEvent::Ended(ended));
-            return Poll::Ready(());
+            return Poll::Ready(match (result, refused) {
+                (Ok(Some(bytes)), None) => {
+                    on(UpstreamEvent::Bytes(&bytes));
+                    None
+                }
+                (Ok(None), None) => Some(Ended::Complete),
+                (Err(failure), None) => Some(Ended::Failed(failure)),
+                (Ok(Some(bytes)), Some(refused)) => match refused.push(&bytes) {
+                    true => Some(Ended::Failed(refused.failure())),
+                    false => continue,
+                },
+                (Ok(None) | Err(_), Some(refused)) => Some(Ended::Failed(refused.failure())),
+            });
         }
-        if handed {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
     }
 
     /// `true`: an event stream follows.
