@@ -72,6 +72,17 @@ async fn a_body_split_byte_by_byte_is_the_same() {
 }
 
 #[tokio::test]
+async fn a_real_engines_bytes_on_the_wire_become_its_events() {
+    let recorded = include_bytes!("../../../proto/llama.cpp/plain.http").as_slice();
+    let ran = answered(recorded).await;
+    assert_eq!((ran.opened, &ran.ended), (1, &Some(Ended::Complete)));
+    let text = String::from_utf8(ran.bytes).unwrap();
+    assert!(text.starts_with("data: {\"choices\"") && text.ends_with("data: [DONE]\n\n"), "{text}");
+    // Every line is whole: nothing of the chunk framing is left.
+    assert!(text.lines().all(|line| line.is_empty() || line.starts_with("data: ")), "{text}");
+}
+
+#[tokio::test]
 async fn a_body_by_length_or_by_close_is_whole() {
     let body = String::from_utf8(events().concat()).unwrap();
     let length = body.len();
