@@ -2,6 +2,7 @@
 
 use flashlane_engine::Outcome;
 use std::io::IsTerminal as _;
+use tracing::field::{DisplayValue, display};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::SubscriberBuilder;
 
@@ -51,19 +52,19 @@ pub fn turn(request_id: &str, outcome: &Outcome) {
     let after_first_ns = outcome.ttft_ns.map(|ttft_ns| outcome.total_ns.saturating_sub(ttft_ns));
     tracing::info!(
         response = some(&outcome.response_id),
-        request = request_id,
+        request = %request_id,
         model = some(&outcome.model),
-        tier = outcome.tier.map(|tier| tier.name()),
-        endpoint = outcome.endpoint.as_deref(),
+        tier = outcome.tier.map(|tier| display(tier.name())),
+        endpoint = outcome.endpoint.as_ref().map(display),
         simulated = outcome.simulated,
-        error = outcome.error.map(|kind| kind.row().label),
+        error = outcome.error.map(|kind| display(kind.row().label)),
         ttft_ms = outcome.ttft_ns.map(milliseconds),
         total_ms = milliseconds(outcome.total_ns),
         gateway_us = outcome.gateway_ns / 1000,
         tokens_in = usage.input,
         tokens_cached = usage.cached,
         tokens_out = usage.output,
-        tools_not_forwarded = not_forwarded,
+        tools_not_forwarded = not_forwarded.map(display),
         tokens_per_s = after_first_ns.and_then(|ns| per_second(usage.output, ns)),
         "turn {}",
         outcome.status.name(),
@@ -71,8 +72,8 @@ pub fn turn(request_id: &str, outcome: &Outcome) {
 }
 
 /// A request that never became a turn has no response and no model.
-fn some(name: &str) -> Option<&str> {
-    (!name.is_empty()).then_some(name)
+fn some(name: &str) -> Option<DisplayValue<&str>> {
+    (!name.is_empty()).then(|| display(name))
 }
 
 /// To the microsecond: more digits would only hide the others.
@@ -116,7 +117,7 @@ mod tests {
     fn a_turn_is_one_readable_line() {
         let line = " INFO turn completed response=resp_1 request=req_1 model=demo tier=latency endpoint=wafer-1 simulated=true \
             ttft_ms=2.0 total_ms=12.0 gateway_us=40 tokens_in=100 tokens_cached=60 tokens_out=11 tokens_per_s=1000\n";
-        assert_eq!(logged(&outcome()).replace('"', ""), line);
+        assert_eq!(logged(&outcome()), line);
     }
 
     #[test]
@@ -124,7 +125,7 @@ mod tests {
         let hosted_tools = vec!["web_search".to_owned(), "mcp".to_owned()];
         let line = logged(&Outcome { tier: None, endpoint: None, ttft_ns: None, hosted_tools, ..outcome() });
         assert!(!line.contains("tier=") && !line.contains("ttft_ms") && !line.contains("tokens_per_s"), "{line}");
-        assert!(line.contains("tools_not_forwarded=\"web_search,mcp\""), "{line}");
+        assert!(line.contains("tools_not_forwarded=web_search,mcp"), "{line}");
     }
 
     #[test]
