@@ -8,6 +8,7 @@
 //! since closing a socket with unread bytes in it would reset the connection and lose our close frame on its way.
 
 use crate::drive::{Drive, Rest};
+use crate::listen::Permit;
 use flashlane_engine::{Now, Session};
 use flashlane_telemetry::label::{Direction, Transport};
 use flashlane_telemetry::metrics::OpenConnection;
@@ -46,6 +47,7 @@ pub(crate) struct Socket<Io> {
     bytes_in: u64,
     bytes_out: u64,
     _open: OpenConnection,
+    _permit: Permit,
 }
 
 /// See the module's diagram.
@@ -82,7 +84,7 @@ enum Client {
 }
 
 impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
-    pub(crate) fn new(io: Io, decoder: Decoder, drive: Drive) -> Self {
+    pub(crate) fn new(io: Io, decoder: Decoder, drive: Drive, permit: Permit) -> Self {
         let open = drive.state().metrics.connection(Transport::WebSocket);
         let ping_ms = drive.state().config.ping_ms;
         let due_ns = (ping_ms > 0).then(|| drive.now().after_ms(ping_ms));
@@ -97,23 +99,23 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
             bytes_in: 0,
             bytes_out: 0,
             _open: open,
+            _permit: permit,
         }
     }
 
     /// Serves the client until it is gone. `early` is what was read behind the handshake. The drop cancels what still runs.
-    pub(crate) async fn run(mut self, mut early: Vec<u8>) {
+    pub(crate) fn run(mut self, mut early: Vec<u8>) -> impl Future<Output = ()> {
+        let mut draining = self.drive.state().connections.draining();
         let now = self.drive.now();
         self.take_in(&mut early, now);
-        drop(early);
-        let mut draining = self.drive.state().connections.draining();
-        poll_fn(|cx| {
+        // No async block: it would hold the socket twice, and idle connections are counted in bytes.
+        poll_fn(move |cx| {
             if draining.poll_begun(cx) {
                 let now = self.drive.now();
                 self.drive.handle(now, Session::handle_drain);
             }
             self.poll(cx)
         })
-        .await;
     }
 
     /// Ready when the client is gone.

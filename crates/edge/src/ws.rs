@@ -19,7 +19,7 @@ use http::header::{
 use http::{HeaderMap, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use hyper_util::server::conn::auto::upgrade::downcast;
+use hyper_util::server::conn::auto::upgrade::{Parts, downcast};
 use std::sync::Arc;
 use tokio::net::TcpStream;
 
@@ -56,14 +56,20 @@ pub(crate) async fn upgrade(
         Ok(drive) => drive,
         Err(error) => return Refused::from(error).into_response(),
     };
+    let connections = Arc::clone(&state.connections);
     state.connections.spawn(async move {
-        // An Err: the client left before the upgrade, or hyper handed over another stream than the one that was accepted.
-        let Ok(upgraded) = on_upgrade.await else { return };
-        let Ok(parts) = downcast::<TokioIo<TcpStream>>(upgraded) else { return };
-        Socket::new(parts.io.into_inner(), decoder, drive).run(parts.read_buf.to_vec()).await;
-        drop(permit);
+        if let Some((io, early)) = taken_over(on_upgrade).await {
+            // A task of its own: this one's memory, which holds what both of its halves need, goes back.
+            connections.spawn(Socket::new(io, decoder, drive, permit).run(early));
+        }
     });
     switching_protocols(accept, deflate_header)
+}
+
+/// The connection once the answer is out, and what was read behind the handshake. None: the client left first.
+async fn taken_over(on_upgrade: OnUpgrade) -> Option<(TcpStream, Vec<u8>)> {
+    let Parts { io, read_buf, .. } = downcast::<TokioIo<TcpStream>>(on_upgrade.await.ok()?).ok()?;
+    Some((io.into_inner(), read_buf.to_vec()))
 }
 
 fn wants_websocket(request: &Request) -> bool {
