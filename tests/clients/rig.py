@@ -66,8 +66,9 @@ class Process:
 
     def __init__(self, command: list[str | Path], environment: dict[str, str] | None = None) -> None:
         self.lines: list[str] = []
+        inherited = {name: value for name, value in os.environ.items() if name != "FLASHLANE_CONFIG"}
         self._process = subprocess.Popen(
-            command, env={**os.environ, **(environment or {})}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command, env={**inherited, **(environment or {})}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

@@ -74,8 +74,8 @@ def test_a_tool_turn_over_http_writes_a_file(gateway):
     assert all(post.response.headers["content-type"].startswith("text/event-stream") for post in recorder.posts)
 
 
-def test_a_lite_model_completes_a_code_mode_turn(gateway):
-    """Lite models send their tools as an input item and take JavaScript; the answer alone is asked for here."""
+def test_a_lite_model_completes_a_turn():
+    """Lite models send their tools as an input item and take JavaScript, which the simulator does not write: only words are asked for here."""
     config = DEMO.replace("flashlane-demo", "gpt-6-luna")
     with Flashlane(config) as lite, Codex(lite.base_url, "gpt-6-luna") as codex:
         ran = codex.exec("hello")

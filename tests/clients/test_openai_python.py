@@ -36,6 +36,13 @@ def texts(events: list) -> str:
     return "".join(event.delta for event in events if event.type == "response.output_text.delta")
 
 
+def error_code(event) -> str:
+    """The code of an error event, which the nested error and the flat fields both carry."""
+    assert event.type == "error", event
+    assert event.code == event.error.code
+    return str(event.code)
+
+
 def test_a_response_comes_whole(client):
     response = client.responses.create(model=MODEL, input="repeat: one lane")
     assert response.status == "completed"
@@ -108,28 +115,18 @@ def test_a_connection_warms_up_and_chains_two_turns(client):
 def test_a_request_error_keeps_the_connection(client):
     with client.responses.connect() as connection:
         connection.response.create(model=MODEL, input="hello", previous_response_id="resp_" + "0" * 32, store=False)
-        error = connection.recv()
-        assert error.type == "error"
-        assert error.error.code == "previous_response_not_found" if hasattr(error, "error") else error.code == "previous_response_not_found"
+        assert error_code(connection.recv()) == "previous_response_not_found"
         connection.response.create(model=MODEL, input="repeat: still here", store=False)
         assert texts(until_completed(connection)) == "still here"
 
 
-def test_two_lanes_answer_side_by_side(client):
+def test_a_named_lane_is_refused_and_the_default_lane_goes_on(client):
+    """Named lanes are not served yet; a client that asks for one is told so."""
     with client.responses.connect() as connection:
-        for lane in ("left", "right"):
-            connection.response.create(model=MODEL, input=f"repeat: {lane}", stream_id=lane, store=False)
-        said: dict[str, str] = {}
-        done = set()
-        for event in connection:
-            lane = event.model_extra.get("stream_id") or getattr(event, "stream_id", None)
-            if event.type == "response.output_text.delta":
-                said[lane] = said.get(lane, "") + event.delta
-            if event.type == "response.completed":
-                done.add(lane)
-            if done == {"left", "right"}:
-                break
-    assert said == {"left": "left", "right": "right"}
+        connection.response.create(model=MODEL, input="hello", stream_id="left", store=False)
+        assert error_code(connection.recv()) == "invalid_stream_id"
+        connection.response.create(model=MODEL, input="repeat: the one lane", store=False)
+        assert texts(until_completed(connection)) == "the one lane"
 
 
 def test_a_chat_completion_comes_whole(client):
