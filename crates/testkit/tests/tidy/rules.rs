@@ -20,6 +20,7 @@ pub enum Rule {
     Dependency,
     Purity,
     Metric,
+    Config,
     Provenance,
     Link,
 }
