@@ -33,8 +33,8 @@ pub struct EdgeConfig {
     pub connections_max: u32,
     /// Most requests at once over one HTTP/2 connection. Default 128.
     pub http2_streams_max: u32,
-    /// How often a silent WebSocket client is pinged, in milliseconds. Default 30,000; 0 never. After three unanswered the connection
-    /// is dropped and its turns are cancelled.
+    /// How often a silent WebSocket client is pinged, in milliseconds. Default 30,000; 0 never. After three unanswered pings the
+    /// connection is dropped and its turns are cancelled. An HTTP client that takes no byte for three times as long is dropped too.
     pub ping_ms: u64,
     /// How long a client may take to answer a WebSocket close, in milliseconds. Default 2,000.
     pub close_ms_max: u64,

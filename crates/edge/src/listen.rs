@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use socket2::{SockRef, TcpKeepalive};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
@@ -30,6 +31,8 @@ use tower::Service as _;
 const ADMIN_CONNECTIONS_MAX: u32 = 64;
 /// After an `accept` that failed for want of resources (file descriptors), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Pings, or as many times their interval, after which a silent client counts as gone.
+pub(crate) const PINGS_MAX: u32 = 3;
 /// hyper's own lower bound.
 const HEADER_BYTES_MIN: usize = 8192;
 
@@ -124,7 +127,7 @@ async fn accept_all(listener: TcpListener, app: App) {
 }
 
 async fn serve_connection(stream: TcpStream, app: App, permit: Permit) {
-    set_options(&stream);
+    set_options(&stream, &app.state.config);
     let App { router, state, connections } = app;
     let open = state.metrics.connection(Transport::Http);
     let mut draining = connections.draining();
@@ -145,13 +148,24 @@ async fn serve_connection(stream: TcpStream, app: App, permit: Permit) {
     drop(open);
 }
 
-/// A client that does not mind delay says so itself: small writes go out at once, and so do our acknowledgements, since a client with
-/// Nagle's algorithm on waits for them.
-fn set_options(stream: &TcpStream) {
+/// Small writes go out at once, and so do our acknowledgements, since a client with Nagle's algorithm on waits for them. A client that
+/// is gone without a word, or does not read for as long as it takes to ping it in vain, is cut off by the kernel: an event stream has
+/// no ping, and while it cannot be written nobody would notice.
+fn set_options(stream: &TcpStream, config: &EdgeConfig) {
     // A socket that refuses an option still works.
     let _ = stream.set_nodelay(true);
+    let socket = SockRef::from(stream);
+    let silence = Duration::from_millis(config.ping_ms);
+    if !silence.is_zero() {
+        let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(silence).with_interval(silence));
+    }
     #[cfg(target_os = "linux")]
-    let _ = socket2::SockRef::from(stream).set_tcp_quickack(true);
+    {
+        let _ = socket.set_tcp_quickack(true);
+        if !silence.is_zero() {
+            let _ = socket.set_tcp_user_timeout(Some(silence.saturating_mul(PINGS_MAX)));
+        }
+    }
 }
 
 fn protocol(config: &EdgeConfig) -> auto::Builder<TokioExecutor> {

@@ -8,7 +8,7 @@
 //! since closing a socket with unread bytes in it would reset the connection and lose our close frame on its way.
 
 use crate::drive::{Drive, Rest};
-use crate::listen::Permit;
+use crate::listen::{PINGS_MAX, Permit};
 use flashlane_engine::{Now, Session};
 use flashlane_telemetry::label::{Direction, Transport};
 use flashlane_telemetry::metrics::OpenConnection;
@@ -25,8 +25,6 @@ const READ_BYTES_MAX: usize = 64 * 1024;
 const READS_MAX: u32 = 8;
 /// Rounds before other connections on the same thread get their turn.
 const ROUNDS_MAX: u32 = 32;
-/// Pings that may stay unanswered.
-const PINGS_UNANSWERED_MAX: u32 = 2;
 
 thread_local! {
     /// One buffer a thread instead of one a connection: it holds bytes only within one call, so an idle connection needs none.
@@ -78,8 +76,10 @@ struct Liveness {
 enum Client {
     /// Nothing more to read; the waker is with the socket.
     Quiet,
-    /// There may be more, but it is not read now.
-    Waiting,
+    /// There may be more: the upstreams had to get their turn.
+    More,
+    /// What it sent is not read on until it has read the answers.
+    Full,
     Gone,
 }
 
@@ -139,10 +139,9 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
             }
             self.drive.was_busy_since(now);
             self.drive.settle();
-            let waits_for_write = self.is_blocked;
-            if (client == Client::Quiet || waits_for_write)
-                && (rest == Rest::Quiet || (waits_for_write && rest == Rest::Full))
-            {
+            let client_waits = client == Client::Quiet || (client == Client::Full && self.is_blocked);
+            let upstream_waits = rest == Rest::Quiet || (rest == Rest::Full && self.is_blocked);
+            if client_waits && upstream_waits {
                 return Poll::Pending;
             }
         }
@@ -155,7 +154,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
         READ_BUF.with_borrow_mut(|buf| {
             for _ in 0..READS_MAX {
                 if self.answers_bytes >= self.drive.state().config.outgoing_bytes_high {
-                    return Client::Waiting;
+                    return Client::Full;
                 }
                 let mut read = ReadBuf::new(buf);
                 match Pin::new(&mut self.io).poll_read(cx, &mut read) {
@@ -165,7 +164,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
                     Poll::Ready(Ok(())) => self.take_in(read.filled_mut(), now),
                 }
             }
-            Client::Waiting
+            Client::More
         })
     }
 
@@ -229,7 +228,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
             self.liveness.unanswered = 0;
             return false;
         }
-        if self.liveness.unanswered >= PINGS_UNANSWERED_MAX {
+        if self.liveness.unanswered >= PINGS_MAX {
             return true;
         }
         self.liveness.unanswered += 1;

@@ -96,13 +96,25 @@ async fn an_upstream_waits_for_a_websocket_that_does_not_read_and_goes_on_when_i
 }
 
 #[tokio::test]
-async fn an_upstream_waits_for_an_event_stream_that_is_not_read() {
-    let flood = Flood::start().await;
+async fn an_upstream_waits_for_an_event_stream_that_is_not_read_and_is_cut_when_its_client_leaves() {
+    let mut flood = Flood::start().await;
     let gateway = Gateway::start(upstream(&flood.base_url)).await;
     let mut client = gateway.connect().await;
     let body = json!({"model": "demo", "input": "hi", "stream": true}).to_string();
     client.write_all(&crate::support::request("POST", "/v1/responses", "", body.as_bytes())).await.unwrap();
     flood.standstill().await;
+    client.shutdown().await.unwrap();
+    flood.cut().await;
+}
+
+#[tokio::test]
+async fn an_event_stream_that_is_never_read_is_not_held_for_ever() {
+    let mut flood = Flood::start().await;
+    let gateway = Gateway::start_with(upstream(&flood.base_url), |config, _| config.ping_ms = 100).await;
+    let mut client = gateway.connect().await;
+    let body = json!({"model": "demo", "input": "hi", "stream": true}).to_string();
+    client.write_all(&crate::support::request("POST", "/v1/responses", "", body.as_bytes())).await.unwrap();
+    flood.cut().await;
 }
 
 #[tokio::test]
@@ -127,6 +139,8 @@ async fn a_client_that_stopped_reading_and_half_closes_is_gone() {
     let mut socket = gateway.websocket().await;
     socket.send(&json!({"type": "response.create", "model": "demo", "input": "hi", "store": false})).await;
     flood.standstill().await;
+    // More than is read at once: the end stands behind it.
+    socket.send(&json!({"type": "nonsense", "padding": "x".repeat(4 << 20)})).await;
     let mut client = socket.0.into_inner();
     client.shutdown().await.unwrap();
     flood.cut().await;
