@@ -40,8 +40,8 @@ fn settle(session: &mut Session, shared: &Shared) {
                 let stream = b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
                 session.handle_upstream(turn, UpstreamEvent::Bytes(stream), now);
             }
-            Effect::Load(turn, _) => session.handle_loaded(turn, None, now),
-            Effect::Commit(turn, _) => session.handle_committed(turn, now),
+            Effect::Load(turn, _) => session.handle_loaded(turn, Ok(None), now),
+            Effect::Commit(turn, _) => session.handle_committed(turn, Ok(()), now),
             Effect::Release(grant) => admission.release(grant),
             Effect::Park(_) | Effect::Abort(_) | Effect::Warm(_) | Effect::Finish(..) | Effect::Close { .. } => {}
         }

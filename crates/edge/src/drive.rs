@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::state::State;
 use flashlane_backend::TokenStream;
 use flashlane_engine::{
-    Answer, Effect, IdSource, Now, Outcome, Outgoing, Owner, Session, Shared, TurnId, UpstreamEvent,
+    Answer, Effect, ErrorKind, IdSource, Now, Outcome, Outgoing, Owner, Refusal, Session, Shared, TurnId, UpstreamEvent,
 };
 use flashlane_store::{BoxFuture, OwnerId, Record};
 use flashlane_telemetry::log;
@@ -252,18 +252,13 @@ impl Drive {
             self.store_work.swap_remove(index);
             match done {
                 StoreDone::Loaded(found) => {
-                    let found = found.unwrap_or_else(|error| {
-                        tracing::error!(error = &error as &dyn std::error::Error, "the store could not be read");
-                        None
-                    });
-                    let items = found.map(|record| record.items.clone());
-                    self.handle(now, |session, now| session.handle_loaded(turn, items, now));
+                    let found = found.map(|record| record.map(|record| record.items.clone()));
+                    let found = found.map_err(|error| store_failed(&error, "the stored response could not be read"));
+                    self.handle(now, |session, now| session.handle_loaded(turn, found, now));
                 }
                 StoreDone::Committed(result) => {
-                    if let Err(error) = result {
-                        tracing::error!(error = &error as &dyn std::error::Error, "a response could not be stored");
-                    }
-                    self.handle(now, |session, now| session.handle_committed(turn, now));
+                    let result = result.map_err(|error| store_failed(&error, "the response could not be stored"));
+                    self.handle(now, |session, now| session.handle_committed(turn, result, now));
                 }
             }
         }
@@ -331,6 +326,11 @@ enum Round {
 enum StoreDone {
     Loaded(Result<Option<Arc<Record>>, flashlane_store::Error>),
     Committed(Result<(), flashlane_store::Error>),
+}
+
+fn store_failed(error: &flashlane_store::Error, what: &str) -> Refusal {
+    tracing::error!(error = error as &dyn std::error::Error, "{what}");
+    Refusal::new(ErrorKind::Internal, format!("Sorry, {what}. Please try again, or send \"store\": false."))
 }
 
 fn stored(record: flashlane_engine::Record) -> Record {

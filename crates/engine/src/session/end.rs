@@ -53,10 +53,13 @@ impl Session {
         self.effects.push_back(Effect::Commit(turn.id, Box::new(record)));
     }
 
-    /// The store keeps the response: its client may know.
-    pub fn handle_committed(&mut self, turn: TurnId, now: Now) {
+    /// The store keeps the response: its client may know. If it cannot be kept, it did not end well.
+    pub fn handle_committed(&mut self, turn: TurnId, result: Result<(), Refusal>, now: Now) {
         if self.is_running(turn, |state| matches!(state, TurnState::Committing { .. })) {
-            self.end(now);
+            match result {
+                Ok(()) => self.end(now),
+                Err(refusal) => self.fail(&refusal, now),
+            }
         }
         self.advance(now);
     }

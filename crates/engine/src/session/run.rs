@@ -55,15 +55,16 @@ impl Session {
         }
     }
 
-    /// The store's answer: the items of the response that was asked for.
-    pub fn handle_loaded(&mut self, turn: TurnId, found: Option<Vec<Bytes>>, now: Now) {
+    /// The store's answer: the items of the response that was asked for, or why they cannot be had.
+    pub fn handle_loaded(&mut self, turn: TurnId, found: Result<Option<Vec<Bytes>>, Refusal>, now: Now) {
         if !self.is_running(turn, |state| matches!(state, TurnState::Loading)) {
             return;
         }
         let chain = match found {
-            Some(items) => chain_of(&items),
-            None => Err(Refusal::new(ErrorKind::PreviousResponseNotFound, self.not_found_message())
+            Ok(Some(items)) => chain_of(&items),
+            Ok(None) => Err(Refusal::new(ErrorKind::PreviousResponseNotFound, self.not_found_message())
                 .with_param("previous_response_id")),
+            Err(refusal) => Err(refusal),
         };
         match chain {
             Ok(chain) => self.begin(chain, now),

@@ -4,8 +4,8 @@
 use bytes::Bytes;
 use flashlane_engine::admission::Admission;
 use flashlane_engine::{
-    Effect, Ended, Endpoint, Fleet, IdSource, Modality, Model, Now, Outcome, Owner, Route, Session, Settings, Shared,
-    Tier, TurnId, UpstreamEvent, UpstreamFailure,
+    Effect, Ended, Endpoint, ErrorKind, Fleet, IdSource, Modality, Model, Now, Outcome, Owner, Refusal, Route, Session,
+    Settings, Shared, Tier, TurnId, UpstreamEvent, UpstreamFailure,
 };
 use flashlane_wire::websocket::Encoder;
 use serde_json::Value;
@@ -40,13 +40,14 @@ pub enum Step {
     Loaded,
     NotLoaded,
     Committed,
+    NotCommitted,
     Pass300Ms,
     Pass6S,
     Drain,
     ClientGone,
 }
 
-pub const STEPS: [Step; 27] = [
+pub const STEPS: [Step; 28] = [
     Step::Create,
     Step::CreateStored,
     Step::Continue,
@@ -70,6 +71,7 @@ pub const STEPS: [Step; 27] = [
     Step::Loaded,
     Step::NotLoaded,
     Step::Committed,
+    Step::NotCommitted,
     Step::Pass300Ms,
     Step::Pass6S,
     Step::Drain,
@@ -224,15 +226,20 @@ impl Peers {
             Step::StreamError => self.chunk(r#"{"error":{"message":"boom","code":500}}"#),
             Step::Loaded => {
                 let item = Bytes::from_static(br#"{"role":"user","content":"before"}"#);
-                self.session.handle_loaded(self.turn, Some(vec![item]), self.now);
+                self.session.handle_loaded(self.turn, Ok(Some(vec![item])), self.now);
                 self.settle();
             }
             Step::NotLoaded => {
-                self.session.handle_loaded(self.turn, None, self.now);
+                self.session.handle_loaded(self.turn, Ok(None), self.now);
                 self.settle();
             }
             Step::Committed => {
-                self.session.handle_committed(self.turn, self.now);
+                self.session.handle_committed(self.turn, Ok(()), self.now);
+                self.settle();
+            }
+            Step::NotCommitted => {
+                let refusal = Refusal::new(ErrorKind::Internal, "the disk is full");
+                self.session.handle_committed(self.turn, Err(refusal), self.now);
                 self.settle();
             }
             Step::Pass300Ms => self.pass_ms(300),
@@ -303,7 +310,7 @@ impl Peers {
             Effect::Load(turn, id) => {
                 self.turn = turn;
                 if let Some(items) = self.stored.get(&id).cloned() {
-                    self.session.handle_loaded(turn, Some(items), self.now);
+                    self.session.handle_loaded(turn, Ok(Some(items)), self.now);
                 }
             }
             Effect::Commit(turn, record) => {

@@ -392,6 +392,16 @@ const BAD_MESSAGES: &[(&str, &str, Option<&str>)] = &[
 ];
 
 #[test]
+fn a_response_that_cannot_be_stored_fails() {
+    let mut peers = Peers::new();
+    for step in [Step::CreateStored, Step::Opened, Step::Text, Step::Finish, Step::NotCommitted] {
+        peers.apply(step);
+    }
+    assert_eq!(types(&peers).last().unwrap(), "response.failed");
+    assert!(peers.watch.ended.is_empty());
+}
+
+#[test]
 fn every_error_names_its_parameter_and_leaves_the_connection_open() {
     let mut peers = Peers::new();
     for &(message, code, param) in BAD_MESSAGES {
