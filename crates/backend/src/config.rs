@@ -58,7 +58,8 @@ pub struct EndpointConfig {
     /// Milliseconds for name, TCP and TLS together. Default 3,000: long enough for one lost packet, short enough to try the next endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connect_ms_max: Option<u64>,
-    /// Milliseconds from the request to the answer's head. Default 120,000: engines send it after queueing and reading the prompt.
+    /// Milliseconds from the request to the first byte of the answer's body. Default 120,000: engines queue and read the prompt before it,
+    /// whether or not they send the head at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_byte_ms_max: Option<u64>,
     /// Milliseconds without a byte in the middle of an answer. Default 60,000: engines pause while they read a long prompt beside it, and a

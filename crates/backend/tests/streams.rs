@@ -234,6 +234,20 @@ async fn silence_before_the_answer_ends_the_turn() {
 }
 
 #[tokio::test]
+async fn a_prompt_that_is_read_behind_the_head_has_the_time_of_a_first_byte() {
+    let [first, rest @ ..] = events().try_into().map(|events: [Bytes; 7]| events).unwrap();
+    let mut steps = vec![Step::Expect, Step::stream_head(), Step::Wait(Duration::from_millis(300)), Step::Chunk(first)];
+    steps.extend(rest.map(Step::Chunk));
+    steps.push(Step::Hold);
+    let upstream = Upstream::start(vec![steps]).await.unwrap();
+    let mut config = config(&upstream);
+    (config.first_byte_ms_max, config.idle_ms_max) = (Some(5000), Some(100));
+    let ran = run(&backends(config)).await;
+    assert_eq!(ran.bytes, events().concat());
+    assert_eq!(ran.failure(), UpstreamFailure::Silent { waited_ms: 100 });
+}
+
+#[tokio::test]
 async fn silence_in_the_answer_ends_the_turn_and_its_tokens_put_it_off() {
     let mut steps = vec![Step::Expect, Step::stream_head()];
     for event in events() {

@@ -20,10 +20,17 @@ impl Watch {
         Self { sleep, ms_max, quiet: 1 }
     }
 
-    /// From now on, silence is judged by another limit.
-    pub(crate) fn restart(&mut self, ms_max: u64) {
+    fn restart(&mut self, ms_max: u64) {
         self.sleep.as_mut().reset(Instant::now() + quarter(ms_max));
         (self.ms_max, self.quiet) = (ms_max, 1);
+    }
+
+    /// From now on, silence is judged by this limit; nothing changes if it already is.
+    // hot: per token
+    pub(crate) fn limit(&mut self, ms_max: u64) {
+        if self.ms_max != ms_max {
+            self.restart(ms_max);
+        }
     }
 
     /// Something came.

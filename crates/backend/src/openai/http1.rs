@@ -236,6 +236,8 @@ impl Exchange {
         let result = connection.reader.read(input, |event| match event {
             Event::Body(body) => match answer {
                 Answer::Stream => {
+                    // Engines send the head at once and then queue and read the prompt: the wait for a first byte ends here.
+                    watch.limit(remote.idle_ms_max);
                     *handed = true;
                     on(UpstreamEvent::Bytes(body));
                 }
@@ -254,7 +256,10 @@ impl Exchange {
                         *handed = true;
                         on(UpstreamEvent::Opened);
                     }
-                    Verdict::Refused(refused) => *answer = Answer::Refused(refused),
+                    Verdict::Refused(refused) => {
+                        watch.limit(remote.idle_ms_max);
+                        *answer = Answer::Refused(refused);
+                    }
                     Verdict::Unusable { reason } => step = Some(Step::Failed(UpstreamFailure::Cut { reason })),
                 }
             }
@@ -264,7 +269,6 @@ impl Exchange {
         });
         if let Some(keep_alive) = keep_alive {
             connection.heed(keep_alive);
-            watch.restart(remote.idle_ms_max);
         }
         match (result, step) {
             (Ok(used), Some(Step::Whole { reusable })) => Some(Step::Whole { reusable: reusable && used == bytes }),

@@ -87,6 +87,9 @@ impl Http2 {
             return Poll::Ready(match (result, refused) {
                 (Ok(Some(bytes)), None) => {
                     on(UpstreamEvent::Bytes(&bytes));
+                    if let State::Stream(_, watch) = &mut self.state {
+                        watch.limit(self.remote.idle_ms_max);
+                    }
                     None
                 }
                 (Ok(None), None) => Some(Ended::Complete),
@@ -104,14 +107,14 @@ impl Http2 {
     fn opened(&mut self, response: Response<Incoming>) -> Result<bool, UpstreamFailure> {
         let (head, body) = response.into_parts();
         let header = |name: &'static str| head.headers.get(name).map(http::HeaderValue::as_bytes);
-        let watch = Watch::new(self.remote.idle_ms_max);
+        let watch = Watch::new(self.remote.first_byte_ms_max);
         match Verdict::of(head.status.as_u16(), header) {
             Verdict::Stream => {
                 self.state = State::Stream(body, watch);
                 Ok(true)
             }
             Verdict::Refused(refused) => {
-                self.state = State::Refused(body, watch, refused);
+                self.state = State::Refused(body, Watch::new(self.remote.idle_ms_max), refused);
                 Ok(false)
             }
             Verdict::Unusable { reason } => Err(UpstreamFailure::Cut { reason }),
