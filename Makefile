@@ -18,7 +18,7 @@ demo: ## A real model as throughput tier beside the simulated wafer tier; one ch
 	cargo build --release -p flashlane-gateway
 	FLASHLANE=$(CURDIR)/target/release/flashlane tests/demo
 
-test: fmt lint unit conformance clients ## Everything: format, lints, unit tests, WebSocket conformance, real clients, a real model
+test: fmt lint unit clients micro ## Format, lints, unit tests, real clients and a real model, instruction counts
 
 fmt: ## Check the format
 	cargo fmt --all --check
@@ -35,7 +35,7 @@ clients: ## Codex, the openai SDKs and llama.cpp against a running flashlane (K=
 	cargo build --profile $(CARGO_TEST_PROFILE) -p flashlane-gateway
 	FLASHLANE=$(FLASHLANE) .deps/venv/bin/python -m pytest tests/clients $(if $(K),-k "$(K)")
 
-conformance: ## Autobahn's WebSocket suite against the codec
+conformance: ## Autobahn's WebSocket suite against the codec (needs Python 2.7; about 10 minutes)
 	tests/conformance/run
 
 tidy: ## Sizes, forbidden words, and which crate may use which
@@ -48,7 +48,7 @@ fuzz: ## Each fuzz target for FUZZ_SECONDS (60)
 	  cargo +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1; \
 	done
 
-micro: ## Count the instructions of the token path (callgrind)
+micro: ## Count the instructions of the token path (callgrind), held to the recorded counts
 	benches/micro/run
 
 clean: ## Remove what was built and what the tests installed
