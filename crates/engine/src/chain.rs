@@ -3,6 +3,7 @@
 //! The pieces are immutable and shared: a fork costs pointers, a turn costs the work of its own items. Small pieces are
 //! merged like the digits of a counter, so that a chain has few of them and no byte is copied more than a few times.
 
+use crate::tools::Tools;
 use bytes::Bytes;
 use flashlane_wire::chat::{Renderer, ToolSet};
 use flashlane_wire::responses::{Item, ParseError, Tool};
@@ -27,8 +28,20 @@ pub struct Piece {
 pub struct Chain {
     pieces: Vec<Arc<Piece>>,
     /// Tools that came as `additional_tools` items.
-    tools: Option<Arc<ToolSet>>,
-    bytes: usize,
+    tools: Option<Arc<Tools>>,
+    message_bytes: usize,
+    weight: usize,
+}
+
+/// What an item costs beside its bytes.
+const ITEM_BYTES: usize = 64;
+
+impl Piece {
+    /// What this piece holds in memory, in bytes: an item that no backend is told of counts as well.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.messages.len() + self.items.iter().map(|item| item.len() + ITEM_BYTES).sum::<usize>()
+    }
 }
 
 impl Chain {
@@ -37,7 +50,8 @@ impl Chain {
         if piece.items.is_empty() && piece.messages.is_empty() {
             return;
         }
-        self.bytes += piece.messages.len();
+        self.message_bytes += piece.messages.len();
+        self.weight += piece.weight();
         self.pieces.push(piece);
         while let [.., before, last] = self.pieces.as_slice() {
             let joined = before.messages.len() + last.messages.len();
@@ -55,15 +69,16 @@ impl Chain {
     }
 
     /// Adds the tools of an `additional_tools` item.
-    pub fn add_tools(&mut self, tools: &Arc<ToolSet>) {
-        self.tools = Some(match &self.tools {
-            Some(known) => Arc::new(known.with(tools)),
-            None => Arc::clone(tools),
-        });
+    pub fn add_tools(&mut self, tools: &ToolSet) {
+        let all = match &self.tools {
+            Some(known) => known.set.with(tools),
+            None => tools.clone(),
+        };
+        self.tools = Some(Arc::new(Tools::new(all)));
     }
 
     #[must_use]
-    pub fn tools(&self) -> Option<&Arc<ToolSet>> {
+    pub fn tools(&self) -> Option<&Arc<Tools>> {
         self.tools.as_ref()
     }
 
@@ -77,10 +92,16 @@ impl Chain {
         self.pieces.iter().flat_map(|piece| &piece.items)
     }
 
-    /// Bytes of rendered messages.
+    /// Bytes of rendered messages: what an engine reads.
     #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.bytes
+    pub fn message_bytes(&self) -> usize {
+        self.message_bytes
+    }
+
+    /// What the chain holds in memory, in bytes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.weight
     }
 }
 

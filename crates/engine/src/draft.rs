@@ -5,10 +5,10 @@ use crate::assembler::Frame;
 use crate::chain::{Piece, Rendered, render_items};
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::{Modality, Model};
+use crate::tools::{Choice, Tools};
 use bytes::Bytes;
-use flashlane_wire::chat::{ChatRequest, Field, ToolSet, chat_name, instructions};
-use flashlane_wire::json;
-use flashlane_wire::responses::{CreateRequest, Input, ParseError, TextFormat, Tool, ToolChoice};
+use flashlane_wire::chat::{ChatRequest, Field, ToolSet, instructions};
+use flashlane_wire::responses::{CreateRequest, Input, TextFormat};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ pub struct ResponsesDraft {
     /// The request's own tools.
     pub tools: Arc<Tools>,
     /// Tools that its items added to the chain.
-    pub added_tools: Option<Arc<ToolSet>>,
+    pub added_tools: Option<ToolSet>,
     pub choice: Choice,
     pub parallel_tool_calls: Option<bool>,
     pub warm_up: bool,
@@ -51,58 +51,27 @@ pub struct ChatDraft {
     pub include_usage: bool,
 }
 
-/// A set of tools and its array, rendered once for as long as the client sends the same.
-#[derive(Debug, Default)]
-pub struct Tools {
-    pub set: ToolSet,
-    pub array: Option<Bytes>,
-}
-
-impl Tools {
-    pub fn new(set: ToolSet) -> Self {
-        let array = set.array(None).map(Bytes::from);
-        Self { set, array }
-    }
-
-    /// Reads a request's tools.
-    ///
-    /// # Errors
-    /// The first tool that is wrong.
-    pub fn parse(tools: &[&RawValue]) -> Result<Self, ParseError> {
-        let mut set = ToolSet::default();
-        for (index, raw) in tools.iter().enumerate() {
-            set.push(&Tool::parse(&format!("tools[{index}]"), raw)?);
-        }
-        Ok(Self::new(set))
-    }
-}
-
-/// `tool_choice` in the backend's names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Choice {
-    Auto,
-    None,
-    Required,
-    Named(String),
-    Allowed { required: bool, names: Vec<String> },
-}
-
-impl From<&ToolChoice<'_>> for Choice {
-    fn from(choice: &ToolChoice<'_>) -> Self {
-        match choice {
-            ToolChoice::Auto => Self::Auto,
-            ToolChoice::None => Self::None,
-            ToolChoice::Required => Self::Required,
-            ToolChoice::Named { name, namespace } => Self::Named(chat_name(namespace.as_deref(), name)),
-            ToolChoice::Allowed { required, names } => Self::Allowed {
-                required: *required,
-                names: names.iter().map(|(namespace, name)| chat_name(namespace.as_deref(), name)).collect(),
-            },
-        }
-    }
-}
-
 impl Draft {
+    /// What this request holds while it waits, in bytes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let fields: usize = self.fields.iter().map(|field| field.value.len()).sum();
+        fields
+            + match &self.contract {
+                Contract::Responses(responses) => responses.input.weight() + responses.frame.bytes(),
+                Contract::Chat(chat) => chat.messages.len(),
+            }
+    }
+
+    /// The hosted tools that this request offers and that are not forwarded.
+    pub fn hosted_tools(&self) -> impl Iterator<Item = &String> {
+        let (own, added) = match &self.contract {
+            Contract::Responses(responses) => (responses.tools.set.hosted(), responses.added_tools.as_ref()),
+            Contract::Chat(_) => (&[][..], None),
+        };
+        own.iter().chain(added.map(ToolSet::hosted).unwrap_or_default())
+    }
+
     /// Makes a Responses request ready. `tools` are its tools, already read.
     ///
     /// # Errors
@@ -119,7 +88,7 @@ impl Draft {
             instructions: request.instructions.map(|raw| Bytes::from(instructions(raw))),
             input: Arc::new(rendered.piece),
             tools,
-            added_tools: rendered.tools.map(Arc::new),
+            added_tools: rendered.tools,
             choice: Choice::from(&request.tool_choice),
             parallel_tool_calls: request.parallel_tool_calls,
             warm_up: request.warm_up,
@@ -211,50 +180,4 @@ fn response_format(format: &TextFormat<'_>) -> Option<Field> {
     }
     out.extend_from_slice(b"}}");
     Some(Field::new("response_format", out))
-}
-
-/// The fields that say which tools there are and how they may be used.
-///
-/// # Errors
-/// A choice that the tools cannot fulfil.
-pub fn tool_fields(tools: &Tools, choice: &Choice, parallel: Option<bool>) -> Result<Vec<Field>, Refusal> {
-    let absent = |name: &str| {
-        let message = format!("Tool choice '{name}' not found in 'tools' parameter.");
-        Err(Refusal::new(ErrorKind::InvalidValue, message).with_param("tool_choice"))
-    };
-    let Some(all) = &tools.array else {
-        return match choice {
-            Choice::Auto | Choice::None | Choice::Allowed { required: false, .. } => Ok(Vec::new()),
-            Choice::Named(name) => absent(name),
-            Choice::Required | Choice::Allowed { required: true, .. } => absent("required"),
-        };
-    };
-    let mut fields = Vec::with_capacity(3);
-    match choice {
-        Choice::Auto => fields.push(Field::new("tools", all.clone())),
-        Choice::None => fields.extend([Field::new("tools", all.clone()), Field::new("tool_choice", "\"none\"")]),
-        Choice::Required => {
-            fields.extend([Field::new("tools", all.clone()), Field::new("tool_choice", "\"required\"")])
-        }
-        Choice::Named(name) => {
-            if !tools.set.contains(name) {
-                return absent(name);
-            }
-            let mut value = b"{\"type\":\"function\",\"function\":{\"name\":".to_vec();
-            json::push_string(&mut value, name);
-            value.extend_from_slice(b"}}");
-            fields.extend([Field::new("tools", all.clone()), Field::new("tool_choice", value)]);
-        }
-        Choice::Allowed { required, names } => {
-            if let Some(name) = names.iter().find(|name| !tools.set.contains(name)) {
-                return absent(name);
-            }
-            let mode = if *required { "\"required\"" } else { "\"auto\"" };
-            let allowed = tools.set.array(Some(names)).map(|array| Field::new("tools", array));
-            let Some(allowed) = allowed else { return Ok(Vec::new()) };
-            fields.extend([allowed, Field::new("tool_choice", mode)]);
-        }
-    }
-    fields.extend(parallel.map(|parallel| Field::new("parallel_tool_calls", if parallel { "true" } else { "false" })));
-    Ok(fields)
 }

@@ -20,6 +20,8 @@ pub enum ErrorKind {
     /// The upstream understood the request and would not have it (its 400, 413, 422).
     UpstreamInvalidRequest,
     InvalidApiKey,
+    /// A web page of another site, or a host name that is not this server's.
+    OriginRefused,
     ModelNotFound,
     ResponseNotFound,
     /// No such path.
@@ -72,7 +74,7 @@ const fn row(status: u16, api_type: &'static str, code: Option<&'static str>, la
 const INVALID: &str = "invalid_request_error";
 
 impl ErrorKind {
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::InvalidJson,
         Self::MissingParameter,
         Self::InvalidType,
@@ -85,6 +87,7 @@ impl ErrorKind {
         Self::InvalidStreamId,
         Self::UpstreamInvalidRequest,
         Self::InvalidApiKey,
+        Self::OriginRefused,
         Self::ModelNotFound,
         Self::ResponseNotFound,
         Self::RouteNotFound,
@@ -123,6 +126,7 @@ impl ErrorKind {
                 Row { response_code: "invalid_prompt", ..row(400, INVALID, None, "upstream_invalid_request") }
             }
             Self::InvalidApiKey => row(401, INVALID, Some("invalid_api_key"), "invalid_api_key"),
+            Self::OriginRefused => row(403, "request_forbidden", Some("origin_not_allowed"), "origin_refused"),
             Self::ModelNotFound => row(404, INVALID, Some("model_not_found"), "model_not_found"),
             Self::ResponseNotFound => row(404, INVALID, None, "response_not_found"),
             Self::RouteNotFound => row(404, INVALID, Some("unknown_url"), "unknown_url"),

@@ -16,6 +16,7 @@ pub mod router;
 pub mod session;
 mod time;
 mod tokens;
+mod tools;
 mod turn;
 mod upstream;
 

@@ -55,7 +55,9 @@ pub struct SessionConfig {
     pub announce_after_ms: u64,
     /// Requests that may wait behind a connection's running one. Default 16: no client is known to queue more than 2.
     pub queued_turns_max: usize,
-    /// Bytes of rendered messages in one chain. Default 64 MiB: a full context with images.
+    /// Bytes of these requests together. Default 32 MiB: two of the largest messages.
+    pub queued_bytes_max: usize,
+    /// Bytes that one chain may hold, items and rendered messages together. Default 64 MiB: a full context with images.
     pub chain_bytes_max: usize,
     /// Bytes of upstream events in one turn. Default 64 MiB: far beyond any model's longest answer.
     pub output_bytes_max: usize,
@@ -71,6 +73,7 @@ impl Default for SessionConfig {
             keepalive_ms,
             announce_after_ms,
             queued_turns_max,
+            queued_bytes_max,
             chain_bytes_max,
             output_bytes_max,
             event_bytes_max,
@@ -80,6 +83,7 @@ impl Default for SessionConfig {
             keepalive_ms,
             announce_after_ms,
             queued_turns_max,
+            queued_bytes_max,
             chain_bytes_max,
             output_bytes_max,
             event_bytes_max,
@@ -94,6 +98,7 @@ impl From<SessionConfig> for Settings {
             keepalive_ms,
             announce_after_ms,
             queued_turns_max,
+            queued_bytes_max,
             chain_bytes_max,
             output_bytes_max,
             event_bytes_max,
@@ -103,6 +108,7 @@ impl From<SessionConfig> for Settings {
             keepalive_ms,
             announce_after_ms,
             queued_turns_max,
+            queued_bytes_max,
             chain_bytes_max,
             output_bytes_max,
             event_bytes_max,

@@ -155,6 +155,47 @@ fn skip_escape(after: &[u8]) -> Option<&[u8]> {
     }
 }
 
+/// Appends a raw JSON value on one line: without the white space around its tokens, if it has line breaks there.
+///
+/// An event stream ends a line at a line break, and inside of strings there is none.
+pub fn push_compact(out: &mut Vec<u8>, raw: &str) {
+    if memchr::memchr2(b'\n', b'\r', raw.as_bytes()).is_none() {
+        out.extend_from_slice(raw.as_bytes());
+        return;
+    }
+    let mut bytes = raw.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b' ' | b'\t' | b'\n' | b'\r' => {}
+            b'"' => {
+                out.push(byte);
+                push_string_rest(out, &mut bytes);
+            }
+            byte => out.push(byte),
+        }
+    }
+}
+
+/// Appends the rest of a string, its closing quote included.
+fn push_string_rest(out: &mut Vec<u8>, bytes: &mut std::str::Bytes<'_>) {
+    while let Some(byte) = bytes.next() {
+        out.push(byte);
+        match byte {
+            b'"' => return,
+            b'\\' => out.extend(bytes.next()),
+            _ => {}
+        }
+    }
+}
+
+/// Appends a raw string from outside; see [`push_raw_mended`]. Most have nothing to mend and are copied.
+pub fn push_raw_text(out: &mut Vec<u8>, raw: &str) {
+    match memchr::memmem::find(raw.as_bytes(), b"\\u") {
+        None => out.extend_from_slice(raw.as_bytes()),
+        Some(_) => push_raw_mended(out, raw),
+    }
+}
+
 /// Appends `raw`, replacing every surrogate escape that has no partner by U+FFFD's escape, so that what goes out is text to
 /// every client.
 pub fn push_raw_mended(out: &mut Vec<u8>, raw: &str) {
@@ -220,6 +261,18 @@ mod tests {
         }
         assert!(!is_plain_raw_string(b"\xff"));
         assert!(!is_plain_raw_string(b"\xc3"));
+    }
+
+    #[test]
+    fn a_value_on_many_lines_is_the_same_value_on_one() {
+        let value = serde_json::json!({"a b": [1, "x\n \"y\" \\", {"c": null}], "d": " \t "});
+        let pretty = serde_json::to_string_pretty(&value).unwrap().replace('\n', "\r\n");
+        let mut out = Vec::new();
+        push_compact(&mut out, &pretty);
+        assert_eq!(out, value.to_string().as_bytes());
+        out.clear();
+        push_compact(&mut out, "{ \"a\": 1 }");
+        assert_eq!(out, b"{ \"a\": 1 }", "one line stays as it is");
     }
 
     #[test]

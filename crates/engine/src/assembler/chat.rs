@@ -20,7 +20,22 @@ pub struct ChatAssembler {
     usage: Option<Usage>,
     /// What a collecting client gets at the end; a streaming one only needs to know that it finished.
     choices: BTreeMap<u32, Collected>,
-    finished: bool,
+    roles: Choices,
+    seen: Choices,
+    finished: Choices,
+}
+
+/// A set of choices, by index; `n` is at most 128.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Choices(u128);
+
+impl Choices {
+    /// Adds one; `true` if it is new.
+    fn add(&mut self, index: u32) -> bool {
+        let before = self.0;
+        self.0 |= 1u128.checked_shl(index).unwrap_or(0);
+        self.0 != before
+    }
 }
 
 /// One choice, collected. Texts are raw.
@@ -29,7 +44,8 @@ struct Collected {
     content: Option<Vec<u8>>,
     reasoning: Vec<u8>,
     refusal: Vec<u8>,
-    calls: BTreeMap<u32, Call>,
+    /// By their index, and, where an engine gives every call the same, by their coming.
+    calls: BTreeMap<(u32, u32), Call>,
     /// The inside of `logprobs.content`.
     logprobs: Vec<u8>,
     finish: Option<FinishReason>,
@@ -64,7 +80,9 @@ impl ChatAssembler {
             include_usage,
             usage: None,
             choices: BTreeMap::new(),
-            finished: false,
+            roles: Choices::default(),
+            seen: Choices::default(),
+            finished: Choices::default(),
         }
     }
 
@@ -79,7 +97,12 @@ impl ChatAssembler {
 
     #[must_use]
     pub fn has_finished(&self) -> bool {
-        self.finished
+        self.finished != Choices::default() && self.finished == self.seen
+    }
+
+    /// For an upstream that counts nothing.
+    pub fn set_usage(&mut self, usage: Usage) {
+        self.usage = Some(usage);
     }
 
     #[must_use]
@@ -91,14 +114,17 @@ impl ChatAssembler {
     ///
     /// hot: per token
     pub fn text(&mut self, kind: DeltaKind, raw: &[u8], out: &mut Outgoing) {
+        self.seen.add(0);
         if out.is_collecting() {
             self.choices.entry(0).or_default().text(kind).extend_from_slice(raw);
             return;
         }
         let include_usage = self.include_usage;
+        let role: &[u8] = if self.roles.add(0) { ROLE } else { b"" };
         out.event("", |out| {
             out.extend_from_slice(&self.chunk_head);
             out.extend_from_slice(b",\"choices\":[{\"index\":0,\"delta\":{");
+            out.extend_from_slice(role);
             match kind {
                 DeltaKind::Content => out.extend_from_slice(b"\"content\":\""),
                 DeltaKind::Reasoning => out.extend_from_slice(b"\"reasoning_content\":\""),
@@ -122,7 +148,12 @@ impl ChatAssembler {
         if let Some(usage) = chunk.usage {
             self.usage = Some(usage);
         }
-        self.finished |= chunk.choices.iter().any(|choice| choice.finish_reason.is_some());
+        for choice in &chunk.choices {
+            self.seen.add(choice.index);
+            if choice.finish_reason.is_some() {
+                self.finished.add(choice.index);
+            }
+        }
         if out.is_collecting() {
             for choice in &chunk.choices {
                 self.choices.entry(choice.index).or_default().choice(choice);
@@ -130,11 +161,34 @@ impl ChatAssembler {
             return;
         }
         let (Some(choices), false) = (chunk.choices_raw, chunk.choices.is_empty()) else { return };
+        for choice in &chunk.choices {
+            if self.roles.add(choice.index) && !choice.has_role {
+                self.send_role(choice.index, out);
+            }
+        }
+        let mut line = Vec::with_capacity(choices.len());
+        json::push_compact(&mut line, choices);
+        // One name for it in every chunk of ours. A quote inside of a string has a backslash before it, so this finds keys alone.
+        let line = String::from_utf8(line).unwrap_or_default().replace("\"reasoning\":", "\"reasoning_content\":");
         let include_usage = self.include_usage;
         out.event("", |out| {
             out.extend_from_slice(&self.chunk_head);
             out.extend_from_slice(b",\"choices\":");
-            json::push_raw_mended(out, choices);
+            json::push_raw_mended(out, &line);
+            push_end(out, include_usage);
+        });
+    }
+
+    /// A chunk that says no more than who speaks.
+    fn send_role(&self, index: u32, out: &mut Outgoing) {
+        let include_usage = self.include_usage;
+        out.event("", |out| {
+            out.extend_from_slice(&self.chunk_head);
+            out.extend_from_slice(b",\"choices\":[{\"index\":");
+            json::push_u64(out, u64::from(index));
+            out.extend_from_slice(
+                b",\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,\"finish_reason\":null}]",
+            );
             push_end(out, include_usage);
         });
     }
@@ -172,6 +226,9 @@ impl ChatAssembler {
     }
 }
 
+/// What the first delta of a choice begins with.
+const ROLE: &[u8] = b"\"role\":\"assistant\",";
+
 /// With usage asked for, every chunk says that its own is not yet known.
 fn push_end(out: &mut Vec<u8>, include_usage: bool) {
     out.extend_from_slice(if include_usage { b",\"usage\":null}" } else { b"}" });
@@ -183,8 +240,19 @@ impl Collected {
         match kind {
             DeltaKind::Content => self.content.get_or_insert_default(),
             DeltaKind::Reasoning => &mut self.reasoning,
-            DeltaKind::Arguments(index) => &mut self.calls.entry(index).or_default().arguments,
+            DeltaKind::Arguments(index) => &mut self.call(index, None).arguments,
         }
+    }
+
+    /// The call that a delta adds to: the last one with this index, or a new one if the delta has another id.
+    fn call(&mut self, index: u32, id: Option<&str>) -> &mut Call {
+        let last = self.calls.range((index, 0)..=(index, u32::MAX)).next_back();
+        let ordinal = match last {
+            Some(((_, ordinal), call)) if id.is_some_and(|id| !call.id.is_empty() && id != call.id) => ordinal + 1,
+            Some(((_, ordinal), _)) => *ordinal,
+            None => 0,
+        };
+        self.calls.entry((index, ordinal)).or_default()
     }
 
     fn choice(&mut self, choice: &Choice<'_>) {
@@ -194,7 +262,7 @@ impl Collected {
         json::push_raw_mended(&mut self.reasoning, choice.reasoning);
         json::push_raw_mended(&mut self.refusal, choice.refusal);
         for delta in &choice.tool_calls {
-            let call = self.calls.entry(delta.index).or_default();
+            let call = self.call(delta.index, delta.id.as_deref());
             if let Some(id) = &delta.id {
                 call.id = id.to_string();
             }

@@ -4,7 +4,7 @@ use crate::ids::TurnHex;
 use bytes::Bytes;
 use flashlane_wire::chat::Usage;
 use flashlane_wire::json;
-use flashlane_wire::responses::CreateRequest;
+use flashlane_wire::responses::{CreateRequest, Fields};
 use serde_json::value::RawValue;
 
 /// The part of a response object that its request decides.
@@ -85,6 +85,11 @@ impl Frame {
         field("user", &mut |out| push_raw(out, echo.user, "null"));
         out.push(b'}');
         Self { tail: Bytes::from(out) }
+    }
+
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.tail.len()
     }
 
     /// Appends the whole object.
@@ -174,7 +179,7 @@ fn push_bool(out: &mut Vec<u8>, value: bool) {
 }
 
 fn push_raw(out: &mut Vec<u8>, raw: Option<&RawValue>, default: &str) {
-    out.extend_from_slice(raw.map_or(default, RawValue::get).as_bytes());
+    json::push_compact(out, raw.map_or(default, RawValue::get));
 }
 
 fn push_raw_string(out: &mut Vec<u8>, raw: Option<&str>) {
@@ -190,22 +195,15 @@ fn push_raw_string(out: &mut Vec<u8>, raw: Option<&str>) {
 
 /// `text` always has a format, which clients read without asking.
 fn push_text(out: &mut Vec<u8>, raw: Option<&RawValue>) {
-    const DEFAULT: &str = "\"format\":{\"type\":\"text\"}";
-    match raw.map(RawValue::get) {
-        Some(text) if text.contains("\"format\"") => out.extend_from_slice(text.as_bytes()),
-        Some(text) => {
-            let inside = text.trim().trim_start_matches('{').trim_start();
-            out.push(b'{');
-            out.extend_from_slice(DEFAULT.as_bytes());
-            if inside != "}" {
-                out.push(b',');
-            }
-            out.extend_from_slice(inside.as_bytes());
-        }
-        None => {
-            out.push(b'{');
-            out.extend_from_slice(DEFAULT.as_bytes());
-            out.push(b'}');
-        }
+    let fields = raw.and_then(|raw| Fields::nested("text", raw).ok());
+    let format = fields.as_ref().and_then(|fields| fields.raw("format"));
+    out.extend_from_slice(b"{\"format\":");
+    push_raw(out, format, "{\"type\":\"text\"}");
+    for (name, value) in fields.iter().flat_map(Fields::iter).filter(|(name, _)| *name != "format") {
+        out.push(b',');
+        json::push_string(out, name);
+        out.push(b':');
+        push_raw(out, Some(value), "");
     }
+    out.push(b'}');
 }

@@ -219,6 +219,19 @@ impl OpenItem {
         }
     }
 
+    /// Whether the item is a call of another id.
+    #[must_use]
+    pub fn is_other_call(&self, id: &str) -> bool {
+        match &self.kind {
+            ItemKind::Function { call_id, .. } | ItemKind::Custom { call_id, .. } => {
+                let mut raw = Vec::with_capacity(id.len());
+                json::push_escaped(&mut raw, id);
+                raw != call_id.as_bytes()
+            }
+            ItemKind::Message | ItemKind::Refusal | ItemKind::Reasoning => false,
+        }
+    }
+
     /// The item's own JSON; without its content while it is only announced.
     fn push_json(&self, out: &mut Vec<u8>, status: &str, whole: bool) {
         let names = self.kind.names();

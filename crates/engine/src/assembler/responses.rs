@@ -8,11 +8,11 @@
 use super::frame::{Frame, ResponseStatus, Variable};
 use super::item::{ItemKind, OpenItem, event};
 use crate::chain::Piece;
-use crate::draft::Tools;
 use crate::error::{ErrorKind, Refusal};
 use crate::ids::TurnHex;
 use crate::outgoing::Outgoing;
 use crate::time::Now;
+use crate::tools::Tools;
 use bytes::Bytes;
 use flashlane_wire::chat::{Choice, Chunk, CustomInput, DeltaKind, FinishReason, Renderer, ToolCallDelta, Usage};
 use flashlane_wire::json;
@@ -209,7 +209,10 @@ impl ResponsesAssembler {
 
     fn call(&mut self, call: &ToolCallDelta<'_>, out: &mut Outgoing) -> Result<(), Refusal> {
         let source = Source::Call(call.index);
-        let is_open = self.open.as_ref().is_some_and(|open| open.source == source);
+        // Some engines give every call the same index: a new id is a new call.
+        let is_open = self.open.as_ref().is_some_and(|open| {
+            open.source == source && !call.id.as_deref().is_some_and(|id| open.item.is_other_call(id))
+        });
         if let (Some(name), false) = (&call.name, is_open) {
             self.close("completed", out);
             let tool = self.tools.set.resolve(name);

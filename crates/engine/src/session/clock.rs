@@ -28,7 +28,9 @@ impl Session {
         let turn = self.running.as_ref()?;
         let begun = match &turn.assembler {
             Assembler::Responses(responses) => responses.is_announced(),
-            Assembler::Chat(_) => matches!(turn.state, TurnState::Streaming { .. }),
+            Assembler::Chat(_) => {
+                matches!(turn.state, TurnState::Streaming { .. } | TurnState::Opening { announce_at: None, .. })
+            }
         };
         let due = self.last_sent_ns.saturating_add(self.shared.settings.keepalive_ms.saturating_mul(1_000_000));
         (begun && !self.outgoing.is_collecting()).then_some(due)

@@ -9,6 +9,7 @@ use crate::tokens;
 use crate::turn::{Turn, TurnState};
 use bytes::Bytes;
 use flashlane_wire::chat::Usage;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 impl Session {
@@ -22,6 +23,9 @@ impl Session {
         let responses = match &mut turn.assembler {
             Assembler::Responses(responses) => responses,
             Assembler::Chat(chat) => {
+                if let (None, Contract::Chat(draft)) = (chat.usage(), &turn.draft.contract) {
+                    chat.set_usage(estimated(draft.messages.len(), turn.deltas));
+                }
                 chat.conclude(&mut self.outgoing);
                 let object = chat.object();
                 self.answer_object(object);
@@ -30,7 +34,7 @@ impl Session {
             }
         };
         if responses.usage().is_none() {
-            responses.set_usage(estimated(turn.chain.bytes(), turn.deltas));
+            responses.set_usage(estimated(turn.chain.message_bytes(), turn.deltas));
         }
         let conclusion = responses.conclude(&mut self.outgoing);
         let object = responses.object(conclusion, now);
@@ -149,7 +153,7 @@ impl Session {
             self.effects.push_back(Effect::Release(grant));
         }
         if let Assembler::Responses(responses) = &mut turn.assembler {
-            responses.set_usage(estimated(turn.chain.bytes(), turn.deltas));
+            responses.set_usage(estimated(turn.chain.message_bytes(), turn.deltas));
             responses.interrupt(&mut self.outgoing);
             turn.chain.append(Arc::new(responses.take_piece()));
             let remembered = Remembered { id: responses.response_id(), chain: turn.chain.clone(), warm_up: false };
@@ -163,6 +167,7 @@ impl Session {
     /// The client is gone: nothing generates for nobody.
     pub fn handle_client_gone(&mut self, now: Now) {
         self.queued.clear();
+        self.queued_bytes = 0;
         self.life = Life::Closed;
         if let Some(turn) = &self.running {
             if let Some(grant) = turn.grant() {
@@ -204,13 +209,12 @@ impl Session {
     fn outcome(&self, turn: &Turn, status: Status, error: Option<ErrorKind>, now: Now) -> Outcome {
         let endpoint = turn.served.and_then(|grant| self.shared.fleet.endpoint(grant.endpoint));
         let since = |ns: u64| ns.saturating_sub(turn.times.received_ns);
-        let (response_id, hosted_tools) = match (&turn.assembler, &turn.draft.contract) {
-            (Assembler::Responses(responses), Contract::Responses(draft)) => {
-                (responses.response_id(), draft.tools.set.hosted().to_vec())
-            }
-            (Assembler::Responses(responses), Contract::Chat(_)) => (responses.response_id(), Vec::new()),
-            (Assembler::Chat(chat), _) => (chat.id().to_owned(), Vec::new()),
+        let response_id = match &turn.assembler {
+            Assembler::Responses(responses) => responses.response_id(),
+            Assembler::Chat(chat) => chat.id().to_owned(),
         };
+        let carried = turn.chain.tools().map(|tools| tools.set.hosted()).unwrap_or_default();
+        let hosted_tools: BTreeSet<&String> = turn.draft.hosted_tools().chain(carried).collect();
         Outcome {
             response_id,
             model: Arc::clone(&turn.draft.model),
@@ -231,7 +235,7 @@ impl Session {
             total_ns: since(now.mono_ns),
             gateway_ns: turn.times.busy_ns,
             deltas: turn.deltas,
-            hosted_tools,
+            hosted_tools: hosted_tools.into_iter().cloned().collect(),
         }
     }
 

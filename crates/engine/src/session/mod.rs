@@ -10,12 +10,13 @@ mod run;
 
 use crate::admission::{Grant, Ticket};
 use crate::chain::Chain;
-use crate::draft::{Draft, Tools};
+use crate::draft::Draft;
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::{EndpointId, Fleet, Tier};
 use crate::ids::IdSource;
 use crate::outgoing::Outgoing;
 use crate::time::Now;
+use crate::tools::Tools;
 use crate::turn::Turn;
 use crate::upstream::UpstreamRequest;
 use bytes::Bytes;
@@ -34,7 +35,9 @@ pub struct Settings {
     pub announce_after_ms: u64,
     /// Requests that may wait behind the running one.
     pub queued_turns_max: usize,
-    /// Bytes of rendered messages in one chain.
+    /// Bytes of requests that may wait behind the running one.
+    pub queued_bytes_max: usize,
+    /// Bytes that one chain may hold: its items, and their messages.
     pub chain_bytes_max: usize,
     /// Bytes of upstream events in one turn.
     pub output_bytes_max: usize,
@@ -50,6 +53,7 @@ impl Default for Settings {
             keepalive_ms: 5_000,
             announce_after_ms: 200,
             queued_turns_max: 16,
+            queued_bytes_max: 32 * 1024 * 1024,
             chain_bytes_max: 64 * 1024 * 1024,
             output_bytes_max: 64 * 1024 * 1024,
             event_bytes_max: 4 * 1024 * 1024,
@@ -187,8 +191,11 @@ pub struct Session {
     transport: Transport,
     effects: VecDeque<Effect>,
     running: Option<Box<Turn>>,
-    /// Requests behind the running one, in order.
-    queued: VecDeque<Draft>,
+    /// Requests behind the running one, in order; a wrong one is told of at its place.
+    queued: VecDeque<Result<Draft, Refusal>>,
+    queued_bytes: usize,
+    /// Hosted tools that the latest request offered.
+    hosted_tools: Vec<String>,
     memory: VecDeque<Remembered>,
     /// The tools that this client sent last, and what they came to.
     tools_seen: Option<(Box<str>, Arc<Tools>)>,
@@ -250,6 +257,8 @@ impl Session {
             effects: VecDeque::new(),
             running: None,
             queued: VecDeque::new(),
+            queued_bytes: 0,
+            hosted_tools: Vec::new(),
             memory: VecDeque::new(),
             tools_seen: None,
             turns_begun: 0,
@@ -266,7 +275,10 @@ impl Session {
     /// One text message of a WebSocket.
     pub fn handle_message(&mut self, text: &[u8], now: Now) {
         let handled = match ClientEvent::parse(text) {
-            Ok(ClientEvent::Create(request)) => self.create(&request, now),
+            Ok(ClientEvent::Create(request)) => {
+                let draft = request.map_err(Refusal::from).and_then(|request| self.draft(&request));
+                self.enqueue(draft, now)
+            }
             Ok(ClientEvent::Interrupt { response_id }) => self.interrupt(&response_id, now),
             Ok(ClientEvent::Steer { input, .. }) => {
                 self.refuse_steer(input);
@@ -294,7 +306,8 @@ impl Session {
         let handled = parsed.and_then(|fields| {
             let request = CreateRequest::parse(&fields)?;
             self.outgoing = if request.stream { Outgoing::sse() } else { Outgoing::collect() };
-            self.create(&request, now)
+            let draft = self.draft(&request)?;
+            self.enqueue(Ok(draft), now)
         });
         if let Err(refusal) = handled {
             self.refuse(&refusal, now);
@@ -307,14 +320,14 @@ impl Session {
             self.outgoing = if request.stream { Outgoing::sse() } else { Outgoing::collect() };
             let shared = Arc::clone(&self.shared);
             let model = model_of(&shared.fleet, &request.model)?;
-            self.enqueue(Draft::chat(request, model), now)
+            self.enqueue(Ok(Draft::chat(request, model)), now)
         });
         if let Err(refusal) = handled {
             self.refuse(&refusal, now);
         }
     }
 
-    fn create(&mut self, request: &CreateRequest<'_>, now: Now) -> Result<(), Refusal> {
+    fn draft(&mut self, request: &CreateRequest<'_>) -> Result<Draft, Refusal> {
         if request.stream_id.is_some() {
             let message = "Named lanes ('stream_id') are not supported by this server yet: leave 'stream_id' out.";
             return Err(Refusal::new(ErrorKind::InvalidStreamId, message).with_param("stream_id"));
@@ -326,7 +339,9 @@ impl Session {
         let shared = Arc::clone(&self.shared);
         let model = model_of(&shared.fleet, &request.model)?;
         let tools = self.recognise_tools(request)?;
-        self.enqueue(Draft::responses(request, tools, model)?, now)
+        let draft = Draft::responses(request, tools, model)?;
+        self.hosted_tools = draft.hosted_tools().cloned().collect();
+        Ok(draft)
     }
 
     /// Clients send the same tools with every turn: those are read once.
@@ -342,11 +357,14 @@ impl Session {
         Ok(tools)
     }
 
-    fn enqueue(&mut self, draft: Draft, now: Now) -> Result<(), Refusal> {
-        let max = self.shared.settings.queued_turns_max;
-        if self.queued.len() >= max {
+    /// Puts a request into the lane. A flood is refused at once.
+    fn enqueue(&mut self, draft: Result<Draft, Refusal>, now: Now) -> Result<(), Refusal> {
+        let (max, bytes_max) = (self.shared.settings.queued_turns_max, self.shared.settings.queued_bytes_max);
+        let weight = draft.as_ref().map_or(0, Draft::weight);
+        let full = self.queued.len() >= max || self.queued_bytes + weight > bytes_max;
+        if self.running.is_some() && full {
             let message = format!(
-                "{max} requests already wait on this connection, which is its limit. Wait for responses to end."
+                "Requests already wait on this connection, and it holds {max} of them or {bytes_max} bytes. Wait for responses to end."
             );
             return Err(Refusal::new(ErrorKind::TooManyQueued, message).with_retry_after_ms(Some(1000)));
         }
@@ -357,6 +375,7 @@ impl Session {
         if self.running.is_none() && self.queued.is_empty() {
             self.last_sent_ns = now.mono_ns;
         }
+        self.queued_bytes += weight;
         self.queued.push_back(draft);
         self.advance(now);
         Ok(())
@@ -396,7 +415,7 @@ impl Session {
     /// Hosted tools that the request offered and that are not forwarded.
     #[must_use]
     pub fn tools_not_forwarded(&self) -> &[String] {
-        self.tools_seen.as_ref().map(|(_, tools)| tools.set.hosted()).unwrap_or_default()
+        &self.hosted_tools
     }
 }
 

@@ -4,11 +4,12 @@ use super::{Effect, Life, Session, TurnId};
 use crate::admission::{Grant, Ticket};
 use crate::assembler::{Assembler, ChatAssembler, ResponsesAssembler};
 use crate::chain::{Chain, render_items};
-use crate::draft::{Contract, Draft, Tools, tool_fields};
+use crate::draft::{Contract, Draft};
 use crate::error::{ErrorKind, Refusal};
 use crate::router;
 use crate::time::Now;
 use crate::tokens;
+use crate::tools::{Tools, tool_fields};
 use crate::turn::{Turn, TurnState, may_try_elsewhere, refusal_of, refusal_of_error};
 use crate::upstream::{Ended, UpstreamEvent, UpstreamFailure, UpstreamRequest};
 use bytes::Bytes;
@@ -22,7 +23,11 @@ impl Session {
     pub(super) fn advance(&mut self, now: Now) {
         while self.running.is_none() {
             let Some(draft) = self.queued.pop_front() else { break };
-            self.start(draft, now);
+            self.queued_bytes -= draft.as_ref().map_or(0, Draft::weight);
+            match draft {
+                Ok(draft) => self.start(draft, now),
+                Err(refusal) => self.refuse(&refusal, now),
+            }
         }
         if self.running.is_none() && self.life == Life::Draining {
             self.life = Life::Closed;
@@ -92,7 +97,7 @@ impl Session {
             }
             warm_up = responses.warm_up;
         }
-        let bytes = chain.bytes();
+        let bytes = chain.weight();
         turn.chain = chain;
         turn.state = TurnState::Waiting;
         let max = self.shared.settings.chain_bytes_max;
@@ -123,7 +128,7 @@ impl Session {
             self.effects.push_back(Effect::Warm(endpoint));
         }
         if let Assembler::Responses(responses) = &mut turn.assembler {
-            responses.set_usage(Usage { input: tokens::estimate(turn.chain.bytes()), ..Usage::default() });
+            responses.set_usage(Usage { input: tokens::estimate(turn.chain.message_bytes()), ..Usage::default() });
             responses.announce(true, &mut self.outgoing);
         }
         self.conclude(now);
@@ -283,11 +288,14 @@ impl Session {
         if let TurnState::Opening { announce_at, .. } = &mut turn.state {
             *announce_at = None;
         }
-        if let Assembler::Responses(responses) = &mut turn.assembler
-            && !responses.is_announced()
-        {
-            responses.announce(false, &mut self.outgoing);
-            self.last_sent_ns = now.mono_ns;
+        match &mut turn.assembler {
+            Assembler::Responses(responses) if !responses.is_announced() => {
+                responses.announce(false, &mut self.outgoing);
+                self.last_sent_ns = now.mono_ns;
+            }
+            // A chat client gets its status and a comment: what lies between may not take silence for the end.
+            Assembler::Chat(_) if matches!(turn.state, TurnState::Opening { .. }) => self.send_keepalive(now),
+            Assembler::Responses(_) | Assembler::Chat(_) => {}
         }
     }
 
@@ -317,7 +325,8 @@ fn endpoint_name(shared: &super::Shared, grant: Grant) -> &str {
 fn tools_of(chain: &Chain, own: &Arc<Tools>) -> Arc<Tools> {
     match chain.tools() {
         None => Arc::clone(own),
-        Some(carried) => Arc::new(Tools::new(carried.with(&own.set))),
+        Some(carried) if own.set.is_empty() => Arc::clone(carried),
+        Some(carried) => Arc::new(Tools::new(carried.set.with(&own.set))),
     }
 }
 
@@ -330,7 +339,7 @@ fn chain_of(items: &[Bytes]) -> Result<Chain, Refusal> {
     let mut chain = Chain::default();
     chain.append(Arc::new(rendered.piece));
     if let Some(tools) = rendered.tools {
-        chain.add_tools(&Arc::new(tools));
+        chain.add_tools(&tools);
     }
     Ok(chain)
 }

@@ -1,11 +1,8 @@
 //! One rule of the session a test, by its name.
 
 use crate::peer::{Peers, Step};
-use flashlane_engine::{
-    Answer, Ended, ErrorKind, IdSource, Now, Owner, Session, Settings, Shared, Status, UpstreamEvent,
-};
+use flashlane_engine::{Ended, ErrorKind, Now, Session, Settings, Status, UpstreamEvent};
 use serde_json::{Value, json};
-use std::sync::Arc;
 
 fn types(peers: &Peers) -> Vec<String> {
     peers.watch.events.iter().map(|event| event["type"].as_str().unwrap().to_owned()).collect()
@@ -392,6 +389,101 @@ const BAD_MESSAGES: &[(&str, &str, Option<&str>)] = &[
 ];
 
 #[test]
+fn a_wrong_request_is_told_of_at_its_place_in_the_lane() {
+    let mut peers = Peers::new();
+    for step in [Step::Create, Step::Opened, Step::Text, Step::Nonsense] {
+        peers.apply(step);
+    }
+    peers.message(r#"{"type":"response.create","model":"absent","input":"x"}"#);
+    peers.apply(Step::Create);
+    assert_eq!(peers.watch.errors, 0, "the running response is not disturbed");
+    peers.apply(Step::Finish);
+    let types = types(&peers);
+    assert_eq!(types[types.len() - 3..], ["response.completed", "error", "error"]);
+    assert_eq!(peers.sent.len(), 2, "the request behind them has begun");
+}
+
+#[test]
+fn namespaces_have_one_level_at_any_depth_that_is_asked_for() {
+    let depth = 50_000;
+    let opening = r#"{"type":"namespace","name":"a","tools":["#.repeat(depth);
+    let mut peers = Peers::new();
+    peers.message(&format!(
+        r#"{{"type":"response.create","model":"m","input":"x","tools":[{opening}{}]}}"#,
+        "]}".repeat(depth)
+    ));
+    assert_eq!(peers.watch.events[0]["error"]["param"], "tools[0].tools[0].type");
+}
+
+#[test]
+fn items_that_no_engine_sees_count_for_what_they_hold() {
+    let mut peers = Peers::new();
+    let thought = "x".repeat(8 * 1024 * 1024);
+    let mut previous = String::new();
+    for _ in 0..20 {
+        peers.message(&format!(
+            r#"{{"type":"response.create","model":"m","store":false,"generate":false{previous},
+                "input":[{{"type":"reasoning","summary":[],"encrypted_content":"{thought}"}}]}}"#
+        ));
+        let Some(id) = peers.watch.ended.last() else { break };
+        previous = format!(r#","previous_response_id":"{id}""#);
+    }
+    let error = peers.watch.events.last().unwrap();
+    assert_eq!(error["error"]["code"], "context_length_exceeded", "{error}");
+    assert_eq!(peers.watch.ended.len(), 7, "64 MiB and no more");
+}
+
+#[test]
+fn calls_that_share_an_index_are_told_apart_by_their_ids() {
+    let mut peers = Peers::new();
+    for step in [Step::Create, Step::Opened] {
+        peers.apply(step);
+    }
+    for id in ["a", "b"] {
+        peers.delta(&format!(
+            r#"{{"tool_calls":[{{"index":0,"id":"{id}","function":{{"name":"run","arguments":"{{}}"}}}}]}}"#
+        ));
+    }
+    peers.finish("tool_calls");
+    let output = &peers.watch.events.last().unwrap()["response"]["output"];
+    assert_eq!((&output[0]["call_id"], &output[0]["arguments"]), (&json!("a"), &json!("{}")));
+    assert_eq!((&output[1]["call_id"], &output[1]["arguments"]), (&json!("b"), &json!("{}")));
+}
+
+#[test]
+fn a_call_that_was_cut_is_not_shown_to_an_engine_again() {
+    let mut peers = Peers::new();
+    peers.message(
+        r#"{"type":"response.create","model":"m","store":false,"input":[{"role":"user","content":"go"},
+            {"type":"function_call","status":"incomplete","call_id":"c","name":"f","arguments":"{\"x\":\"unf"},
+            {"role":"user","content":"on"}]}"#,
+    );
+    let messages = last_body(&peers)["messages"].clone();
+    assert_eq!(messages, json!([{"role":"user","content":"go"},{"role":"user","content":"on"}]));
+}
+
+#[test]
+fn half_a_surrogate_pair_in_a_request_is_mended() {
+    let mut peers = Peers::new();
+    peers.message(r#"{"type":"response.create","model":"m","store":false,"input":"a\ud83d b\ud83d\ude00"}"#);
+    assert_eq!(last_body(&peers)["messages"][0]["content"], "a\u{fffd} b😀");
+}
+
+#[test]
+fn hosted_tools_of_an_item_are_named_as_well() {
+    let mut peers = Peers::new();
+    peers.message(
+        r#"{"type":"response.create","model":"m","store":false,"tools":[{"type":"mcp"}],
+            "input":[{"type":"additional_tools","tools":[{"type":"web_search"}]},{"role":"user","content":"x"}]}"#,
+    );
+    for step in [Step::Opened, Step::Text, Step::Finish] {
+        peers.apply(step);
+    }
+    assert_eq!(peers.outcomes[0].hosted_tools, ["mcp", "web_search"]);
+    assert_eq!(peers.session.tools_not_forwarded(), ["mcp", "web_search"]);
+}
+
+#[test]
 fn a_response_that_cannot_be_stored_fails() {
     let mut peers = Peers::new();
     for step in [Step::CreateStored, Step::Opened, Step::Text, Step::Finish, Step::NotCommitted] {
@@ -449,120 +541,6 @@ fn a_drain_lets_the_running_turn_end_and_then_closes() {
     peers.apply(Step::Finish);
     assert_eq!(types(&peers).last().unwrap(), "response.completed");
     assert_eq!(peers.effects.last().unwrap(), "Close");
-}
-
-/// The session of one HTTP request, driven to its grant.
-fn http(body: &str, chat: bool) -> Session {
-    let shared = Arc::new(Shared { settings: Settings::default(), fleet: Arc::new(crate::peer::fleet()) });
-    let mut session = Session::http(shared, IdSource::new([2; 32]), Owner::default());
-    match chat {
-        true => session.handle_chat_body(body.as_bytes(), Now::default()),
-        false => session.handle_responses_body(body.as_bytes(), Now::default()),
-    }
-    let grant = flashlane_engine::admission::Grant {
-        endpoint: flashlane_engine::EndpointId(0),
-        tier: flashlane_engine::Tier::Latency,
-    };
-    session.handle_granted(flashlane_engine::TurnId(0), Ok(grant), Now::default());
-    session
-}
-
-fn feed(session: &mut Session, lines: &[&str]) {
-    session.handle_upstream(flashlane_engine::TurnId(0), UpstreamEvent::Opened, Now::default());
-    for line in lines {
-        let bytes = format!("data: {line}\n\n");
-        session.handle_upstream(flashlane_engine::TurnId(0), UpstreamEvent::Bytes(bytes.as_bytes()), Now::default());
-    }
-}
-
-const CHUNKS: [&str; 5] = [
-    r#"{"id":"u","choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}"#,
-    r#"{"id":"u","choices":[{"index":0,"delta":{"content":"Hi"}}]}"#,
-    r#"{"id":"u","choices":[{"index":0,"delta":{"content":" you"}}]}"#,
-    r#"{"id":"u","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#,
-    r#"{"id":"u","choices":[],"usage":{"prompt_tokens":2,"completion_tokens":2}}"#,
-];
-
-#[test]
-fn a_responses_request_without_stream_is_answered_by_one_object() {
-    let mut session = http(r#"{"model":"m","input":"hi","store":false}"#, false);
-    feed(&mut session, &CHUNKS);
-    assert!(session.answer().is_none());
-    feed(&mut session, &["[DONE]"]);
-    let Some(Answer::Json(object)) = session.answer() else { panic!("no object") };
-    let object: Value = serde_json::from_slice(&object).unwrap();
-    assert_eq!((&object["object"], &object["status"]), (&json!("response"), &json!("completed")));
-    assert_eq!(object["output"][0]["content"][0]["text"], "Hi you");
-    assert!(object.get("type").is_none());
-}
-
-#[test]
-fn a_streamed_request_ends_with_done_and_a_refused_one_has_a_status() {
-    let mut session = http(r#"{"model":"m","input":"hi","store":false,"stream":true}"#, false);
-    feed(&mut session, &CHUNKS);
-    assert!(matches!(session.answer(), Some(Answer::Stream)));
-    feed(&mut session, &["[DONE]"]);
-    let out = String::from_utf8(session.outgoing().take().to_vec()).unwrap();
-    assert!(out.starts_with("event: response.created\ndata: {\"type\":\"response.created\","), "{out}");
-    assert!(out.ends_with("\n\ndata: [DONE]\n\n"));
-    for block in out.trim_end().split("\n\n").filter(|block| !block.contains("[DONE]")) {
-        let (name, data) = block.split_once('\n').unwrap();
-        let data: Value = serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
-        assert_eq!(name.strip_prefix("event: ").unwrap(), data["type"]);
-    }
-    let mut refused = http(r#"{"model":"absent","input":"hi","stream":true}"#, false);
-    let Some(Answer::Refused(refusal)) = refused.answer() else { panic!("not refused") };
-    assert_eq!(refusal.kind.row().status, 404);
-}
-
-#[test]
-fn a_chat_request_is_passed_on_and_its_chunks_come_back_under_our_name() {
-    let body = r#"{"model":"m","messages":[{"role":"user","content":"hi"}],"seed":7,"stream":true,
-        "stream_options":{"include_usage":true}}"#;
-    let mut session = http(body, true);
-    let mut sent = None;
-    while let Some(effect) = session.poll_effect() {
-        if let flashlane_engine::Effect::Open(_, request) = effect {
-            let body = flashlane_wire::chat::body(&request.model, &request.fields, &request.messages);
-            sent = Some(body.into_iter().flatten().collect::<Vec<u8>>());
-        }
-    }
-    let sent: Value = serde_json::from_slice(&sent.unwrap()).unwrap();
-    assert_eq!((&sent["seed"], &sent["model"]), (&json!(7), &json!("m-wafer")));
-    assert_eq!(sent["messages"], json!([{"role":"user","content":"hi"}]));
-    feed(&mut session, &CHUNKS);
-    feed(&mut session, &["[DONE]"]);
-    let out = String::from_utf8(session.outgoing().take().to_vec()).unwrap();
-    let lines: Vec<&str> = out.split("\n\n").filter_map(|block| block.strip_prefix("data: ")).collect();
-    assert_eq!(lines.last(), Some(&"[DONE]"));
-    let chunks: Vec<Value> = lines[..lines.len() - 1].iter().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert!(chunks.iter().all(|chunk| chunk["model"] == "m" && chunk["id"] == chunks[0]["id"]));
-    let text: String = chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str()).collect();
-    assert_eq!(text, "Hi you");
-    let usage = chunks.last().unwrap();
-    assert_eq!((&usage["choices"], &usage["usage"]["total_tokens"]), (&json!([]), &json!(4)));
-    assert!(chunks[..chunks.len() - 1].iter().all(|chunk| chunk["usage"].is_null()));
-}
-
-#[test]
-fn a_chat_request_without_stream_is_one_completion() {
-    let mut session = http(r#"{"model":"m","messages":[{"role":"user","content":"hi"}],"n":2}"#, true);
-    feed(&mut session, &CHUNKS);
-    feed(
-        &mut session,
-        &[
-            r#"{"choices":[{"index":1,"delta":{"tool_calls":[{"index":0,"id":"c","function":{"name":"f","arguments":"{"}}]},"logprobs":{"content":[{"token":"a"}]}}]}"#,
-            r#"{"choices":[{"index":1,"delta":{"tool_calls":[{"index":0,"function":{"arguments":"}"}}]},"finish_reason":"tool_calls","logprobs":{"content":[{"token":"b"}]}}]}"#,
-            "[DONE]",
-        ],
-    );
-    let Some(Answer::Json(object)) = session.answer() else { panic!("no object") };
-    let object: Value = serde_json::from_slice(&object).unwrap();
-    assert_eq!(object["choices"][0]["message"]["content"], "Hi you");
-    let second = &object["choices"][1];
-    assert_eq!(second["message"]["tool_calls"][0]["function"], json!({"name":"f","arguments":"{}"}));
-    assert_eq!(second["logprobs"]["content"], json!([{"token":"a"},{"token":"b"}]));
-    assert_eq!(object["usage"]["total_tokens"], 4);
 }
 
 #[test]

@@ -46,6 +46,8 @@ pub struct Choice<'a> {
     pub content: &'a str,
     pub reasoning: &'a str,
     pub refusal: &'a str,
+    /// The delta names its role.
+    pub has_role: bool,
     pub tool_calls: Vec<ToolCallDelta<'a>>,
     pub finish_reason: Option<FinishReason>,
     pub logprobs: Option<&'a str>,
@@ -239,6 +241,7 @@ impl<'a> Choice<'a> {
                 reasoning
             },
             refusal: text_of("refusal", delta.refusal)?,
+            has_role: delta.role.is_some_and(|role| role.get() != "null"),
             tool_calls: (0..).zip(calls).map(ToolCallDelta::from_shape).collect::<Result<_, _>>()?,
             finish_reason: shape.finish_reason.as_deref().filter(|reason| !reason.is_empty()).map(FinishReason::parse),
             logprobs: shape.logprobs.map(RawValue::get).filter(|raw| *raw != "null"),
@@ -331,6 +334,8 @@ struct ChoiceShape<'a> {
 
 #[derive(Deserialize, Default)]
 struct DeltaShape<'a> {
+    #[serde(borrow, default)]
+    role: Option<&'a RawValue>,
     #[serde(borrow, default)]
     content: Option<&'a RawValue>,
     #[serde(borrow, default)]

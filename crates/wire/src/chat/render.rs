@@ -106,7 +106,7 @@ impl Renderer {
         json::push_string(out, name);
         out.extend_from_slice(b",\"arguments\":\"");
         match payload {
-            Payload::Arguments(raw) => out.extend_from_slice(raw.as_bytes()),
+            Payload::Arguments(raw) => json::push_raw_text(out, raw),
             // The free text is the one field of a JSON text that itself stands in a string: escaped once more.
             Payload::Input(raw) => {
                 out.extend_from_slice(b"{\\\"input\\\":\\\"");
@@ -133,7 +133,7 @@ impl Renderer {
                     self.out.extend_from_slice(joint.as_bytes());
                 }
                 if let Part::Text(raw) = part {
-                    self.out.extend_from_slice(raw.as_bytes());
+                    json::push_raw_text(&mut self.out, raw);
                 }
             }
             self.out.push(b'"');
@@ -176,7 +176,7 @@ impl Renderer {
 
     fn quoted(&mut self, raw: &str) {
         self.out.push(b'"');
-        self.out.extend_from_slice(raw.as_bytes());
+        json::push_raw_text(&mut self.out, raw);
         self.out.push(b'"');
     }
 }

@@ -8,7 +8,8 @@ use std::borrow::Cow;
 /// One message from a client.
 #[derive(Debug)]
 pub enum ClientEvent<'a> {
-    Create(Box<CreateRequest<'a>>),
+    /// A wrong one, too, has its place in the lane.
+    Create(Result<Box<CreateRequest<'a>>, ParseError>),
     Interrupt {
         response_id: Cow<'a, str>,
     },
@@ -23,11 +24,11 @@ impl<'a> ClientEvent<'a> {
     /// Reads one text message.
     ///
     /// # Errors
-    /// Not an object, an unknown `type`, or a field of the request that is wrong.
+    /// Not an object, an unknown `type`, or a wrong field of an event that is no request.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, ParseError> {
         let fields = Fields::parse(bytes)?;
         match &*fields.required_string("type")? {
-            "response.create" => Ok(Self::Create(Box::new(CreateRequest::parse(&fields)?))),
+            "response.create" => Ok(Self::Create(CreateRequest::parse(&fields).map(Box::new))),
             "response.interrupt" => {
                 fields.choice("mode", &["discard_partial_items"])?;
                 Ok(Self::Interrupt { response_id: fields.required_string("response_id")? })

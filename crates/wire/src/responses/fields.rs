@@ -56,9 +56,10 @@ impl<'a> Fields<'a> {
     /// `raw` is not an object.
     pub fn nested(path: &str, raw: &'a RawValue) -> Result<Self, ParseError> {
         let mut deserializer = serde_json::Deserializer::from_str(raw.get());
-        let fields = deserializer
-            .deserialize_map(FieldsVisitor)
-            .map_err(|_| ParseError::wrong_type(path, "an object", raw.get()))?;
+        let fields = deserializer.deserialize_map(FieldsVisitor).map_err(|error| match raw.get().starts_with('{') {
+            true => ParseError::value(path, format!("Invalid '{path}': {error}.")),
+            false => ParseError::wrong_type(path, "an object", raw.get()),
+        })?;
         Ok(Self { prefix: format!("{path}."), raw: fields })
     }
 

@@ -167,6 +167,10 @@ impl<'a> Item<'a> {
         fields: &Fields<'a>,
         payload: impl FnOnce(&Fields<'a>) -> Result<Payload<'a>, ParseError>,
     ) -> Result<Self, ParseError> {
+        // Arguments that were cut are no JSON: an engine must not see them.
+        if fields.string("status")?.as_deref() == Some("incomplete") {
+            return Ok(Self::NotForwarded);
+        }
         Ok(Self::Call {
             call_id: fields.required_raw_string("call_id")?,
             name: fields.required_string("name")?,

@@ -48,6 +48,19 @@ impl<'a> Tool<'a> {
     /// A field is missing or of the wrong type.
     pub fn parse(path: &str, raw: &'a RawValue) -> Result<Self, ParseError> {
         let fields = Fields::nested(path, raw)?;
+        if fields.string("type")?.as_deref() != Some("namespace") {
+            return Self::single(&fields);
+        }
+        let tools = fields.array("tools")?.unwrap_or_default();
+        let tools = tools.into_iter().enumerate().map(|(index, tool)| {
+            let fields = Fields::nested(&format!("{path}.tools[{index}]"), tool)?;
+            Self::single(&fields)
+        });
+        Ok(Self::Namespace { name: fields.required_string("name")?, tools: tools.collect::<Result<_, _>>()? })
+    }
+
+    /// A tool that stands for itself. Namespaces have one level: deeper ones would be a stack that a client decides the depth of.
+    fn single(fields: &Fields<'a>) -> Result<Self, ParseError> {
         let kind = fields.required_string("type")?;
         match &*kind {
             "function" => Ok(Self::Function(Function {
@@ -71,12 +84,10 @@ impl<'a> Tool<'a> {
                     grammar,
                 })
             }
-            "namespace" => {
-                let tools = fields.array("tools")?.unwrap_or_default();
-                let tools = tools.into_iter().enumerate();
-                let tools = tools.map(|(index, tool)| Tool::parse(&format!("{path}.tools[{index}]"), tool));
-                Ok(Self::Namespace { name: fields.required_string("name")?, tools: tools.collect::<Result<_, _>>()? })
-            }
+            "namespace" => Err(ParseError::value(
+                &fields.path("type"),
+                "A namespace cannot hold another namespace: list its tools in one level.",
+            )),
             _ => Ok(Self::Hosted { kind }),
         }
     }

@@ -1,0 +1,105 @@
+//! The tools of a turn: read once, rendered once, and chosen among.
+
+use crate::error::{ErrorKind, Refusal};
+use bytes::Bytes;
+use flashlane_wire::chat::{Field, ToolSet, chat_name};
+use flashlane_wire::json;
+use flashlane_wire::responses::{ParseError, Tool, ToolChoice};
+use serde_json::value::RawValue;
+
+/// A set of tools and its array, rendered once for as long as the client sends the same.
+#[derive(Debug, Default)]
+pub struct Tools {
+    pub set: ToolSet,
+    pub array: Option<Bytes>,
+}
+
+impl Tools {
+    pub fn new(set: ToolSet) -> Self {
+        let array = set.array(None).map(Bytes::from);
+        Self { set, array }
+    }
+
+    /// Reads a request's tools.
+    ///
+    /// # Errors
+    /// The first tool that is wrong.
+    pub fn parse(tools: &[&RawValue]) -> Result<Self, ParseError> {
+        let mut set = ToolSet::default();
+        for (index, raw) in tools.iter().enumerate() {
+            set.push(&Tool::parse(&format!("tools[{index}]"), raw)?);
+        }
+        Ok(Self::new(set))
+    }
+}
+
+/// `tool_choice` in the backend's names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Choice {
+    Auto,
+    None,
+    Required,
+    Named(String),
+    Allowed { required: bool, names: Vec<String> },
+}
+
+impl From<&ToolChoice<'_>> for Choice {
+    fn from(choice: &ToolChoice<'_>) -> Self {
+        match choice {
+            ToolChoice::Auto => Self::Auto,
+            ToolChoice::None => Self::None,
+            ToolChoice::Required => Self::Required,
+            ToolChoice::Named { name, namespace } => Self::Named(chat_name(namespace.as_deref(), name)),
+            ToolChoice::Allowed { required, names } => Self::Allowed {
+                required: *required,
+                names: names.iter().map(|(namespace, name)| chat_name(namespace.as_deref(), name)).collect(),
+            },
+        }
+    }
+}
+
+/// The fields that say which tools there are and how they may be used.
+///
+/// # Errors
+/// A choice that the tools cannot fulfil.
+pub fn tool_fields(tools: &Tools, choice: &Choice, parallel: Option<bool>) -> Result<Vec<Field>, Refusal> {
+    let absent = |name: &str| {
+        let message = format!("Tool choice '{name}' not found in 'tools' parameter.");
+        Err(Refusal::new(ErrorKind::InvalidValue, message).with_param("tool_choice"))
+    };
+    let Some(all) = &tools.array else {
+        return match choice {
+            Choice::Auto | Choice::None | Choice::Allowed { required: false, .. } => Ok(Vec::new()),
+            Choice::Named(name) => absent(name),
+            Choice::Required | Choice::Allowed { required: true, .. } => absent("required"),
+        };
+    };
+    let mut fields = Vec::with_capacity(3);
+    match choice {
+        Choice::Auto => fields.push(Field::new("tools", all.clone())),
+        Choice::None => fields.extend([Field::new("tools", all.clone()), Field::new("tool_choice", "\"none\"")]),
+        Choice::Required => {
+            fields.extend([Field::new("tools", all.clone()), Field::new("tool_choice", "\"required\"")])
+        }
+        Choice::Named(name) => {
+            if !tools.set.contains(name) {
+                return absent(name);
+            }
+            let mut value = b"{\"type\":\"function\",\"function\":{\"name\":".to_vec();
+            json::push_string(&mut value, name);
+            value.extend_from_slice(b"}}");
+            fields.extend([Field::new("tools", all.clone()), Field::new("tool_choice", value)]);
+        }
+        Choice::Allowed { required, names } => {
+            if let Some(name) = names.iter().find(|name| !tools.set.contains(name)) {
+                return absent(name);
+            }
+            let mode = if *required { "\"required\"" } else { "\"auto\"" };
+            let allowed = tools.set.array(Some(names)).map(|array| Field::new("tools", array));
+            let Some(allowed) = allowed else { return Ok(Vec::new()) };
+            fields.extend([allowed, Field::new("tool_choice", mode)]);
+        }
+    }
+    fields.extend(parallel.map(|parallel| Field::new("parallel_tool_calls", if parallel { "true" } else { "false" })));
+    Ok(fields)
+}
