@@ -37,8 +37,8 @@ pub struct EndpointConfig {
     /// `"http://127.0.0.1:8000/v1"`. No default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base_url: Option<String>,
-    /// The engine's ways: `"generic"` (the default: OpenAI's own), `"vllm"`, `"sglang"`, `"llama_cpp"`, `"ollama"`. Engines differ in the fields
-    /// that they know or refuse.
+    /// The engine's ways: `"generic"` (the default: OpenAI's own), `"cerebras"`, `"vllm"`, `"sglang"`, `"llama_cpp"`, `"ollama"`. Engines differ in
+    /// the fields that they know or refuse.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dialect: Option<Dialect>,
     /// The environment variable that holds the API key. Default: no key is sent. Keys themselves are never written in a config.
@@ -172,9 +172,10 @@ impl EndpointConfig {
         match self.backend {
             Kind::Simulator => self.simulator(),
             Kind::OpenAi => self.openai(),
-            Kind::Cerebras | Kind::Responses => {
-                Err(self.error("backend", Problem::NotServedYet { backend: self.backend.name() }))
+            Kind::Cerebras => {
+                Err(self.not_served_yet("backend = \"openai\" with dialect = \"cerebras\" serves it until then"))
             }
+            Kind::Responses => Err(self.not_served_yet("backend = \"openai\" serves every Chat Completions API")),
         }
     }
 
@@ -185,6 +186,10 @@ impl EndpointConfig {
 
     pub(crate) fn error(&self, field: &'static str, problem: Problem) -> Error {
         Error { endpoint: self.name.clone(), field, problem }
+    }
+
+    fn not_served_yet(&self, instead: &'static str) -> Error {
+        self.error("backend", Problem::NotServedYet { backend: self.backend.name(), instead })
     }
 
     fn refuse(&self, fields: &[(&'static str, bool)]) -> Result<(), Error> {

@@ -160,6 +160,7 @@ async fn detect_at_leisure(look: &Look) -> Result<Detected, Error> {
 fn recognise(models: &Models, headers: &HeaderMap) -> Option<(Dialect, bool)> {
     let owner = models.data.iter().find_map(|model| model.owned_by.as_deref());
     match owner {
+        Some("Cerebras") => Some((Dialect::Cerebras, false)),
         Some("vllm") => Some((Dialect::Vllm, false)),
         Some("sglang") => Some((Dialect::Sglang, false)),
         Some("llamacpp") => Some((Dialect::LlamaCpp, false)),

@@ -26,8 +26,8 @@ pub enum Problem {
     TooMany { endpoints_max: usize },
     #[error("has no meaning for backend \"{backend}\"")]
     NotForBackend { backend: &'static str },
-    #[error("backend \"{backend}\" is not served yet; \"openai\" serves every Chat Completions API")]
-    NotServedYet { backend: &'static str },
+    #[error("backend \"{backend}\" is not served yet; {instead}")]
+    NotServedYet { backend: &'static str, instead: &'static str },
     #[error("must lie between {min} and {max}")]
     OutOfRange { min: u64, max: u64 },
     #[error("is not a URL")]

@@ -121,7 +121,10 @@ fn each_fault_names_its_endpoint_and_field() {
         (format!("{OPENAI}{url}first_token_ms = 1"), "`first_token_ms`: has no meaning for backend \"openai\""),
         (format!("{simulator}simulated = true"), "`simulated`: has no meaning for backend \"simulator\""),
         (format!("{simulator}{url}"), "`base_url`: has no meaning for backend \"simulator\""),
-        (OPENAI.replace("openai", "cerebras"), "`backend`: backend \"cerebras\" is not served yet"),
+        (
+            OPENAI.replace("openai", "cerebras"),
+            "`backend`: backend \"cerebras\" is not served yet; backend = \"openai\" with dialect = \"cerebras\" serves it",
+        ),
         (OPENAI.replace("openai", "responses"), "`backend`: backend \"responses\" is not served yet"),
         (format!("{simulator}{simulator}"), "`name`: is used by another"),
     ];

@@ -40,6 +40,12 @@ async fn engines_are_known_by_what_they_say_of_their_models() {
         (listed(r#"{"id":"a","owned_by":"sglang","max_model_len":32768}"#), Dialect::Sglang, "a", Some(32_768)),
         (llama.to_owned(), Dialect::LlamaCpp, "smollm2-135m", Some(8192)),
         (listed(r#"{"id":"a","owned_by":"llamacpp","meta":{"n_ctx_train":4096}}"#), Dialect::LlamaCpp, "a", Some(4096)),
+        (
+            listed(r#"{"id":"gpt-oss-120b","object":"model","created":0,"owned_by":"Cerebras"}"#),
+            Dialect::Cerebras,
+            "gpt-oss-120b",
+            None,
+        ),
         (listed(r#"{"id":"llama3:8b","owned_by":"library"}"#), Dialect::Ollama, "llama3:8b", None),
         (listed(r#"{"id":"a","owned_by":"simulator"}"#), Dialect::Generic, "a", None),
     ];

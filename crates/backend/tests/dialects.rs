@@ -66,6 +66,24 @@ async fn ollama_is_told_to_think_not_at_all_or_nothing() {
 }
 
 #[tokio::test]
+async fn cerebras_is_asked_for_no_effort_that_it_does_not_know() {
+    let cases = [
+        ("none", "none"),
+        ("minimal", "low"),
+        ("medium", "medium"),
+        ("high", "high"),
+        ("xhigh", "high"),
+        ("max", "high"),
+    ];
+    for (effort, expected) in cases {
+        let mut request = full();
+        request.fields = vec![Field::string("reasoning_effort", effort)];
+        let body = written(Dialect::Cerebras, request).await;
+        assert!(body.contains(&format!(r#""reasoning_effort":"{expected}""#)), "{effort}: {body}");
+    }
+}
+
+#[tokio::test]
 async fn a_cache_key_that_the_client_gave_is_not_doubled() {
     let mut request = full();
     request.fields = vec![Field::string("prompt_cache_key", "client's")];

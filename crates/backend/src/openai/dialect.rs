@@ -2,6 +2,7 @@
 //!
 //! Knows the request's top-level fields only; messages are the same for all, and answers are read leniently by `wire::chat`.
 
+use bytes::Bytes;
 use flashlane_wire::chat::Field;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -13,6 +14,7 @@ pub enum Dialect {
     /// OpenAI's own names, nothing left out: for hosted services and unknown engines.
     #[default]
     Generic,
+    Cerebras,
     Vllm,
     Sglang,
     LlamaCpp,
@@ -35,6 +37,8 @@ enum Effort {
     AsIs,
     /// Only `none` is sent: the engine answers 400 to any other when the model cannot think.
     OnlyNone,
+    /// Levels below `low` and above `high` become these: the engine knows no others.
+    LowToHigh,
 }
 
 /// Of OpenAI's platform rather than of a model: engines that run on one's own machines know none of them.
@@ -52,17 +56,31 @@ const OF_THE_PLATFORM: &[&str] = &[
     "web_search_options",
 ];
 
+/// Cerebras answers 400 to each field that it does not know. Of the platform's it knows `prediction`, `prompt_cache_key` and
+/// `service_tier`, by the types of its SDK 1.91.0.
+const UNKNOWN_TO_CEREBRAS: &[&str] = &[
+    "metadata",
+    "modalities",
+    "moderation",
+    "prompt_cache_retention",
+    "safety_identifier",
+    "store",
+    "verbosity",
+    "web_search_options",
+];
+
 /// Ollama documents the fields that it reads; these are not among them.
 const UNKNOWN_TO_OLLAMA: &[&str] = &["logit_bias", "n", "parallel_tool_calls", "user"];
 
 impl Dialect {
-    pub const ALL: [Self; 5] = [Self::Generic, Self::Vllm, Self::Sglang, Self::LlamaCpp, Self::Ollama];
+    pub const ALL: [Self; 6] = [Self::Generic, Self::Cerebras, Self::Vllm, Self::Sglang, Self::LlamaCpp, Self::Ollama];
 
     /// The name in configs.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Generic => "generic",
+            Self::Cerebras => "cerebras",
             Self::Vllm => "vllm",
             Self::Sglang => "sglang",
             Self::LlamaCpp => "llama_cpp",
@@ -79,6 +97,9 @@ impl Dialect {
         };
         match self {
             Self::Generic => Row { cache_key: true, dropped: &[], ..on_own_machines },
+            Self::Cerebras => {
+                Row { cache_key: true, dropped: &[UNKNOWN_TO_CEREBRAS], effort: Effort::LowToHigh, ..on_own_machines }
+            }
             Self::Vllm | Self::Sglang => on_own_machines,
             // Its older versions do not know the newer name.
             Self::LlamaCpp => Row { token_limit: "max_tokens", ..on_own_machines },
@@ -97,7 +118,7 @@ impl Dialect {
         fields.retain(|field| {
             let name = &*field.name;
             let harmful = match row.effort {
-                Effort::AsIs => false,
+                Effort::AsIs | Effort::LowToHigh => false,
                 Effort::OnlyNone => name == "reasoning_effort" && *field.value != *b"\"none\"",
             };
             !harmful && !row.dropped.iter().any(|names| names.contains(&name))
@@ -105,10 +126,23 @@ impl Dialect {
         for field in fields.iter_mut().filter(|field| field.name == "max_completion_tokens") {
             field.name = Cow::Borrowed(row.token_limit);
         }
+        if matches!(row.effort, Effort::LowToHigh) {
+            for field in fields.iter_mut().filter(|field| field.name == "reasoning_effort") {
+                field.value = low_to_high(&field.value);
+            }
+        }
         if let Some(key) = cache_key.filter(|_| row.cache_key)
             && !fields.iter().any(|field| field.name == "prompt_cache_key")
         {
             fields.push(Field::string("prompt_cache_key", key));
         }
+    }
+}
+
+fn low_to_high(effort: &Bytes) -> Bytes {
+    match &**effort {
+        b"\"minimal\"" => Bytes::from_static(b"\"low\""),
+        b"\"xhigh\"" | b"\"max\"" => Bytes::from_static(b"\"high\""),
+        _ => effort.clone(),
     }
 }
