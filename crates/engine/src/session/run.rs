@@ -194,7 +194,8 @@ impl Session {
             (TurnState::Streaming { .. }, UpstreamEvent::Bytes(bytes)) => {
                 self.last_sent_ns = now.mono_ns;
                 match self.stream(bytes, now) {
-                    Ok(false) => {}
+                    // A token moves nothing else.
+                    Ok(false) => return,
                     Ok(true) => self.conclude(now),
                     Err(refusal) => self.fail(&refusal, now),
                 }
