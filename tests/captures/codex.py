@@ -132,9 +132,13 @@ def steer(name: str, what: str, model: str) -> None:
 def catalog_entry() -> None:
     """One entry as Codex lists it itself, its texts cut, and the smallest that it takes."""
     with codex_cli.Codex("http://127.0.0.1:1/v1", "gpt-5.5") as codex:
-        listed = subprocess.run([codex_cli.BINARY, "debug", "models"], env=codex.environment, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=60)
+        listed = subprocess.run(
+            [codex_cli.BINARY, "debug", "models"], env=codex.environment, stdin=subprocess.DEVNULL, capture_output=True, check=True, timeout=60
+        )
     entry = next(model for model in json.loads(listed.stdout)["models"] if model["slug"] == "gpt-5.5")
-    cut = json.loads(json.dumps(entry), object_hook=lambda o: {k: v[:TEXT_CHARS_MAX] + "..." if isinstance(v, str) and len(v) > TEXT_CHARS_MAX else v for k, v in o.items()})
+    cut = json.loads(
+        json.dumps(entry), object_hook=lambda o: {k: v[:TEXT_CHARS_MAX] + "..." if isinstance(v, str) and len(v) > TEXT_CHARS_MAX else v for k, v in o.items()}
+    )
     (OUT / "model-catalog-entry.json").write_text(json.dumps(cut, indent=1) + "\n")
     (OUT / "model-catalog-entry-minimal.json").write_text(json.dumps(CATALOG_ENTRY, indent=1) + "\n")
 

@@ -75,7 +75,7 @@ class Codex:
         config = CONFIG.format(model=model, base_url=base_url, websockets=str(websockets).lower(), provider=provider, top=top)
         (self.home / "config.toml").write_text(config)
 
-    def __enter__(self) -> "Codex":
+    def __enter__(self) -> Codex:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -105,7 +105,7 @@ class AppServer:
         self._requests = 0
         threading.Thread(target=self._read, daemon=True).start()
 
-    def __enter__(self) -> "AppServer":
+    def __enter__(self) -> AppServer:
         self.request("initialize", {"clientInfo": {"name": "flashlane-tests", "title": "flashlane tests", "version": "1"}})
         self._write({"method": "initialized"})
         return self

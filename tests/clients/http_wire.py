@@ -71,7 +71,7 @@ class FrameReader:
     _parts: list[bytes] = field(default_factory=list)
     _first: tuple[int, bool] = (0, False)
     _wire_bytes: int = 0
-    _inflater: "zlib._Decompress | None" = None
+    _inflater: zlib._Decompress | None = None
 
     def read(self, chunk: bytes) -> list[Message]:
         """Takes any piece of the stream and returns the messages that it completes."""

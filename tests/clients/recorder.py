@@ -42,7 +42,7 @@ class Recorder:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.base_url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/v1"
 
-    def __enter__(self) -> "Recorder":
+    def __enter__(self) -> Recorder:
         threading.Thread(target=serve_connections, args=(self._listener, self._serve), daemon=True).start()
         return self
 

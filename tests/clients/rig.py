@@ -116,7 +116,7 @@ class Flashlane:
         self._config = config
         self._environment = {"NO_COLOR": "1", **(environment or {})}
 
-    def __enter__(self) -> "Flashlane":
+    def __enter__(self) -> Flashlane:
         self._folder = tempfile.TemporaryDirectory(prefix="flashlane-")
         command: list[str | Path] = [FLASHLANE, "serve"]
         if self._config is None:
@@ -154,7 +154,7 @@ class Flashlane:
 class RealModel:
     """SmolLM2 on llama.cpp's server, by tests/real-model."""
 
-    def __enter__(self) -> "RealModel":
+    def __enter__(self) -> RealModel:
         self.process = Process([ROOT / "tests/real-model", "0"])
         ready = self.process.wait_for(lambda line: line.startswith("READY "), 120)
         self.url = ready.removeprefix("READY ")

@@ -42,7 +42,7 @@ class ScriptedResponses:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
 
-    def __enter__(self) -> "ScriptedResponses":
+    def __enter__(self) -> ScriptedResponses:
         threading.Thread(target=serve_connections, args=(self._listener, self._serve), daemon=True).start()
         return self
 

@@ -46,7 +46,7 @@ def test_the_curl_block_runs(gateway, tmp_path):
 def test_codex_runs_on_the_config_that_connect_writes_and_undo_takes_it_out(gateway):
     with Codex("http://unused", "unused") as codex:
         path = codex.home / "config.toml"
-        mine = "# mine\nmodel = \"gpt-5.5\"\ncheck_for_update_on_startup = false\n\n[analytics]\nenabled = false # no\n\n[features]\nplugins = false\n"
+        mine = '# mine\nmodel = "gpt-5.5"\ncheck_for_update_on_startup = false\n\n[analytics]\nenabled = false # no\n\n[features]\nplugins = false\n'
         path.write_text(mine)
         connect("codex", "--url", gateway.base_url, "--write", CODEX_HOME=str(codex.home))
         ran = codex.exec("Write a file hello.txt containing hi there")

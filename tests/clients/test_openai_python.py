@@ -75,7 +75,9 @@ def test_a_length_limit_ends_in_incomplete(client):
 
 
 def test_a_function_tool_makes_its_round_trip(client):
-    first = client.responses.create(model=MODEL, input="What is the weather in Paris?", tools=[WEATHER], tool_choice={"type": "function", "name": "get_weather"})
+    first = client.responses.create(
+        model=MODEL, input="What is the weather in Paris?", tools=[WEATHER], tool_choice={"type": "function", "name": "get_weather"}
+    )
     [call] = [item for item in first.output if item.type == "function_call"]
     assert call.name == "get_weather"
     assert isinstance(json.loads(call.arguments)["city"], str)
@@ -137,7 +139,9 @@ def test_a_chat_completion_comes_whole(client):
 
 
 def test_a_chat_completion_is_streamed_with_usage(client):
-    chunks = list(client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "hello"}], stream=True, stream_options={"include_usage": True}))
+    chunks = list(
+        client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "hello"}], stream=True, stream_options={"include_usage": True})
+    )
     assert chunks[0].choices[0].delta.role == "assistant"
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
     assert chunks[-1].choices == [] and chunks[-1].usage.completion_tokens > 0

@@ -78,9 +78,7 @@ def test_a_client_that_goes_away_cancels_the_generation(both_tiers, real_model):
 
 
 def test_the_demo_shows_a_turn_on_each_tier(real_model):
-    ran = subprocess.run(
-        [ROOT / "tests/demo", real_model.url], env={**os.environ, "FLASHLANE": str(FLASHLANE)}, capture_output=True, text=True, timeout=120
-    )
+    ran = subprocess.run([ROOT / "tests/demo", real_model.url], env={**os.environ, "FLASHLANE": str(FLASHLANE)}, capture_output=True, text=True, timeout=120)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "latency" in ran.stdout and "throughput" in ran.stdout, ran.stdout
     assert "simulat" in ran.stdout, "what is simulated says so"

@@ -33,7 +33,7 @@ class ScriptedUpstream:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.base_url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/v1"
 
-    def __enter__(self) -> "ScriptedUpstream":
+    def __enter__(self) -> ScriptedUpstream:
         threading.Thread(target=serve_connections, args=(self._listener, self._serve), daemon=True).start()
         return self
 
