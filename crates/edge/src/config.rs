@@ -11,6 +11,10 @@ pub struct EdgeConfig {
     pub listen: SocketAddr,
     /// Where operators connect (`/metrics`, `/livez`, `/readyz`). Default `127.0.0.1:8701`: never on the clients' address, so that it can stay private.
     pub admin_listen: SocketAddr,
+    /// Web pages that may use this server, by their `Origin` (`https://app.example:8443`); pages on loopback always may. Default none.
+    pub allowed_origins: Vec<String>,
+    /// Names, without port, by which clients may call this server, beside `localhost` and IP addresses. Default none.
+    pub allowed_hosts: Vec<String>,
     /// Whether `GET /v1/responses` may become a WebSocket. Default true; false answers 426, and clients such as Codex go on over HTTP.
     pub websocket: bool,
     /// Whether permessage-deflate is accepted from clients that offer it. Default true: it saves them four fifths of their upload,
@@ -50,6 +54,8 @@ impl Default for EdgeConfig {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8700)),
             admin_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8701)),
+            allowed_origins: Vec::new(),
+            allowed_hosts: Vec::new(),
             websocket: true,
             websocket_deflate: true,
             request_bytes_max: 64 * 1024 * 1024,

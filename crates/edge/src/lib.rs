@@ -12,6 +12,7 @@ mod error;
 mod http;
 mod listen;
 mod models;
+mod origin;
 mod reply;
 mod routes;
 mod socket;

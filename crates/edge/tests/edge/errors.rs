@@ -58,7 +58,7 @@ async fn a_body_over_the_limit_is_refused_whether_its_length_is_told_or_not() {
     chunked.extend_from_slice(&[b' '; 1001]);
     chunked.extend_from_slice(b"\r\n0\r\n\r\n");
     let head =
-        "POST /v1/responses HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
+        "POST /v1/responses HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
     let reply = gateway.raw(&[head.as_bytes(), &chunked].concat()).await;
     assert_error(&reply, 413, "payload_too_large");
     let fits = json!({"model": "demo", "input": "hello"}).to_string();
@@ -68,7 +68,7 @@ async fn a_body_over_the_limit_is_refused_whether_its_length_is_told_or_not() {
 #[tokio::test]
 async fn a_body_that_does_not_come_is_not_waited_for_for_ever() {
     let gateway = Gateway::start_with(simulated(), |config, _| config.request_ms_max = 20).await;
-    let head = "POST /v1/responses HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\ncontent-length: 10\r\n\r\n";
+    let head = "POST /v1/responses HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 10\r\n\r\n";
     let reply = gateway.raw(head.as_bytes()).await;
     assert_error(&reply, 400, "invalid_json");
     assert!(reply.json()["error"]["message"].as_str().unwrap().contains("20 ms"));

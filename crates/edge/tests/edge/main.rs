@@ -13,6 +13,7 @@ mod errors;
 mod http;
 mod life;
 mod models;
+mod origin;
 mod pressure;
 mod support;
 mod websocket;

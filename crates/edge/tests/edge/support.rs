@@ -157,7 +157,7 @@ pub async fn exchange(address: SocketAddr, method: &str, path: &str, fields: &st
 pub fn request(method: &str, path: &str, fields: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
     let mut bytes =
-        format!("{method} {path} HTTP/1.1\r\nhost: gateway\r\ncontent-length: {length}\r\n{fields}\r\n").into_bytes();
+        format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n{fields}\r\n").into_bytes();
     bytes.extend_from_slice(body);
     bytes
 }
