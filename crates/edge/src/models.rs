@@ -4,9 +4,10 @@
 
 use crate::reply::{JSON, Refused};
 use crate::state::State;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{self, Path, RawQuery};
 use axum::response::{IntoResponse, Response};
-use flashlane_engine::{ErrorKind, Fleet, Model};
+use flashlane_engine::{ErrorKind, Fleet, Model, Refusal};
 use http::header::{CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH};
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
@@ -89,16 +90,21 @@ pub(crate) async fn list(
     json(&List { object: "list", data: fleet.models.iter().map(|model| entry(&fleet, model)).collect() })
 }
 
-pub(crate) async fn one(extract::State(state): extract::State<Arc<State>>, Path(id): Path<String>) -> Response {
+pub(crate) async fn one(
+    extract::State(state): extract::State<Arc<State>>,
+    id: Result<Path<String>, PathRejection>,
+) -> Response {
+    // What is not UTF-8 names no model.
+    let Ok(Path(id)) = id else { return not_found("The model does not exist: its name is not UTF-8.".to_owned()) };
     let fleet = Arc::clone(&state.shared.load().fleet);
     match fleet.model(&id) {
         Some(model) => json(&entry(&fleet, model)),
-        None => Refused(
-            flashlane_engine::Refusal::new(ErrorKind::ModelNotFound, format!("The model '{id}' does not exist."))
-                .with_param("model"),
-        )
-        .into_response(),
+        None => not_found(format!("The model '{id}' does not exist.")),
     }
+}
+
+fn not_found(message: String) -> Response {
+    Refused(Refusal::new(ErrorKind::ModelNotFound, message).with_param("model")).into_response()
 }
 
 fn entry<'a>(fleet: &Fleet, model: &'a Model) -> Entry<'a> {

@@ -26,6 +26,15 @@ async fn a_models_name_may_have_a_slash_escaped_or_not() {
 }
 
 #[tokio::test]
+async fn a_models_name_that_is_no_text_is_not_found() {
+    let gateway = Gateway::start(simulated()).await;
+    for path in ["/v1/models/%ff", "/v1/models/openai/%C3%28"] {
+        let reply = gateway.get(path).await;
+        assert_eq!((reply.status, &reply.json()["error"]["code"]), (404, &json!("model_not_found")), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn codex_gets_a_catalog_with_every_field_it_insists_on() {
     let gateway = Gateway::start(simulated()).await;
     let reply = gateway.get("/v1/models?client_version=0.169.0").await;
