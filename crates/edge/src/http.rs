@@ -84,10 +84,11 @@ fn stream(drive: Drive) -> Response {
     (headers, Body::new(EventStream { drive: Some(drive) })).into_response()
 }
 
-/// The tools that the client offered and no upstream sees, by name.
+/// The tools that the client offered and no upstream sees, by name; without the names that no header may have.
 fn tools_not_forwarded(drive: &Drive) -> Option<HeaderValue> {
-    let names = drive.tools_not_forwarded().join(", ");
-    if names.is_empty() { None } else { HeaderValue::from_str(&names).ok() }
+    let names = drive.tools_not_forwarded().iter().map(String::as_str);
+    let names: Vec<_> = names.filter(|name| HeaderValue::from_str(name).is_ok()).collect();
+    if names.is_empty() { None } else { HeaderValue::from_str(&names.join(", ")).ok() }
 }
 
 /// The whole body, within the limits of size and time.

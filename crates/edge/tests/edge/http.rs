@@ -79,6 +79,15 @@ async fn hosted_tools_are_named_in_a_header() {
 }
 
 #[tokio::test]
+async fn a_hosted_tools_name_that_no_header_may_have_does_not_hide_the_others() {
+    let gateway = Gateway::start(simulated()).await;
+    let tools = json!([{"type": "web_search"}, {"type": "caf\u{e9}\n"}, {"type": "mcp", "server_label": "x"}]);
+    let reply = gateway.post("/v1/responses", &json!({"model": "demo", "input": "hello", "tools": tools})).await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    assert_eq!(reply.header("x-flashlane-tools-not-forwarded"), Some("web_search, mcp"));
+}
+
+#[tokio::test]
 async fn http_2_is_spoken_with_clients_that_know_it() {
     let gateway = Gateway::start(simulated()).await;
     let io = TokioIo::new(gateway.connect().await);
