@@ -189,6 +189,7 @@ impl Drive {
     pub(crate) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
         let now = self.now();
         let rest = self.poll(cx, now, None);
+        self.was_busy_since(now);
         match (self.session.answer(), rest) {
             (Some(answer), _) => Poll::Ready(answer),
             (None, Rest::Quiet) => Poll::Pending,

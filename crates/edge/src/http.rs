@@ -57,6 +57,7 @@ async fn serve(
     let mut drive = Drive::new(state, auth::owner(&head.headers), id, Session::http)?;
     let now = drive.now();
     drive.handle(now, |session, now| begin(session, &body, now));
+    drive.was_busy_since(now);
     drop(body);
     let answer = poll_fn(|cx| drive.poll_answer(cx)).await;
     let not_forwarded = tools_not_forwarded(&drive);

@@ -121,3 +121,13 @@ async fn a_turn_is_counted_once() {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
     }
 }
+
+#[tokio::test]
+async fn the_time_that_a_json_turn_kept_the_gateway_busy_is_measured() {
+    let gateway = Gateway::start(simulated()).await;
+    gateway.post("/v1/responses", &json!({"model": "demo", "input": "count from 1 to 5"})).await;
+    let metrics = gateway.metrics().await;
+    let sum =
+        metrics.lines().find_map(|line| line.strip_prefix("flashlane_gateway_overhead_seconds_sum{tier=\"latency\"} "));
+    assert!(sum.expect("the turn's overhead").parse::<f64>().unwrap() > 0.0, "{metrics}");
+}
