@@ -72,7 +72,11 @@ pub(crate) fn arguments(tool: &Tool<'_>, change: Option<&FileChange>) -> Option<
     match ability(tool, &parameters) {
         Ability::Shell { property, list } => shell_arguments(&parameters, &property, list, HARMLESS_COMMAND),
         Ability::Code { property } => Some(json!({ property: "text(\"flashlane simulator\");" })),
-        Ability::Patch { .. } | Ability::Other => schema::example(&parameters, &tool.name),
+        Ability::Patch { .. } | Ability::Other => match schema::example(&parameters, &tool.name)? {
+            object @ Value::Object(_) => Some(object),
+            // A schema that leaves the type open, or has another: arguments are an object all the same.
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Some(json!({})),
+        },
     }
 }
 

@@ -81,3 +81,12 @@ fn code_mode_is_used_only_where_nothing_else_is_offered() {
     assert!(script.ends_with("text(result.output);\n"), "{script}");
     assert!(for_change(&[tool(CODE_MODE), tool(WEATHER)], &write(), false).is_none());
 }
+
+#[test]
+fn arguments_are_an_object_whatever_the_schema_leaves_open() {
+    for parameters in ["{}", r#"{"description": "none"}"#, r#"{"type": "string"}"#, r#"{"enum": [1]}"#, "true", "null"]
+    {
+        let definition = format!(r#"{{"name": "ping", "parameters": {parameters}}}"#);
+        assert_eq!(arguments(&tool(&definition), None), Some(json!({})), "{parameters}");
+    }
+}
