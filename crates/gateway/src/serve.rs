@@ -18,11 +18,13 @@ use tokio::sync::oneshot;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Without a file and without --latency or --throughput it serves the embedded default: two
 simulated tiers on loopback, no key. FLASHLANE_LOG sets what is logged (info, flashlane_edge=debug).
-An engine that asks for a key finds it in FLASHLANE_THROUGHPUT_API_KEY.
+Keys are read from the environment: CEREBRAS_API_KEY for --latency cerebras; for engines that are
+named by URL and ask for one, FLASHLANE_LATENCY_API_KEY and FLASHLANE_THROUGHPUT_API_KEY.
 
 Examples:
   flashlane serve                                         two simulated tiers, to try it out
   flashlane serve --throughput http://127.0.0.1:8000/v1   before vLLM, SGLang, llama.cpp, Ollama ...
+  flashlane serve --throughput http://127.0.0.1:8000/v1 --latency cerebras
   flashlane serve --throughput http://127.0.0.1:8000/v1 --latency simulator
   flashlane serve --check > flashlane.toml                the embedded default, to begin with
   flashlane serve --config flashlane.toml --check         check a config
@@ -40,8 +42,8 @@ pub struct Args {
     /// Where operators connect, in place of the config's
     #[arg(long, value_name = "ADDRESS")]
     admin_listen: Option<SocketAddr>,
-    /// The latency tier: simulator, or cerebras (comes with a later version)
-    #[arg(long, value_name = "WHAT", hide_possible_values = true, conflicts_with = "config")]
+    /// The latency tier: cerebras, simulator, or the base URL of an engine that speaks Chat Completions
+    #[arg(long, value_name = "WHAT", conflicts_with = "config")]
     latency: Option<Latency>,
     /// The throughput tier: the base URL of an engine that speaks Chat Completions
     #[arg(long, value_name = "URL", conflicts_with = "config")]
@@ -106,7 +108,7 @@ async fn read(args: &Args) -> Result<Source, source::Error> {
     if latency.is_none() && throughput.is_none() {
         return Ok(source::embedded());
     }
-    let (latency, throughput) = (*latency, throughput.clone());
+    let (latency, throughput) = (latency.clone(), throughput.clone());
     source::flags(Flags { latency, throughput, listen: *listen, admin_listen: *admin_listen }).await
 }
 

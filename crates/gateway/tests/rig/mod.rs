@@ -11,9 +11,16 @@ pub const FLASHLANE: &str = env!("CARGO_BIN_EXE_flashlane");
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(FLASHLANE);
     command.args(arguments);
-    for variable in
-        ["FLASHLANE_CONFIG", "FLASHLANE_API_KEY", "FLASHLANE_LOG", "FLASHLANE_THROUGHPUT_API_KEY", "COLUMNS"]
-    {
+    let variables = [
+        "FLASHLANE_CONFIG",
+        "FLASHLANE_API_KEY",
+        "FLASHLANE_LOG",
+        "FLASHLANE_LATENCY_API_KEY",
+        "FLASHLANE_THROUGHPUT_API_KEY",
+        "CEREBRAS_API_KEY",
+        "COLUMNS",
+    ];
+    for variable in variables {
         command.env_remove(variable);
     }
     command
@@ -50,7 +57,13 @@ pub struct Running {
 
 impl Running {
     pub fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, &[])
+    }
+
+    /// With variables in its environment.
+    pub fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = command(arguments);
+        command.envs(variables.iter().copied());
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         Self { child, out }
@@ -99,8 +112,13 @@ pub struct Gateway {
 impl Gateway {
     /// Starts `flashlane serve` on free ports and waits for its ready line.
     pub fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, &[])
+    }
+
+    /// With variables in its environment.
+    pub fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let ports = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
-        let mut running = Running::start(&[&ports, arguments].concat());
+        let mut running = Running::start_with(&[&ports, arguments].concat(), variables);
         let mut said = String::new();
         loop {
             let line = running.line();
