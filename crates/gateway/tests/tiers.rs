@@ -25,6 +25,27 @@ fn says(word: &str) -> Vec<Step> {
     steps
 }
 
+/// A turn as Cerebras streams it by its SDK's types: reasoning under that name, usage and `time_info` in the chunk that ends it.
+fn wafer_says(word: &str) -> Vec<Step> {
+    let chunk = |delta: &str, rest: &str| {
+        let head =
+            r#""id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"m","system_fingerprint":"fp_1""#;
+        Bytes::from(format!("data: {{{head},\"choices\":[{{\"index\":0,\"delta\":{delta}{rest}}}\n\n"))
+    };
+    let end = r#","finish_reason":"stop"}],"usage":{"prompt_tokens":7,"completion_tokens":2,"total_tokens":9,
+        "prompt_tokens_details":{"cached_tokens":0},"completion_tokens_details":{"reasoning_tokens":1}},
+        "time_info":{"queue_time":0.001,"prompt_time":0.002,"completion_time":0.003,"total_time":0.007,"created":1}"#;
+    let mut steps = stream(&[
+        chunk(r#"{"role":"assistant"}"#, "}]"),
+        chunk(r#"{"reasoning":"hm"}"#, "}]"),
+        chunk(&format!(r#"{{"content":"{word}"}}"#), "}]"),
+        chunk("{}", &end.replace("\n        ", "")),
+        Bytes::from_static(b"data: [DONE]\n\n"),
+    ]);
+    steps.push(Step::Again);
+    steps
+}
+
 fn serve(latency: &Upstream, throughput: &Upstream) -> Gateway {
     let flags = ["--latency", &latency.base_url(), "--throughput", &throughput.base_url()];
     Gateway::start_with(&flags, &[("FLASHLANE_LATENCY_API_KEY", "csk-scripted")])
@@ -40,7 +61,7 @@ fn turn(gateway: &Gateway, model: &str) -> (String, String) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_engines_named_by_flags_serve_a_tier_each() {
-    let wafer = engine("Cerebras", &["both", "fast"], says("from-wafer")).await;
+    let wafer = engine("Cerebras", &["both", "fast"], wafer_says("from-wafer")).await;
     let gpu = engine("vllm", &["wide", "both"], says("from-gpu")).await;
     let gateway = serve(&wafer, &gpu);
     for (model, answer, tier) in [
@@ -68,6 +89,8 @@ async fn two_engines_named_by_flags_serve_a_tier_each() {
     assert!(asked[0].head.starts_with("GET /v1/models "), "{}", asked[0].head);
     assert!(asked[1].head.starts_with("POST /v1/chat/completions "), "{}", asked[1].head);
     assert!(asked.iter().all(|request| request.header("authorization") == Some("Bearer csk-scripted")));
+    let body = String::from_utf8(asked[1].body.clone()).unwrap();
+    assert!(body.starts_with(r#"{"model":"fast","stream":true,"#) && !body.contains("\"store\""), "{body}");
     assert!(gpu.seen().requests.iter().all(|request| request.header("authorization").is_none()));
 }
 
@@ -86,7 +109,7 @@ async fn a_model_of_both_tiers_goes_to_the_second_when_the_first_is_at_its_limit
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn names_that_differ_are_offered_apart_with_a_hint() {
-    let wafer = engine("Cerebras", &["gpt-oss-120b"], says("from-wafer")).await;
+    let wafer = engine("Cerebras", &["gpt-oss-120b"], wafer_says("from-wafer")).await;
     let gpu = engine("vllm", &["openai/gpt-oss-120b"], says("from-gpu")).await;
     let gateway = serve(&wafer, &gpu);
     assert_eq!(turn(&gateway, "gpt-oss-120b").0, "from-wafer\n");
