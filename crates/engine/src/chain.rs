@@ -6,6 +6,7 @@
 use crate::tools::Tools;
 use bytes::Bytes;
 use flashlane_wire::chat::{Renderer, ToolSet};
+use flashlane_wire::json;
 use flashlane_wire::responses::{Item, ParseError, Tool};
 use serde_json::value::RawValue;
 use std::sync::Arc;
@@ -21,6 +22,8 @@ pub struct Piece {
     pub messages: Bytes,
     /// Each item's JSON, as served.
     pub items: Vec<Bytes>,
+    /// The ids of the calls among them.
+    pub calls: Vec<Arc<str>>,
 }
 
 /// The items of a conversation up to one response.
@@ -98,6 +101,12 @@ impl Chain {
         self.message_bytes
     }
 
+    /// Whether a tool was called under this id.
+    #[must_use]
+    pub fn has_call(&self, id: &str) -> bool {
+        self.pieces.iter().rev().any(|piece| piece.calls.iter().any(|call| **call == *id))
+    }
+
     /// What the chain holds in memory, in bytes.
     #[must_use]
     pub fn weight(&self) -> usize {
@@ -114,13 +123,16 @@ fn merge(pieces: &[&Arc<Piece>]) -> Piece {
         messages.extend_from_slice(&piece.messages);
     }
     let items = pieces.iter().flat_map(|piece| piece.items.iter().cloned()).collect();
-    Piece { messages: Bytes::from(messages), items }
+    let calls = pieces.iter().flat_map(|piece| piece.calls.iter().cloned()).collect();
+    Piece { messages: Bytes::from(messages), items, calls }
 }
 
 /// Items read and rendered: a piece, and what it asks of the model.
 #[derive(Debug, Default)]
 pub struct Rendered {
     pub piece: Piece,
+    /// The ids of the calls whose outputs the items bring.
+    pub outputs: Vec<Arc<str>>,
     pub tools: Option<ToolSet>,
     pub images: bool,
     pub files: bool,
@@ -136,11 +148,16 @@ pub fn render_items(path: &str, items: &[&RawValue]) -> Result<Rendered, ParseEr
     for (index, raw) in items.iter().enumerate() {
         let path = format!("{path}[{index}]");
         let item = Item::parse(&path, raw)?;
-        if let Item::AdditionalTools { tools } = &item {
-            let set = rendered.tools.get_or_insert_default();
-            for (index, tool) in tools.iter().enumerate() {
-                set.push(&Tool::parse(&format!("{path}.tools[{index}]"), tool)?);
+        match &item {
+            Item::AdditionalTools { tools } => {
+                let set = rendered.tools.get_or_insert_default();
+                for (index, tool) in tools.iter().enumerate() {
+                    set.push(&Tool::parse(&format!("{path}.tools[{index}]"), tool)?);
+                }
             }
+            Item::Call { call_id, .. } => rendered.piece.calls.push(id_of(call_id)),
+            Item::CallOutput { call_id, .. } => rendered.outputs.push(id_of(call_id)),
+            Item::Message { .. } | Item::NotForwarded => {}
         }
         renderer.push(&item);
         rendered.piece.items.push(Bytes::copy_from_slice(raw.get().as_bytes()));
@@ -150,12 +167,18 @@ pub fn render_items(path: &str, items: &[&RawValue]) -> Result<Rendered, ParseEr
     Ok(rendered)
 }
 
+/// The id that a raw string stands for.
+#[must_use]
+pub fn id_of(raw: &str) -> Arc<str> {
+    if raw.contains('\\') { json::unescape(raw).map_or_else(|| raw.into(), Arc::from) } else { raw.into() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn piece(text: String) -> Arc<Piece> {
-        Arc::new(Piece { items: vec![Bytes::from(text.clone())], messages: Bytes::from(text) })
+        Arc::new(Piece { items: vec![Bytes::from(text.clone())], messages: Bytes::from(text), calls: Vec::new() })
     }
 
     #[test]

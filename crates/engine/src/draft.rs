@@ -35,6 +35,8 @@ pub struct ResponsesDraft {
     /// A whole system message.
     pub instructions: Option<Bytes>,
     pub input: Arc<Piece>,
+    /// The ids of the calls whose outputs the input brings.
+    pub outputs: Vec<Arc<str>>,
     /// The request's own tools.
     pub tools: Arc<Tools>,
     /// Tools that its items added to the chain.
@@ -87,6 +89,7 @@ impl Draft {
             previous: request.previous_response_id.as_deref().map(str::to_owned),
             instructions: request.instructions.map(|raw| Bytes::from(instructions(raw))),
             input: Arc::new(rendered.piece),
+            outputs: rendered.outputs,
             tools,
             added_tools: rendered.tools,
             choice: Choice::from(&request.tool_choice),

@@ -17,6 +17,8 @@ pub enum ErrorKind {
     ContextLengthExceeded,
     PreviousResponseNotFound,
     InvalidStreamId,
+    /// The output of a tool that was never called.
+    OrphanOutput,
     /// The upstream understood the request and would not have it (its 400, 413, 422).
     UpstreamInvalidRequest,
     InvalidApiKey,
@@ -74,7 +76,7 @@ const fn row(status: u16, api_type: &'static str, code: Option<&'static str>, la
 const INVALID: &str = "invalid_request_error";
 
 impl ErrorKind {
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::InvalidJson,
         Self::MissingParameter,
         Self::InvalidType,
@@ -85,6 +87,7 @@ impl ErrorKind {
         Self::ContextLengthExceeded,
         Self::PreviousResponseNotFound,
         Self::InvalidStreamId,
+        Self::OrphanOutput,
         Self::UpstreamInvalidRequest,
         Self::InvalidApiKey,
         Self::OriginRefused,
@@ -122,6 +125,7 @@ impl ErrorKind {
                 row(400, INVALID, Some("previous_response_not_found"), "previous_response_not_found")
             }
             Self::InvalidStreamId => row(400, INVALID, Some("invalid_stream_id"), "invalid_stream_id"),
+            Self::OrphanOutput => row(400, INVALID, None, "orphan_output"),
             Self::UpstreamInvalidRequest => {
                 Row { response_code: "invalid_prompt", ..row(400, INVALID, None, "upstream_invalid_request") }
             }

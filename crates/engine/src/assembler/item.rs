@@ -210,26 +210,23 @@ impl OpenItem {
         renderer.push(&item);
     }
 
-    /// Whether the item is a tool's call.
+    /// The id of a tool's call, raw; none of another item.
     #[must_use]
-    pub fn is_call(&self) -> bool {
-        match self.kind {
-            ItemKind::Function { .. } | ItemKind::Custom { .. } => true,
-            ItemKind::Message | ItemKind::Refusal | ItemKind::Reasoning => false,
+    pub fn call_id(&self) -> Option<&str> {
+        match &self.kind {
+            ItemKind::Function { call_id, .. } | ItemKind::Custom { call_id, .. } => Some(call_id),
+            ItemKind::Message | ItemKind::Refusal | ItemKind::Reasoning => None,
         }
     }
 
     /// Whether the item is a call of another id.
     #[must_use]
     pub fn is_other_call(&self, id: &str) -> bool {
-        match &self.kind {
-            ItemKind::Function { call_id, .. } | ItemKind::Custom { call_id, .. } => {
-                let mut raw = Vec::with_capacity(id.len());
-                json::push_escaped(&mut raw, id);
-                raw != call_id.as_bytes()
-            }
-            ItemKind::Message | ItemKind::Refusal | ItemKind::Reasoning => false,
-        }
+        self.call_id().is_some_and(|own| {
+            let mut raw = Vec::with_capacity(id.len());
+            json::push_escaped(&mut raw, id);
+            raw != own.as_bytes()
+        })
     }
 
     /// The item's own JSON; without its content while it is only announced.

@@ -7,7 +7,7 @@
 
 use super::frame::{Frame, ResponseStatus, Variable};
 use super::item::{ItemKind, OpenItem, event};
-use crate::chain::Piece;
+use crate::chain::{Piece, id_of};
 use crate::error::{ErrorKind, Refusal};
 use crate::ids::TurnHex;
 use crate::outgoing::Outgoing;
@@ -30,6 +30,8 @@ pub struct ResponsesAssembler {
     open: Option<Open>,
     /// Finished items' JSON.
     output: Vec<Bytes>,
+    /// Ids of the calls among them.
+    calls: Vec<Arc<str>>,
     renderer: Renderer,
     usage: Option<Usage>,
     finish: Option<FinishReason>,
@@ -79,6 +81,7 @@ impl ResponsesAssembler {
             service_tier: "default",
             open: None,
             output: Vec::new(),
+            calls: Vec::new(),
             renderer: Renderer::default(),
             usage: None,
             finish: None,
@@ -249,8 +252,9 @@ impl ResponsesAssembler {
         let Some(open) = self.open.take() else { return };
         let (item, closed) = open.item.close(status, &mut self.sequence, out);
         // Arguments that were cut are no JSON: the next turn's upstream must not see them.
-        if status == "completed" || !item.is_call() {
+        if status == "completed" || item.call_id().is_none() {
             item.render(&mut self.renderer);
+            self.calls.extend(item.call_id().map(id_of));
         }
         self.output.push(closed.json);
     }
@@ -320,7 +324,7 @@ impl ResponsesAssembler {
     #[must_use]
     pub fn take_piece(&mut self) -> Piece {
         let messages = Bytes::from(std::mem::take(&mut self.renderer).finish());
-        Piece { messages, items: std::mem::take(&mut self.output) }
+        Piece { messages, items: std::mem::take(&mut self.output), calls: std::mem::take(&mut self.calls) }
     }
 
     fn variable<'a>(&'a self, status: ResponseStatus<'a>, completed_at: Option<u64>) -> Variable<'a> {

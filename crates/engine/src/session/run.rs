@@ -90,7 +90,10 @@ impl Session {
     fn begin(&mut self, mut chain: Chain, now: Now) {
         let Some(turn) = &mut self.running else { return };
         let mut warm_up = false;
+        let mut orphan = None;
         if let Contract::Responses(responses) = &turn.draft.contract {
+            let known = |id: &Arc<str>| responses.input.calls.contains(id) || chain.has_call(id);
+            orphan = responses.outputs.iter().find(|id| !known(id)).cloned();
             chain.append(Arc::clone(&responses.input));
             if let Some(tools) = &responses.added_tools {
                 chain.add_tools(tools);
@@ -104,6 +107,10 @@ impl Session {
         if bytes > max {
             let message = format!("The conversation has {bytes} bytes, more than the {max} that this server keeps.");
             let refusal = Refusal::new(ErrorKind::ContextLengthExceeded, message).with_param("input");
+            self.fail(&refusal, now);
+        } else if let Some(id) = orphan {
+            let message = format!("No tool call found for function call output with call_id {id}.");
+            let refusal = Refusal::new(ErrorKind::OrphanOutput, message).with_param("input");
             self.fail(&refusal, now);
         } else if warm_up {
             self.answer_warm_up(now);

@@ -463,6 +463,30 @@ fn a_call_that_was_cut_is_not_shown_to_an_engine_again() {
 }
 
 #[test]
+fn an_output_needs_its_call() {
+    let mut peers = Peers::new();
+    let output = r#"{"type":"function_call_output","call_id":"c0","output":"done"}"#;
+    peers.message(&format!(r#"{{"type":"response.create","model":"m","store":false,"input":[{output}]}}"#));
+    let error = &peers.watch.events[0]["error"];
+    assert_eq!(error["message"], "No tool call found for function call output with call_id c0.");
+    assert_eq!((&error["param"], &error["code"]), (&json!("input"), &Value::Null));
+    for step in [Step::Create, Step::Opened, Step::Call, Step::Arguments, Step::Finish] {
+        peers.apply(step);
+    }
+    let id = peers.watch.ended[0].clone();
+    peers.message(&format!(
+        r#"{{"type":"response.create","model":"m","store":false,"previous_response_id":"{id}","input":[{output}]}}"#
+    ));
+    assert_eq!(peers.sent.len(), 2, "the call is in the chain");
+    let call = r#"{"type":"custom_tool_call","call_id":"c\u0030","name":"patch","input":"x"}"#;
+    peers.apply(Step::Finish);
+    peers.apply(Step::Opened);
+    peers.apply(Step::Finish);
+    peers.message(&format!(r#"{{"type":"response.create","model":"m","store":false,"input":[{call},{output}]}}"#));
+    assert_eq!(peers.sent.len(), 3, "the call is in the input");
+}
+
+#[test]
 fn half_a_surrogate_pair_in_a_request_is_mended() {
     let mut peers = Peers::new();
     peers.message(r#"{"type":"response.create","model":"m","store":false,"input":"a\ud83d b\ud83d\ude00"}"#);

@@ -83,7 +83,7 @@ pub enum Part<'a> {
 }
 
 /// Item types that a chat backend cannot be told of and that do no harm when left out.
-const NOT_FORWARDED: [&str; 14] = [
+const NOT_FORWARDED: [&str; 15] = [
     "reasoning",
     "web_search_call",
     "file_search_call",
@@ -91,6 +91,7 @@ const NOT_FORWARDED: [&str; 14] = [
     "image_generation_call",
     "code_interpreter_call",
     "local_shell_call",
+    "local_shell_call_output",
     "mcp_list_tools",
     "mcp_approval_request",
     "mcp_approval_response",
@@ -121,13 +122,8 @@ impl<'a> Item<'a> {
             "message" => Self::message(&fields),
             "function_call" => Self::call(&fields, |f| Ok(Payload::Arguments(f.required_raw_string("arguments")?))),
             "custom_tool_call" => Self::call(&fields, |f| Ok(Payload::Input(f.required_raw_string("input")?))),
-            "function_call_output" | "custom_tool_call_output" | "local_shell_call_output" => {
-                let id = if &*kind == "local_shell_call_output" && fields.raw("call_id").is_none() {
-                    "id"
-                } else {
-                    "call_id"
-                };
-                let call_id = fields.required_raw_string(id)?;
+            "function_call_output" | "custom_tool_call_output" => {
+                let call_id = fields.required_raw_string("call_id")?;
                 let output = Content::required(&fields, "output")?;
                 Ok(Self::CallOutput { call_id, output })
             }
