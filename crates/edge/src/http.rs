@@ -8,13 +8,14 @@ use crate::drive::{Drive, Rest};
 use crate::reply::{JSON, Refused};
 use crate::routes::RequestId;
 use crate::state::State;
+use crate::watch::{Watch, Watching};
 use axum::body::Body;
 use axum::extract::{self, Extension, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use flashlane_engine::{Answer, ErrorKind, Now, Session};
-use http::HeaderMap;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{HeaderMap, Version};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use std::convert::Infallible;
@@ -52,8 +53,11 @@ async fn serve(
     request: Request,
     begin: impl FnOnce(&mut Session, &[u8], Now),
 ) -> Result<Response, Refused> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let body = collect(&state, &head.headers, body).await?;
+    // HTTP/2 reads on always.
+    let watch = head.extensions.remove::<Watch>().filter(|_| head.version < Version::HTTP_2);
+    let watching = watch.map(Watch::begin);
     let mut drive = Drive::new(state, auth::owner(&head.headers), id, Session::http)?;
     let now = drive.now();
     drive.handle(now, |session, now| begin(session, &body, now));
@@ -62,7 +66,7 @@ async fn serve(
     let answer = poll_fn(|cx| drive.poll_answer(cx)).await;
     let not_forwarded = tools_not_forwarded(&drive);
     let mut response = match answer {
-        Answer::Stream => stream(drive),
+        Answer::Stream => stream(drive, watching),
         Answer::Json(json) => ([(CONTENT_TYPE, JSON)], json).into_response(),
         Answer::Refused(refusal) => counted(Refused(refusal)),
     };
@@ -79,10 +83,10 @@ fn counted(refused: Refused) -> Response {
     response
 }
 
-fn stream(drive: Drive) -> Response {
+fn stream(drive: Drive, watching: Option<Watching>) -> Response {
     let headers =
         [(CONTENT_TYPE, EVENT_STREAM), (CACHE_CONTROL, NO_CACHE), (ACCEL_BUFFERING, HeaderValue::from_static("no"))];
-    (headers, Body::new(EventStream { drive: Some(drive) })).into_response()
+    (headers, Body::new(EventStream { drive: Some(drive), _watching: watching })).into_response()
 }
 
 /// The tools that the client offered and no upstream sees, by name; without the names that no header may have.
@@ -124,6 +128,7 @@ async fn collect(state: &State, headers: &HeaderMap, body: Body) -> Result<Bytes
 struct EventStream {
     /// None once it has ended.
     drive: Option<Drive>,
+    _watching: Option<Watching>,
 }
 
 impl http_body::Body for EventStream {

@@ -17,6 +17,7 @@ mod reply;
 mod routes;
 mod socket;
 mod state;
+mod watch;
 mod ws;
 
 pub use config::EdgeConfig;

@@ -5,6 +5,7 @@ use crate::config::EdgeConfig;
 use crate::error::Error;
 use crate::routes;
 use crate::state::State;
+use crate::watch::{Watch, Watched};
 use axum::Router;
 use axum::body::Body;
 use dashmap::DashMap;
@@ -131,12 +132,15 @@ async fn serve_connection(stream: TcpStream, app: App, permit: Permit) {
     let App { router, state, connections } = app;
     let open = state.metrics.connection(Transport::Http);
     let mut draining = connections.draining();
+    let watch = Watch::default();
+    let io = TokioIo::new(Watched::new(stream, watch.clone()));
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(permit.clone());
+        request.extensions_mut().insert(watch.clone());
         router.clone().call(request.map(Body::new))
     });
     let protocol = protocol(&state.config);
-    let mut connection = pin!(protocol.serve_connection_with_upgrades(TokioIo::new(stream), service));
+    let mut connection = pin!(protocol.serve_connection_with_upgrades(io, service));
     // An error is the client's: it left, or spoke no HTTP.
     let _ = poll_fn(|cx| {
         if draining.poll_begun(cx) {

@@ -7,6 +7,7 @@ use crate::reply::Refused;
 use crate::routes::{RequestId, only_post};
 use crate::socket::Socket;
 use crate::state::State;
+use crate::watch::Watched;
 use axum::body::Body;
 use axum::extract::{self, Extension, Request};
 use axum::response::{IntoResponse, Response};
@@ -68,8 +69,9 @@ pub(crate) async fn upgrade(
 
 /// The connection once the answer is out, and what was read behind the handshake. None: the client left first.
 async fn taken_over(on_upgrade: OnUpgrade) -> Option<(TcpStream, Vec<u8>)> {
-    let Parts { io, read_buf, .. } = downcast::<TokioIo<TcpStream>>(on_upgrade.await.ok()?).ok()?;
-    Some((io.into_inner(), read_buf.to_vec()))
+    let Parts { io, read_buf, .. } = downcast::<TokioIo<Watched<TcpStream>>>(on_upgrade.await.ok()?).ok()?;
+    let (stream, ahead) = io.into_inner().into_parts();
+    Some((stream, [&read_buf[..], &ahead].concat()))
 }
 
 fn wants_websocket(request: &Request) -> bool {

@@ -1,7 +1,7 @@
 //! Nothing generates for nobody: a client that leaves, however it leaves, cancels its upstream at once.
 
 use crate::support::{Gateway, begun, request, soon, upstream};
-use flashlane_testkit::upstream::Upstream;
+use flashlane_testkit::upstream::{Step, Upstream, chat_events};
 use serde_json::json;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -42,9 +42,16 @@ async fn websocket(gateway: &Gateway) -> TcpStream {
 
 /// A POST whose answer has begun, or will not begin.
 async fn post(gateway: &Gateway, stream: bool) -> TcpStream {
+    post_and(gateway, stream, b"").await
+}
+
+/// With bytes behind the body.
+async fn post_and(gateway: &Gateway, stream: bool, behind: &[u8]) -> TcpStream {
     let mut client = gateway.connect().await;
     let body = json!({"model": "demo", "input": "hi", "stream": stream}).to_string();
-    client.write_all(&request("POST", "/v1/responses", "", body.as_bytes())).await.unwrap();
+    let mut bytes = request("POST", "/v1/responses", "", body.as_bytes());
+    bytes.extend_from_slice(behind);
+    client.write_all(&bytes).await.unwrap();
     if stream {
         let mut seen = Vec::new();
         while !String::from_utf8_lossy(&seen).contains("response.output_text.delta") {
@@ -77,6 +84,50 @@ async fn an_event_stream_that_drops_cancels() {
 #[tokio::test]
 async fn a_request_that_drops_before_its_answer_cancels() {
     assert_in_time(async |gateway: &Gateway| post(gateway, false).await, drop).await;
+}
+
+/// Old clients send a line's end behind a body.
+#[tokio::test]
+async fn a_client_that_has_sent_more_than_its_request_cancels_by_leaving_too() {
+    let next = request("GET", "/v1/models", "", b"");
+    assert_in_time(async |gateway: &Gateway| post_and(gateway, true, b"\r\n").await, drop).await;
+    assert_in_time(async |gateway: &Gateway| post_and(gateway, false, b"\r\n").await, drop).await;
+    assert_in_time(async |gateway: &Gateway| post_and(gateway, true, &next).await, half_close).await;
+    let late = async |gateway: &Gateway| {
+        let mut client = post_and(gateway, true, b"\r\n").await;
+        client.write_all(&next).await.unwrap();
+        client.write_all(&next).await.unwrap();
+        client
+    };
+    assert_in_time(late, drop).await;
+}
+
+/// What is read to see whether the client has left is not lost.
+#[tokio::test]
+async fn requests_sent_ahead_are_answered_in_their_order() {
+    let mut script = begun();
+    script.pop();
+    script.push(Step::Wait(Duration::from_millis(20)));
+    script.extend(chat_events(&["one", " two"]).into_iter().skip(3).map(Step::Chunk));
+    script.push(Step::Chunk(bytes::Bytes::new()));
+    let upstream_server = Upstream::start(vec![script]).await.unwrap();
+    let gateway = Gateway::start(upstream(&upstream_server.base_url())).await;
+    let body =
+        json!({"model": "demo", "input": "hi", "stream": true, "metadata": {"long": "x".repeat(300)}}).to_string();
+    let mut client = gateway.connect().await;
+    let turn = request("POST", "/v1/responses", "", body.as_bytes());
+    client.write_all(&turn).await.unwrap();
+    client.write_all(b"\r\n").await.unwrap();
+    for _ in 0..20 {
+        client.write_all(&turn).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    client.write_all(&request("GET", "/v1/models/demo", "connection: close\r\n", b"")).await.unwrap();
+    let mut bytes = Vec::new();
+    soon("all answers", client.read_to_end(&mut bytes)).await.unwrap();
+    let text = String::from_utf8(bytes).unwrap();
+    assert_eq!(text.matches("event: response.completed").count(), 21);
+    assert!(text.ends_with(r#""owned_by":"flashlane"}"#), "{text}");
 }
 
 /// Keeps the socket, so that only the FIN is sent.
