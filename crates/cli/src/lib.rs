@@ -2,6 +2,7 @@
 //! policy, and the binary decides which of them runs.
 
 pub mod address;
+pub mod bench;
 pub mod chat;
 pub mod completions;
 pub mod connect;

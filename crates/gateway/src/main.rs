@@ -10,7 +10,7 @@ mod source;
 
 use anyhow::Context as _;
 use clap::{CommandFactory, Parser, Subcommand};
-use flashlane_cli::{chat, completions, connect, simulate};
+use flashlane_cli::{bench, chat, completions, connect, simulate};
 use std::io::{self, Write};
 use std::process::ExitCode;
 use tokio::runtime::{Builder, Runtime};
@@ -50,6 +50,8 @@ enum Verb {
     Connect(connect::Args),
     /// Run the simulator as an inference server of its own
     Simulate(simulate::Args),
+    /// Measure a gateway, this one or any other
+    Bench(bench::Args),
     /// Print completions for a shell
     Completions(completions::Args),
 }
@@ -83,6 +85,10 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         }
         Verb::Simulate(args) => {
             block_on(Builder::new_multi_thread(), simulate::run(args))??;
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Bench(args) => {
+            bench::run(&args)?;
             Ok(ExitCode::SUCCESS)
         }
         Verb::Completions(args) => {

@@ -7,7 +7,7 @@ mod rig;
 use std::path::Path;
 use std::{env, fs};
 
-const VERBS: [&[&str]; 10] = [
+const VERBS: [&[&str]; 11] = [
     &[],
     &["serve"],
     &["chat"],
@@ -17,6 +17,7 @@ const VERBS: [&[&str]; 10] = [
     &["connect", "node"],
     &["connect", "curl"],
     &["simulate"],
+    &["bench"],
     &["completions"],
 ];
 
