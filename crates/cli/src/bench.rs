@@ -11,6 +11,8 @@ mod report;
 mod rollout;
 mod seen;
 mod target;
+#[cfg(test)]
+mod tests;
 mod upstream;
 
 use child::Serve;
