@@ -26,8 +26,8 @@ pub struct EdgeConfig {
     pub request_ms_max: u64,
     /// The largest request head, in bytes, at least 8,192. Default 65,536. Also the most that is read from or buffered for a client's HTTP/1.1 connection at once.
     pub header_bytes_max: usize,
-    /// How long a request head may take to arrive, and how long a connection may idle between two requests, in milliseconds.
-    /// Default 60,000.
+    /// How long a request head, or a connection's first bytes, may take to arrive, and how long a connection may idle between two
+    /// requests (one of HTTP/2: up to twice as long), in milliseconds. Default 60,000.
     pub header_ms_max: u64,
     /// The largest WebSocket message, in bytes after inflating. Default 16 MiB: twenty times what a full context of text needs.
     pub message_bytes_max: usize,
@@ -38,7 +38,8 @@ pub struct EdgeConfig {
     /// Most requests at once over one HTTP/2 connection. Default 128.
     pub http2_streams_max: u32,
     /// How often a silent WebSocket client is pinged, in milliseconds. Default 30,000; 0 never. After three unanswered pings the
-    /// connection is dropped and its turns are cancelled. An HTTP client that takes no byte for three times as long is dropped too.
+    /// connection is dropped and its turns are cancelled. An HTTP/2 client is pinged too, and dropped when it leaves one ping unanswered
+    /// for three times as long; so is an HTTP client that takes no byte for three times as long.
     pub ping_ms: u64,
     /// How long a client may take to answer a WebSocket close, in milliseconds. Default 2,000.
     pub close_ms_max: u64,

@@ -5,6 +5,7 @@
 
 use crate::auth;
 use crate::drive::{Drive, Rest};
+use crate::idle::Requests;
 use crate::reply::{JSON, Refused};
 use crate::routes::RequestId;
 use crate::state::State;
@@ -57,7 +58,7 @@ async fn serve(
     let body = collect(&state, &head.headers, body).await?;
     // HTTP/2 reads on always.
     let watch = head.extensions.remove::<Watch>().filter(|_| head.version < Version::HTTP_2);
-    let watching = watch.map(Watch::begin);
+    let held = Held { _watching: watch.map(Watch::begin), _request: head.extensions.remove() };
     let mut drive = Drive::new(state, auth::owner(&head.headers), id, Session::http)?;
     let now = drive.now();
     drive.handle(now, |session, now| begin(session, &body, now));
@@ -66,7 +67,7 @@ async fn serve(
     let answer = poll_fn(|cx| drive.poll_answer(cx)).await;
     let not_forwarded = tools_not_forwarded(&drive);
     let mut response = match answer {
-        Answer::Stream => stream(drive, watching),
+        Answer::Stream => stream(drive, held),
         Answer::Json(json) => ([(CONTENT_TYPE, JSON)], json).into_response(),
         Answer::Refused(refusal) => counted(Refused(refusal)),
     };
@@ -83,10 +84,10 @@ fn counted(refused: Refused) -> Response {
     response
 }
 
-fn stream(drive: Drive, watching: Option<Watching>) -> Response {
+fn stream(drive: Drive, held: Held) -> Response {
     let headers =
         [(CONTENT_TYPE, EVENT_STREAM), (CACHE_CONTROL, NO_CACHE), (ACCEL_BUFFERING, HeaderValue::from_static("no"))];
-    (headers, Body::new(EventStream { drive: Some(drive), _watching: watching })).into_response()
+    (headers, Body::new(EventStream { drive: Some(drive), _held: held })).into_response()
 }
 
 /// The tools that the client offered and no upstream sees, by name; without the names that no header may have.
@@ -128,7 +129,13 @@ async fn collect(state: &State, headers: &HeaderMap, body: Body) -> Result<Bytes
 struct EventStream {
     /// None once it has ended.
     drive: Option<Drive>,
+    _held: Held,
+}
+
+/// By what the connection knows that the request is still being answered.
+struct Held {
     _watching: Option<Watching>,
+    _request: Option<Requests>,
 }
 
 impl http_body::Body for EventStream {

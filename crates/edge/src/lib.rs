@@ -10,6 +10,7 @@ mod config;
 mod drive;
 mod error;
 mod http;
+mod idle;
 mod listen;
 mod models;
 mod origin;

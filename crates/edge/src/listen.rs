@@ -3,6 +3,7 @@
 use crate::admin;
 use crate::config::EdgeConfig;
 use crate::error::Error;
+use crate::idle::{Idle, Requests};
 use crate::routes;
 use crate::state::State;
 use crate::watch::{Watch, Watched};
@@ -133,17 +134,20 @@ async fn serve_connection(stream: TcpStream, app: App, permit: Permit) {
     let open = state.metrics.connection(Transport::Http);
     let mut draining = connections.draining();
     let watch = Watch::default();
+    let requests = Requests::default();
+    let mut idle = Idle::new(requests.clone(), Duration::from_millis(state.config.header_ms_max));
     let io = TokioIo::new(Watched::new(stream, watch.clone()));
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(permit.clone());
         request.extensions_mut().insert(watch.clone());
+        request.extensions_mut().insert(requests.begin());
         router.clone().call(request.map(Body::new))
     });
     let protocol = protocol(&state.config);
     let mut connection = pin!(protocol.serve_connection_with_upgrades(io, service));
     // An error is the client's: it left, or spoke no HTTP.
     let _ = poll_fn(|cx| {
-        if draining.poll_begun(cx) {
+        if draining.poll_begun(cx) || idle.poll_over(cx) {
             connection.as_mut().graceful_shutdown();
         }
         connection.as_mut().poll(cx)
@@ -179,9 +183,12 @@ fn protocol(config: &EdgeConfig) -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(config.header_ms_max))
         .max_buf_size(config.header_bytes_max.max(HEADER_BYTES_MIN));
+    let silence = (config.ping_ms > 0).then(|| Duration::from_millis(config.ping_ms));
     builder
         .http2()
         .timer(TokioTimer::new())
+        .keep_alive_interval(silence)
+        .keep_alive_timeout(silence.unwrap_or_default().saturating_mul(PINGS_MAX))
         .max_concurrent_streams(config.http2_streams_max)
         .max_header_list_size(u32::try_from(config.header_bytes_max).unwrap_or(u32::MAX));
     builder

@@ -11,6 +11,7 @@
 mod cancel;
 mod errors;
 mod http;
+mod idle;
 mod life;
 mod models;
 mod origin;
