@@ -141,6 +141,8 @@ pub enum Error {
     Turn,
     #[error("its tokens are not the scripted engine's: its engine must be http://{upstream}/v1, its model `{MODEL}`")]
     NoTokens { upstream: SocketAddr },
+    #[error("of {sent} tokens that were sent {arrived} arrived")]
+    Lost { sent: u64, arrived: u64 },
     #[error("{name} speaks nothing that can be measured")]
     Silent {
         name: String,

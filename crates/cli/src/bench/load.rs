@@ -106,6 +106,11 @@ pub fn run(aim: &Aim, load: Load, upstream: &Upstream, clock: Clock) -> Result<S
             down_bytes += turn.down_bytes;
         }
     }
+    let sent = u64::from(load.streams) * u64::from(load.turns) * u64::from(load.script.tokens);
+    let arrived = transits_ns.len() as u64;
+    if arrived != sent {
+        return Err(Error::Lost { sent, arrived });
+    }
     let (turns, tokens) = (ttfts_ns.len() as f64, transits_ns.len() as f64);
     let mut sample = Sample::default();
     sample.push("ttft_p50_us", quantile_us(&mut ttfts_ns, 0.5));
