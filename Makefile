@@ -1,6 +1,6 @@
 # Thin verbs: each is a command that a person could type. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run demo test fmt lint unit clients conformance tidy fuzz micro clean
+.PHONY: help run demo test fmt lint unit clients conformance tidy fuzz micro bench clean
 SHELL := bash
 
 # The tests build everything once, in this profile (release without LTO).
@@ -50,6 +50,9 @@ fuzz: ## Each fuzz target for FUZZ_SECONDS (60)
 
 micro: ## Count the instructions of the token path (callgrind), held to the recorded counts
 	benches/micro/run
+
+bench: ## Measure flashlane beside a do-nothing relay and the textbook gateway (ARGS="..." adds flags of `flashlane bench`)
+	benches/e2e/run $(ARGS)
 
 clean: ## Remove what was built and what the tests installed
 	cargo clean
