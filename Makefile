@@ -27,12 +27,13 @@ lint: ## Clippy, warnings are errors
 	cargo clippy --profile $(CARGO_TEST_PROFILE) --workspace --all-targets -- -D warnings
 
 unit: ## The Rust tests of the whole workspace, `make tidy` among them
-	cargo test --profile $(CARGO_TEST_PROFILE) --workspace
+	cargo test --profile $(CARGO_TEST_PROFILE) --workspace --no-fail-fast
 
 clients: ## Codex, the openai SDKs and llama.cpp against a running flashlane (K="..." picks tests)
 	tests/setup
 	tests/real-model --setup
-	cargo build --profile $(CARGO_TEST_PROFILE) -p flashlane-gateway
+	@# Not `cargo build`: its features differ, so that it would build half the dependencies a second time.
+	cargo test --profile $(CARGO_TEST_PROFILE) --workspace --no-run
 	FLASHLANE=$(FLASHLANE) .deps/venv/bin/python -m pytest tests/clients $(if $(K),-k "$(K)")
 
 conformance: ## Autobahn's WebSocket suite against the codec (needs Python 2.7; about 10 minutes)
