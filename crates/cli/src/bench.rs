@@ -174,6 +174,7 @@ pub fn run(args: &Args) -> Result<(), Error> {
     }
     let mut report = Report {
         machine: machine(),
+        load_average: load_average(),
         processors: thread::available_parallelism().map_or(0, usize::from),
         command: env::args().skip(1).collect::<Vec<_>>().join(" "),
         rows: Vec::new(),
@@ -199,6 +200,10 @@ fn machine() -> String {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     model.map_or_else(|| env::consts::ARCH.to_owned(), |(_, model)| model.to_owned())
+}
+
+fn load_average() -> Option<f64> {
+    fs::read_to_string("/proc/loadavg").ok()?.split_whitespace().next()?.parse().ok()
 }
 
 /// A gateway, and one aim for each protocol that it speaks.

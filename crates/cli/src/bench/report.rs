@@ -53,6 +53,8 @@ pub struct Row {
 pub struct Report {
     pub machine: String,
     pub processors: usize,
+    /// Of the last minute, before the bench began: what else ran.
+    pub load_average: Option<f64>,
     pub command: String,
     pub rows: Vec<Row>,
 }
