@@ -4,6 +4,7 @@
 mod child;
 mod client;
 mod clock;
+mod idle;
 mod link;
 mod load;
 mod process;
@@ -58,7 +59,7 @@ pub struct Args {
         value_name = "NAME",
         value_enum,
         value_delimiter = ',',
-        default_value = "one,joined,flat,paced,rollout"
+        default_value = "idle,one,joined,flat,paced,rollout"
     )]
     pub scenario: Vec<Scenario>,
     /// How often; medians are shown
@@ -76,6 +77,9 @@ pub struct Args {
     /// Tokens of each stream, of flat
     #[arg(long, value_name = "N", default_value_t = 4000)]
     pub tokens: u32,
+    /// WebSockets of idle
+    #[arg(long, value_name = "N", default_value_t = 2000)]
+    pub sessions: u32,
     /// Turns of a rollout
     #[arg(long, value_name = "N", default_value_t = 40)]
     pub turns: u32,
@@ -96,6 +100,8 @@ pub struct Args {
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Scenario {
+    /// WebSockets that are open and say nothing: memory of each, measured in the first round alone
+    Idle,
     /// One stream at 2,000 tokens/s: 10 turns of 200 tokens
     One,
     /// One stream as fast as it goes, 8 tokens a write: 10 turns of 8,000
@@ -260,6 +266,10 @@ impl Bench<'_> {
                     format!("paced: {streams} streams, 250 tokens/s each"),
                     Load { streams, turns: 1, script: script(500, 4000, 1) },
                 ),
+                Scenario::Idle => {
+                    self.idle(round, report)?;
+                    continue;
+                }
                 Scenario::Rollout => {
                     self.rollouts(round, report)?;
                     continue;
@@ -267,6 +277,17 @@ impl Bench<'_> {
             };
             for (subject, aim) in self.aims() {
                 let sample = load::run(aim, load, &self.upstream, self.clock)?;
+                self.add(report, round, [&name, &subject.name, &aim.protocol.to_string()], sample);
+            }
+        }
+        Ok(())
+    }
+
+    fn idle(&self, round: u32, report: &mut Report) -> Result<(), Error> {
+        let sessions = self.args.sessions;
+        let name = format!("idle: {sessions} WebSockets");
+        for (subject, aim) in self.aims().filter(|(_, aim)| aim.protocol == Protocol::WebSocket && round == 1) {
+            if let Some(sample) = idle::run(aim, sessions)? {
                 self.add(report, round, [&name, &subject.name, &aim.protocol.to_string()], sample);
             }
         }

@@ -146,6 +146,12 @@ impl WebSocketClient {
         }
     }
 
+    /// Only the connection is left of it.
+    #[must_use]
+    pub fn into_idle(self) -> TcpStream {
+        self.socket
+    }
+
     /// Sends one message and reads events until the response has ended.
     ///
     /// # Errors
