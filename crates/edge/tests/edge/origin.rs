@@ -1,7 +1,10 @@
 //! A page in a browser on this machine must not be able to use a gateway that asks for no key: not from another site, and not under a
 //! name that was pointed at loopback.
 
-use crate::support::{Gateway, Reply, simulated};
+use crate::support::{Gateway, Reply, simulated, soon};
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -84,6 +87,21 @@ async fn a_name_that_was_pointed_at_loopback_is_refused() {
     for host in ["localhost", "LocalHost:8700", "127.0.0.1:8700", "[::1]:8700", "192.168.1.5"] {
         assert_eq!(ask(&gateway, "POST /v1/responses", &format!("host: {host}\r\n")).await.status, 200, "{host}");
     }
+}
+
+/// There the name stands in the request's target.
+#[tokio::test]
+async fn a_foreign_name_is_refused_over_http_2_too() {
+    let gateway = Gateway::start(simulated()).await;
+    let io = TokioIo::new(gateway.connect().await);
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let connection = tokio::spawn(connection);
+    for (host, status) in [("evil.example", 403), ("localhost:8700", 200)] {
+        let uri = format!("http://{host}/v1/models");
+        let request = hyper::Request::get(uri).body(Full::new(Bytes::new())).unwrap();
+        assert_eq!(soon("an answer", sender.send_request(request)).await.unwrap().status(), status, "{host}");
+    }
+    connection.abort();
 }
 
 #[tokio::test]
