@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU16;
+use std::path::PathBuf;
 
 /// `[server]`. Each field may be left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +50,9 @@ pub struct EdgeConfig {
     /// From how many unwritten bytes on a client's upstreams are not read, until the client has read. Default 65,536. From as many
     /// unwritten bytes of answers to its own messages on (errors, pongs), the client itself is not read.
     pub outgoing_bytes_high: usize,
+    /// TLS for clients; see [`TlsConfig`]. Default none: plain HTTP and WebSocket.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsConfig>,
 }
 
 impl Default for EdgeConfig {
@@ -71,6 +76,32 @@ impl Default for EdgeConfig {
             close_ms_max: 2_000,
             drain_ms_max: 30_000,
             outgoing_bytes_high: 64 * 1024,
+            tls: None,
         }
     }
+}
+
+/// `[server.tls]`: clients speak TLS 1.3 or 1.2, and nothing else. The admin port stays plain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsConfig {
+    /// A PEM file: the server's certificate, then those that lead to its authority.
+    pub certificate_file: PathBuf,
+    /// A PEM file: the certificate's private key, unencrypted.
+    pub key_file: PathBuf,
+    /// How long a handshake may take, in milliseconds. Default 10,000: the slowest links need some two seconds.
+    #[serde(default = "handshake_ms_max_default")]
+    pub handshake_ms_max: u64,
+    /// Most handshakes computed at the same time; more wait, within their time. Each takes a fraction of a millisecond of a core,
+    /// so that a storm of new connections holds up running streams by no more. Default 1.
+    #[serde(default = "handshakes_max_default")]
+    pub handshakes_max: NonZeroU16,
+}
+
+fn handshake_ms_max_default() -> u64 {
+    10_000
+}
+
+fn handshakes_max_default() -> NonZeroU16 {
+    NonZeroU16::MIN
 }

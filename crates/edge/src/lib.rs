@@ -1,8 +1,8 @@
 //! Downstream I/O: listeners, routes, the WebSocket and HTTP edges. Knows sockets, time and bytes; names no backend and decides no
 //! policy: what a turn means, the engine says.
 //!
-//! Read it in this order: [`listen`] accepts, `routes` sends each request on, `ws` or `http` makes it a session, and `drive` moves
-//! the session's bytes and effects until it ends.
+//! Read it in this order: [`listen`] accepts, behind `tls` where it is configured, `routes` sends each request on, `ws` or `http`
+//! makes it a session, and `drive` moves the session's bytes and effects until it ends.
 
 mod admin;
 mod auth;
@@ -11,6 +11,7 @@ mod drive;
 mod error;
 mod http;
 mod idle;
+mod io;
 mod listen;
 mod models;
 mod origin;
@@ -18,10 +19,12 @@ mod reply;
 mod routes;
 mod socket;
 mod state;
+mod tls;
 mod watch;
 mod ws;
 
-pub use config::EdgeConfig;
+pub use config::{EdgeConfig, TlsConfig};
 pub use error::Error;
 pub use listen::Listeners;
 pub use state::{Parts, State};
+pub use tls::{Tls, TlsError, TlsProblem};

@@ -4,8 +4,10 @@ use crate::admin;
 use crate::config::EdgeConfig;
 use crate::error::Error;
 use crate::idle::{Idle, Requests};
+use crate::io::Io;
 use crate::routes;
 use crate::state::State;
+use crate::tls::Tls;
 use crate::watch::{Watch, Watched};
 use axum::Router;
 use axum::body::Body;
@@ -22,7 +24,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -77,9 +79,9 @@ impl Listeners {
     pub async fn serve(self, state: Arc<State>, shutdown: impl Future<Output = ()>) {
         let Self { clients, admin } = self;
         let operators = Connections::new(ADMIN_CONNECTIONS_MAX);
-        let admin_app = App::new(admin::router(&state), &state, Arc::clone(&operators));
+        let admin_app = App::new(admin::router(&state), None, &state, Arc::clone(&operators));
         operators.spawn(accept_all(admin, admin_app));
-        let client_app = App::new(routes::router(&state), &state, Arc::clone(&state.connections));
+        let client_app = App::new(routes::router(&state), state.tls.clone(), &state, Arc::clone(&state.connections));
         tokio::select! {
             () = shutdown => {}
             () = accept_all(clients, client_app) => {}
@@ -103,13 +105,14 @@ async fn bind(address: SocketAddr, setting: &'static str, flag: &'static str) ->
 #[derive(Clone)]
 struct App {
     router: Router,
+    tls: Option<Tls>,
     state: Arc<State>,
     connections: Arc<Connections>,
 }
 
 impl App {
-    fn new(router: Router, state: &Arc<State>, connections: Arc<Connections>) -> Self {
-        Self { router, state: Arc::clone(state), connections }
+    fn new(router: Router, tls: Option<Tls>, state: &Arc<State>, connections: Arc<Connections>) -> Self {
+        Self { router, tls, state: Arc::clone(state), connections }
     }
 }
 
@@ -130,13 +133,14 @@ async fn accept_all(listener: TcpListener, app: App) {
 
 async fn serve_connection(stream: TcpStream, app: App, permit: Permit) {
     set_options(&stream, &app.state.config);
-    let App { router, state, connections } = app;
-    let open = state.metrics.connection(Transport::Http);
+    let App { router, tls, state, connections } = app;
     let mut draining = connections.draining();
+    let Some(io) = opened(stream, tls, &mut draining).await else { return };
+    let open = state.metrics.connection(Transport::Http);
     let watch = Watch::default();
     let requests = Requests::default();
     let mut idle = Idle::new(requests.clone(), Duration::from_millis(state.config.header_ms_max));
-    let io = TokioIo::new(Watched::new(stream, watch.clone()));
+    let io = TokioIo::new(Watched::new(io, watch.clone()));
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(permit.clone());
         request.extensions_mut().insert(watch.clone());
@@ -154,6 +158,19 @@ async fn serve_connection(stream: TcpStream, app: App, permit: Permit) {
     })
     .await;
     drop(open);
+}
+
+/// The connection, behind the handshake where there is one. None: it failed, or draining has begun.
+async fn opened(stream: TcpStream, tls: Option<Tls>, draining: &mut Draining) -> Option<Io> {
+    let Some(tls) = tls else { return Some(Io::Plain(stream)) };
+    let mut handshake = pin!(tls.accept(stream));
+    let accepted = poll_fn(|cx| {
+        if draining.poll_begun(cx) {
+            return Poll::Ready(None);
+        }
+        handshake.as_mut().poll(cx)
+    });
+    accepted.await.map(|stream| Io::Tls(Box::new(stream)))
 }
 
 /// Small writes go out at once, and so do our acknowledgements, since a client with Nagle's algorithm on waits for them. A client that

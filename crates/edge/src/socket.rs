@@ -253,6 +253,10 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
 
     fn poll_write_ready(&mut self, cx: &mut Context<'_>) -> std::io::Result<()> {
         let was_blocked = std::mem::take(&mut self.is_blocked);
+        // TLS may still hold what it has encrypted: what came since is joined behind it, not in it.
+        if was_blocked && self.flush(cx)?.is_pending() {
+            return Ok(());
+        }
         while !self.drive.outgoing().is_empty() {
             match Pin::new(&mut self.io).poll_write(cx, self.drive.outgoing().ready()) {
                 Poll::Pending => {
@@ -269,6 +273,9 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
                 Poll::Ready(Err(error)) => return Err(error),
             }
         }
+        if self.flush(cx)?.is_pending() {
+            return Ok(());
+        }
         if let Phase::Closing { until_ns } = self.phase {
             match Pin::new(&mut self.io).poll_shutdown(cx) {
                 Poll::Pending => self.is_blocked = true,
@@ -279,6 +286,16 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
             }
         }
         Ok(())
+    }
+
+    fn flush(&mut self, cx: &mut Context<'_>) -> std::io::Result<Poll<()>> {
+        match Pin::new(&mut self.io).poll_flush(cx) {
+            Poll::Pending => {
+                self.is_blocked = true;
+                Ok(Poll::Pending)
+            }
+            Poll::Ready(result) => result.map(Poll::Ready),
+        }
     }
 }
 

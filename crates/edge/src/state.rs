@@ -3,6 +3,7 @@
 use crate::config::EdgeConfig;
 use crate::drive::Clock;
 use crate::listen::Connections;
+use crate::tls::Tls;
 use arc_swap::ArcSwap;
 use flashlane_backend::Backends;
 use flashlane_engine::admission::Admission;
@@ -16,6 +17,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// What the edge is built from.
 pub struct Parts {
     pub config: EdgeConfig,
+    /// What `config.tls` amounts to.
+    pub tls: Option<Tls>,
     pub shared: Arc<Shared>,
     pub backends: Arc<Backends>,
     pub store: Arc<dyn Store>,
@@ -25,6 +28,7 @@ pub struct Parts {
 /// See [`Parts`]; one a process.
 pub struct State {
     pub(crate) config: EdgeConfig,
+    pub(crate) tls: Option<Tls>,
     /// The fleet's snapshot that the next session begins with.
     pub shared: ArcSwap<Shared>,
     pub(crate) backends: Arc<Backends>,
@@ -38,10 +42,11 @@ pub struct State {
 impl State {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, shared, backends, store, metrics } = parts;
+        let Parts { config, tls, shared, backends, store, metrics } = parts;
         Self {
             connections: Connections::new(config.connections_max),
             config,
+            tls,
             shared: ArcSwap::new(shared),
             backends,
             admission: Mutex::default(),

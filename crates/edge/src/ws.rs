@@ -2,6 +2,7 @@
 
 use crate::auth;
 use crate::drive::Drive;
+use crate::io::Io;
 use crate::listen::Permit;
 use crate::reply::Refused;
 use crate::routes::{RequestId, only_post};
@@ -22,7 +23,6 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade::{Parts, downcast};
 use std::sync::Arc;
-use tokio::net::TcpStream;
 
 /// A client that sends `1` gets a timing event after each turn.
 const TIMING: HeaderName = HeaderName::from_static("x-flashlane-timing");
@@ -68,8 +68,8 @@ pub(crate) async fn upgrade(
 }
 
 /// The connection once the answer is out, and what was read behind the handshake. None: the client left first.
-async fn taken_over(on_upgrade: OnUpgrade) -> Option<(TcpStream, Vec<u8>)> {
-    let Parts { io, read_buf, .. } = downcast::<TokioIo<Watched<TcpStream>>>(on_upgrade.await.ok()?).ok()?;
+async fn taken_over(on_upgrade: OnUpgrade) -> Option<(Io, Vec<u8>)> {
+    let Parts { io, read_buf, .. } = downcast::<TokioIo<Watched<Io>>>(on_upgrade.await.ok()?).ok()?;
     let (stream, ahead) = io.into_inner().into_parts();
     Some((stream, [&read_buf[..], &ahead].concat()))
 }

@@ -10,6 +10,8 @@ const DEFAULT_PORT: u16 = 8700;
 #[derive(Debug, Clone, Copy)]
 pub struct Addresses {
     pub clients: SocketAddr,
+    /// Whether clients speak TLS; operators never do.
+    pub is_tls: bool,
     pub admin: SocketAddr,
 }
 
@@ -18,25 +20,26 @@ pub struct Addresses {
 /// # Errors
 /// When `out` cannot be written.
 pub fn announce(out: &mut impl Write, addresses: Addresses, fleet: &Fleet) -> io::Result<()> {
-    let Addresses { clients, admin } = addresses;
+    let Addresses { clients, is_tls, admin } = addresses;
+    let (http, ws) = if is_tls { ("https", "wss") } else { ("http", "ws") };
     writeln!(out, "flashlane {} listens", env!("CARGO_PKG_VERSION"))?;
-    writeln!(out, "  http://{clients}/v1  for HTTP clients")?;
-    writeln!(out, "  ws://{clients}/v1/responses  for WebSocket clients")?;
+    writeln!(out, "  {http}://{clients}/v1  for HTTP clients")?;
+    writeln!(out, "  {ws}://{clients}/v1/responses  for WebSocket clients")?;
     writeln!(out, "  http://{admin}  admin: /metrics /livez /readyz")?;
     writeln!(out, "models")?;
     let width = fleet.models.iter().map(|model| model.name.len()).max().unwrap_or_default();
     for model in &fleet.models {
         writeln!(out, "  {:width$}  {}", model.name, tiers(fleet, model))?;
     }
-    let (chat_url, connect_url) = if clients.port() == DEFAULT_PORT {
+    let (chat_url, connect_url) = if clients.port() == DEFAULT_PORT && !is_tls {
         (String::new(), String::new())
     } else {
-        (format!(" --url ws://{clients}/v1/responses"), format!(" --url http://{clients}/v1"))
+        (format!(" --url {ws}://{clients}/v1/responses"), format!(" --url {http}://{clients}/v1"))
     };
     writeln!(out, "next")?;
     writeln!(out, "  flashlane chat{chat_url}")?;
     writeln!(out, "  flashlane connect codex|python|node|curl{connect_url}")?;
-    writeln!(out, "ready http://{clients} admin http://{admin}")?;
+    writeln!(out, "ready {http}://{clients} admin http://{admin}")?;
     out.flush()
 }
 
@@ -54,28 +57,38 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    fn said(port: u16) -> String {
+    fn said(port: u16, is_tls: bool) -> String {
         let text = "[[endpoints]]\nname = \"w\"\ntier = \"latency\"\nbackend = \"simulator\"\n\
             [[endpoints]]\nname = \"g\"\ntier = \"throughput\"\nbackend = \"openai\"\nbase_url = \"http://127.0.0.1:8000/v1\"\n\
             [[models]]\nname = \"both\"\n[[models]]\nname = \"gpu\"\nroute = \"throughput-only\"\n";
         let config = Config::parse("test.toml", text).unwrap_or_else(|error| panic!("{error}"));
         let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let mut out = Vec::new();
-        announce(&mut out, Addresses { clients: address(port), admin: address(port + 1) }, &config.fleet).unwrap();
+        let addresses = Addresses { clients: address(port), is_tls, admin: address(port + 1) };
+        announce(&mut out, addresses, &config.fleet).unwrap();
         String::from_utf8(out).unwrap()
     }
 
     #[test]
     fn what_is_simulated_says_so_and_what_is_not_does_not() {
-        let said = said(8700);
+        let said = said(8700, false);
         assert!(said.contains("  both  latency (simulated), then throughput\n"), "{said}");
         assert!(said.contains("  gpu   throughput\n"), "{said}");
     }
 
     #[test]
     fn the_commands_to_type_next_name_a_port_that_is_not_the_default() {
-        assert!(said(8700).contains("  flashlane chat\n"));
-        assert!(said(4321).contains("  flashlane chat --url ws://127.0.0.1:4321/v1/responses\n"));
-        assert!(said(4321).ends_with("ready http://127.0.0.1:4321 admin http://127.0.0.1:4322\n"));
+        assert!(said(8700, false).contains("  flashlane chat\n"));
+        assert!(said(4321, false).contains("  flashlane chat --url ws://127.0.0.1:4321/v1/responses\n"));
+        assert!(said(4321, false).ends_with("ready http://127.0.0.1:4321 admin http://127.0.0.1:4322\n"));
+    }
+
+    #[test]
+    fn with_tls_every_address_of_clients_says_so() {
+        let said = said(8700, true);
+        assert!(said.contains("  flashlane chat --url wss://127.0.0.1:8700/v1/responses\n"), "{said}");
+        assert!(said.contains("  https://127.0.0.1:8700/v1  for HTTP"), "{said}");
+        assert!(said.ends_with("ready https://127.0.0.1:8700 admin http://127.0.0.1:8701\n"), "{said}");
+        assert!(!said.contains("ws://") && said.matches("http://").count() == 2, "{said}");
     }
 }

@@ -18,6 +18,7 @@ pub fn state(config: Config) -> anyhow::Result<Arc<State>> {
     fleet.created_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     Ok(Arc::new(State::new(Parts {
         config: config.server,
+        tls: config.tls,
         shared: Arc::new(Shared { settings: config.settings, fleet: Arc::new(fleet) }),
         backends: Arc::new(config.backends),
         store: Arc::new(MemoryStore::new(config.store)),

@@ -2,8 +2,8 @@
 //! and the field. Knows nothing of flags.
 
 use crate::places::Places;
-use flashlane_backend::{Backends, EndpointConfig, Problem};
-use flashlane_edge::EdgeConfig;
+use flashlane_backend::{Backends, EndpointConfig};
+use flashlane_edge::{EdgeConfig, Tls, TlsError};
 use flashlane_engine::{Fleet, Modality, Model, Route, Settings, Tier};
 use flashlane_store::Limits;
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,8 @@ use std::net::SocketAddr;
 /// A checked config, ready to run.
 pub struct Config {
     pub server: EdgeConfig,
+    /// What `server.tls` amounts to.
+    pub tls: Option<Tls>,
     pub settings: Settings,
     pub store: Limits,
     pub backends: Backends,
@@ -296,13 +298,15 @@ fn check(file: File) -> Result<Config, Fault> {
     }
     check_loopback("server.listen", file.server.listen)?;
     check_loopback("server.admin_listen", file.server.admin_listen)?;
+    let tls = file.server.tls.as_ref().map(Tls::load).transpose();
+    let tls = tls.map_err(|TlsError { field, problem }| fault(format!("server.tls.{field}"), told(&problem)))?;
     if file.endpoints.is_empty() {
         return Err(fault("endpoints", "no endpoint: expected at least one [[endpoints]] table"));
     }
     let backends = Backends::new(&file.endpoints).map_err(|error| {
         let named = |endpoint: &EndpointConfig| endpoint.name == error.endpoint;
         let i = file.endpoints.iter().rposition(named).unwrap_or_default();
-        fault(format!("endpoints[{i}].{}", error.field), problem(&error.problem))
+        fault(format!("endpoints[{i}].{}", error.field), told(&error.problem))
     })?;
     let mut fleet = Fleet { endpoints: backends.endpoints().cloned().collect(), ..Fleet::default() };
     if file.models.is_empty() {
@@ -317,7 +321,8 @@ fn check(file: File) -> Result<Config, Fault> {
         let model = check_model(model, &fleet).map_err(|(field, message)| fault(field, &message))?;
         fleet.models.push(model);
     }
-    Ok(Config { server: file.server, settings: file.session.into(), store: file.store.into(), backends, fleet })
+    let (settings, store) = (file.session.into(), file.store.into());
+    Ok(Config { server: file.server, tls, settings, store, backends, fleet })
 }
 
 /// Who can reach the port can use the endpoints: without keys, only this machine may.
@@ -335,9 +340,8 @@ pub fn not_loopback(address: SocketAddr) -> String {
     )
 }
 
-/// A problem with its reason: the endpoint and the field are named by the place.
-fn problem(problem: &Problem) -> String {
-    use std::error::Error as _;
+/// A problem with its reason: the field is named by the place.
+fn told(problem: &impl std::error::Error) -> String {
     match problem.source() {
         Some(source) => format!("{problem}: {source}"),
         None => problem.to_string(),

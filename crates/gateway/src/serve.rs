@@ -80,7 +80,11 @@ pub async fn run(args: Args) -> anyhow::Result<End> {
     // From here on a signal drains: before it there is nothing to lose.
     let mut signals = Signals::new().context("signals cannot be listened for")?;
     let listeners = Listeners::bind(&config.server).await?;
-    let addresses = announce::Addresses { clients: listeners.clients_address()?, admin: listeners.admin_address()? };
+    let addresses = announce::Addresses {
+        clients: listeners.clients_address()?,
+        is_tls: config.tls.is_some(),
+        admin: listeners.admin_address()?,
+    };
     let drain_ms_max = config.server.drain_ms_max;
     let state = app::state(config)?;
     announce::announce(&mut io::stdout().lock(), addresses, &state.shared.load().fleet)?;

@@ -17,4 +17,5 @@ mod models;
 mod origin;
 mod pressure;
 mod support;
+mod tls;
 mod websocket;

@@ -1,7 +1,7 @@
 //! A gateway in this process, and clients that see every byte.
 
 use flashlane_backend::{Backends, EndpointConfig, Kind, Tier};
-use flashlane_edge::{EdgeConfig, Listeners, Parts, State};
+use flashlane_edge::{EdgeConfig, Listeners, Parts, State, Tls};
 use flashlane_engine::{Fleet, Modality, Model, Route, Settings, Shared};
 use flashlane_telemetry::Metrics;
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -79,8 +79,10 @@ impl Gateway {
         };
         let listeners = Listeners::bind(&config).await.unwrap();
         let (address, admin) = (listeners.clients_address().unwrap(), listeners.admin_address().unwrap());
+        let tls = config.tls.as_ref().map(|tls| Tls::load(tls).unwrap());
         let state = State::new(Parts {
             config,
+            tls,
             shared: Arc::new(Shared { settings, fleet: Arc::new(fleet) }),
             backends: Arc::new(backends),
             store: Arc::new(flashlane_store::MemoryStore::new(flashlane_store::Limits::default())),
@@ -173,7 +175,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    fn parse(bytes: &[u8]) -> Self {
+    pub fn parse(bytes: &[u8]) -> Self {
         let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("a whole head") + 4;
         let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
@@ -223,9 +225,9 @@ fn dechunk(mut rest: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// A WebSocket client that is tungstenite, and not ours.
-pub struct Socket(pub WebSocketStream<TcpStream>);
+pub struct Socket<Io = TcpStream>(pub WebSocketStream<Io>);
 
-impl Socket {
+impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
     pub async fn send(&mut self, event: &Value) {
         self.0.send(Message::text(event.to_string())).await.unwrap();
     }

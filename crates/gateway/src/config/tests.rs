@@ -168,3 +168,16 @@ fn an_error_reads_as_file_line_field_and_message() {
     let error = parse("[server]\nconnections_max = true\n").err().unwrap().to_string();
     assert!(error.starts_with("test.toml:2: server.connections_max: invalid type"), "{error}");
 }
+
+#[test]
+fn a_fault_in_tls_names_its_field() {
+    let models = "[[models]]\nname = \"m\"\n";
+    let tls = |fields: &str| with_models(&format!("{models}[server.tls]\n{fields}"));
+    let missing = "certificate_file = \"no-such-file.pem\" # here\nkey_file = \"no-such-key.pem\"\n";
+    assert_invalid(&tls(missing), "server.tls.certificate_file", "cannot read `no-such-file.pem`");
+    let half = with_models(&format!("{models}[server.tls] # here\ncertificate_file = \"c.pem\"\n"));
+    assert_invalid(&half, "server.tls", "missing field `key_file`");
+    let both = "certificate_file = \"c.pem\"\nkey_file = \"k.pem\"\n";
+    assert_invalid(&tls(&format!("{both}handshakes_max = 0 # here\n")), "server.tls.handshakes_max", "nonzero");
+    assert_invalid(&tls(&format!("{both}versions = 3 # here\n")), "server.tls.versions", "unknown field");
+}

@@ -216,8 +216,9 @@ fn check_metrics(repository: &Repository) -> Vec<Finding> {
 }
 
 /// Each part of the config: its struct, and its sections in docs/CONFIG.md.
-const CONFIG: [(&str, &str, &str); 5] = [
+const CONFIG: [(&str, &str, &str); 6] = [
     ("crates/edge/src/config.rs", "EdgeConfig", "`[server]`"),
+    ("crates/edge/src/config.rs", "TlsConfig", "`[server.tls]`"),
     ("crates/gateway/src/config.rs", "SessionConfig", "`[session]`"),
     ("crates/gateway/src/config.rs", "StoreConfig", "`[store]`"),
     ("crates/backend/src/config.rs", "EndpointConfig", "`[[endpoints]]`"),
