@@ -16,6 +16,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parents[2]
 FLASHLANE = Path(os.environ.get("FLASHLANE", ROOT / "target/ci/flashlane"))
@@ -62,16 +63,18 @@ def fetch(url: str, body: dict | None = None, timeout_s: float = 10) -> str:
 
 
 class Process:
-    """A child whose output is kept line by line."""
+    """A child whose output is kept line by line. Its two streams are read apart, so that no line of the one ends up within a line of the other."""
 
     def __init__(self, command: list[str | Path], environment: dict[str, str] | None = None) -> None:
         self.lines: list[str] = []
         inherited = {name: value for name, value in os.environ.items() if name != "FLASHLANE_CONFIG"}
         self._process = subprocess.Popen(
-            command, env={**inherited, **(environment or {})}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command, env={**inherited, **(environment or {})}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        streams = (self._process.stdout, self._process.stderr)
+        self._readers = [threading.Thread(target=self._read, args=(stream,), daemon=True) for stream in streams]
+        for reader in self._readers:
+            reader.start()
 
     @property
     def output(self) -> str:
@@ -84,16 +87,20 @@ class Process:
         return next(int(row.split()[1]) * 1024 for row in rows if row.startswith("VmRSS:"))
 
     def wait_for(self, fits: Callable[[str], object], timeout_s: float) -> str:
-        """The first line that fits; fails at once when the process has ended without one."""
+        """The first line that fits. Without one the process is stopped, and what it said is in the error; one that has ended is not waited for."""
 
         def first() -> str | None:
-            ended = self._process.poll() is not None and not self._reader.is_alive()
+            ended = self._process.poll() is not None and not any(reader.is_alive() for reader in self._readers)
             line = next((line for line in list(self.lines) if fits(line)), None)
             if line is None and ended:
-                raise RuntimeError(f"it ended with {self._process.returncode}:\n{self.output}")
+                raise TimeoutError(f"it ended with {self._process.returncode}")
             return line
 
-        return str(poll_until(first, timeout_s, f"a certain line in:\n{self.output}"))
+        try:
+            return str(poll_until(first, timeout_s, "a certain line"))
+        except TimeoutError as error:
+            self.stop()
+            raise RuntimeError(f"{error}; it said:\n{self.output}") from error
 
     def stop(self) -> int:
         """Asks it to end, insists after five seconds, and returns its exit code."""
@@ -104,8 +111,8 @@ class Process:
             self._process.kill()
             return self._process.wait()
 
-    def _read(self) -> None:
-        for line in self._process.stdout:
+    def _read(self, stream: IO[str]) -> None:
+        for line in stream:
             self.lines.append(line.rstrip("\n"))
 
 
