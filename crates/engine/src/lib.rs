@@ -28,4 +28,5 @@ pub use ids::IdSource;
 pub use outgoing::Outgoing;
 pub use session::{Answer, Effect, Outcome, Owner, Record, Session, Settings, Shared, Status, TurnId};
 pub use time::Now;
+pub use turn::FailedAttempt;
 pub use upstream::{Ended, UpstreamEvent, UpstreamFailure, UpstreamRequest};

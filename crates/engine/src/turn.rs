@@ -20,6 +20,7 @@ use crate::time::Now;
 use crate::upstream::UpstreamFailure;
 use flashlane_wire::chat::{ChunkReader, StreamError};
 use flashlane_wire::sse;
+use std::sync::Arc;
 
 /// A turn that is running.
 #[derive(Debug)]
@@ -32,12 +33,32 @@ pub struct Turn {
     pub chain: Chain,
     /// Endpoints that failed this turn, and what the last of them said.
     pub tried: Vec<EndpointId>,
+    pub attempts_failed: Vec<FailedAttempt>,
     pub failure: Option<Refusal>,
     pub times: Times,
     pub deltas: u64,
     pub output_bytes: usize,
     /// Where it was served, once it was.
     pub served: Option<Grant>,
+}
+
+/// An endpoint that could not serve a turn, and why: in our own words, without any of the engine's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedAttempt {
+    pub endpoint: Arc<str>,
+    pub reason: String,
+}
+
+impl FailedAttempt {
+    #[must_use]
+    pub fn new(endpoint: &str, failure: &UpstreamFailure) -> Self {
+        let reason = match failure {
+            UpstreamFailure::Unreachable { reason } | UpstreamFailure::Cut { reason } => reason.clone(),
+            UpstreamFailure::Silent { waited_ms } => format!("silent for {waited_ms} ms"),
+            UpstreamFailure::Refused { status, .. } => format!("answered {status}"),
+        };
+        Self { endpoint: endpoint.into(), reason }
+    }
 }
 
 #[derive(Debug)]
@@ -83,6 +104,7 @@ impl Turn {
             state: TurnState::Loading,
             chain: Chain::default(),
             tried: Vec::new(),
+            attempts_failed: Vec::new(),
             failure: None,
             times: Times { received_ns: now.mono_ns, ..Times::default() },
             deltas: 0,

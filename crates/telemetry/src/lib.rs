@@ -22,6 +22,7 @@ fn outcome() -> flashlane_engine::Outcome {
         total_ns: 12_000_000,
         gateway_ns: 40_000,
         deltas: 9,
+        attempts_failed: Vec::new(),
         hosted_tools: Vec::new(),
     }
 }

@@ -46,7 +46,13 @@ fn filter(value: &str) -> Result<EnvFilter, Error> {
 }
 
 /// The line of a turn that has ended. `request_id` is the `x-request-id` of its HTTP response or of its connection's upgrade.
+///
+/// Before it, a warning for each endpoint that failed the turn, whether or not another served it.
 pub fn turn(request_id: &str, outcome: &Outcome) {
+    for failed in &outcome.attempts_failed {
+        let (endpoint, reason) = (display(&failed.endpoint), display(&failed.reason));
+        tracing::warn!(response = some(&outcome.response_id), request = %request_id, endpoint, reason, "endpoint failed");
+    }
     let usage = &outcome.usage;
     let not_forwarded = (!outcome.hosted_tools.is_empty()).then(|| outcome.hosted_tools.join(","));
     let after_first_ns = outcome.ttft_ns.map(|ttft_ns| outcome.total_ns.saturating_sub(ttft_ns));

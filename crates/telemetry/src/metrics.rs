@@ -49,6 +49,7 @@ pub struct Metrics {
     registry: Registry,
     turns: IntCounterVec,
     errors: IntCounterVec,
+    attempts_failed: IntCounterVec,
     /// Indexed as [`Tier::ALL`], then `none`.
     tiers: [TierMetrics; 3],
     connections_open: IntGaugeVec,
@@ -116,6 +117,12 @@ impl Metrics {
                 "Requests and turns that ended in an error",
                 &["kind"],
             )?,
+            attempts_failed: counters(
+                &registry,
+                "flashlane_upstream_attempts_failed_total",
+                "Turns that an endpoint failed, whether or not another served them",
+                &["endpoint"],
+            )?,
             tiers: [Some(Tier::Latency), Some(Tier::Throughput), None].map(|tier| tiers.of(tier)),
             connections_open: gauges(
                 &registry,
@@ -138,6 +145,9 @@ impl Metrics {
         self.turns.with_label_values(&[label::tier(outcome.tier), outcome.status.name()]).inc();
         if let Some(kind) = outcome.error {
             self.error(kind);
+        }
+        for failed in &outcome.attempts_failed {
+            self.attempts_failed.with_label_values(&[&*failed.endpoint]).inc();
         }
         let [latency, throughput, none] = &self.tiers;
         match outcome.tier {
@@ -317,6 +327,7 @@ fn seconds(ns: u64) -> f64 {
 mod tests {
     use super::*;
     use crate::outcome;
+    use flashlane_engine::{FailedAttempt, UpstreamFailure};
 
     fn render(metrics: &Metrics) -> String {
         metrics.render([]).unwrap()
@@ -342,6 +353,16 @@ mod tests {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
         assert!(!text.contains("flashlane_errors_total{"), "{text}");
+    }
+
+    #[test]
+    fn an_endpoint_that_failed_a_turn_is_counted_even_when_another_served_it() {
+        let metrics = Metrics::new().unwrap();
+        let failure = UpstreamFailure::Silent { waited_ms: 7 };
+        let attempts_failed = vec![FailedAttempt::new("wafer-1", &failure), FailedAttempt::new("wafer-1", &failure)];
+        metrics.turn_done(&Outcome { attempts_failed, ..outcome() });
+        let text = render(&metrics);
+        assert!(text.contains("flashlane_upstream_attempts_failed_total{endpoint=\"wafer-1\"} 2"), "{text}");
     }
 
     #[test]

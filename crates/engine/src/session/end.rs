@@ -235,6 +235,7 @@ impl Session {
             total_ns: since(now.mono_ns),
             gateway_ns: turn.times.busy_ns,
             deltas: turn.deltas,
+            attempts_failed: turn.attempts_failed.clone(),
             hosted_tools: hosted_tools.into_iter().cloned().collect(),
         }
     }

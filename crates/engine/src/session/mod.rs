@@ -17,7 +17,7 @@ use crate::ids::IdSource;
 use crate::outgoing::Outgoing;
 use crate::time::Now;
 use crate::tools::Tools;
-use crate::turn::Turn;
+use crate::turn::{FailedAttempt, Turn};
 use crate::upstream::UpstreamRequest;
 use bytes::Bytes;
 use flashlane_wire::chat::{ChatRequest, Usage};
@@ -130,6 +130,8 @@ pub struct Outcome {
     /// flashlane's own share of it.
     pub gateway_ns: u64,
     pub deltas: u64,
+    /// Endpoints that failed this turn, in order; another may have served it.
+    pub attempts_failed: Vec<FailedAttempt>,
     pub hosted_tools: Vec<String>,
 }
 

@@ -23,6 +23,7 @@ impl Session {
             total_ns: 0,
             gateway_ns: 0,
             deltas: 0,
+            attempts_failed: Vec::new(),
             hosted_tools: Vec::new(),
         };
         self.effects.push_back(Effect::Finish(TurnId(self.turns_begun), Box::new(outcome)));

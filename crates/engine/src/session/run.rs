@@ -10,7 +10,7 @@ use crate::router;
 use crate::time::Now;
 use crate::tokens;
 use crate::tools::{Tools, tool_fields};
-use crate::turn::{Turn, TurnState, may_try_elsewhere, refusal_of, refusal_of_error};
+use crate::turn::{FailedAttempt, Turn, TurnState, may_try_elsewhere, refusal_of, refusal_of_error};
 use crate::upstream::{Ended, UpstreamEvent, UpstreamFailure, UpstreamRequest};
 use bytes::Bytes;
 use flashlane_wire::chat::{ChunkReader, Read, Usage};
@@ -107,6 +107,11 @@ impl Session {
         if bytes > max {
             let message = format!("The conversation has {bytes} bytes, more than the {max} that this server keeps.");
             let refusal = Refusal::new(ErrorKind::ContextLengthExceeded, message).with_param("input");
+            self.fail(&refusal, now);
+        } else if turn.chain.message_bytes() == 0 && !warm_up && matches!(turn.draft.contract, Contract::Responses(_)) {
+            let message =
+                "Invalid 'input': it holds nothing that a model could answer, and neither does what it is chained to.";
+            let refusal = Refusal::new(ErrorKind::InvalidValue, message).with_param("input");
             self.fail(&refusal, now);
         } else if let Some(id) = orphan {
             let message = format!("No tool call found for function call output with call_id {id}.");
@@ -230,7 +235,9 @@ impl Session {
                         UpstreamFailure::Cut { reason: "the stream ended without a finish reason".to_owned() }
                     }
                 };
-                let refusal = refusal_of(&failure, endpoint_name(&self.shared, *grant));
+                let endpoint = endpoint_name(&self.shared, *grant);
+                let refusal = refusal_of(&failure, endpoint);
+                running.attempts_failed.push(FailedAttempt::new(endpoint, &failure));
                 self.fail(&refusal, now);
             }
             (TurnState::Streaming { .. }, UpstreamEvent::Opened)
@@ -311,7 +318,9 @@ impl Session {
     fn try_elsewhere(&mut self, failure: &UpstreamFailure, now: Now) {
         let Some(turn) = &mut self.running else { return };
         let Some(grant) = turn.grant() else { return };
-        let refusal = refusal_of(failure, endpoint_name(&self.shared, grant));
+        let endpoint = endpoint_name(&self.shared, grant);
+        let refusal = refusal_of(failure, endpoint);
+        turn.attempts_failed.push(FailedAttempt::new(endpoint, failure));
         if !may_try_elsewhere(failure) {
             self.fail(&refusal, now);
             return;

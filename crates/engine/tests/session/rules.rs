@@ -254,6 +254,8 @@ fn an_endpoint_that_fails_before_its_answer_hands_over_to_the_next_tier() {
         peers.apply(step);
     }
     assert_eq!(peers.watch.events.last().unwrap()["response"]["service_tier"], "default");
+    let failed = &peers.outcomes[0].attempts_failed;
+    assert_eq!(failed.iter().map(|a| (&*a.endpoint, &*a.reason)).collect::<Vec<_>>(), [("wafer", "refused")]);
     assert!(types(&peers).iter().all(|kind| kind != "error"));
 }
 
@@ -321,6 +323,7 @@ const BAD_MESSAGES: &[(&str, &str, Option<&str>)] = &[
     (r#"{"type":"response.unknown"}"#, "invalid_value", Some("type")),
     (r#"{"type":"response.create","input":"x"}"#, "missing_required_parameter", Some("model")),
     (r#"{"type":"response.create","model":"m"}"#, "missing_required_parameter", Some("input")),
+    (r#"{"type":"response.create","model":"m","input":[]}"#, "invalid_value", Some("input")),
     (r#"{"type":"response.create","model":3,"input":"x"}"#, "invalid_type", Some("model")),
     (r#"{"type":"response.create","model":"nope","input":"x"}"#, "model_not_found", Some("model")),
     (r#"{"type":"response.create","model":"m","input":7}"#, "invalid_type", Some("input")),
