@@ -71,8 +71,17 @@ fn request_id() -> Result<Arc<str>, crate::Error> {
 }
 
 async fn unknown_path(request: Request) -> Refused {
-    let message =
-        format!("Unknown request URL: {} {}. Please check the URL for typos.", request.method(), request.uri().path());
+    let (method, path) = (request.method(), request.uri().path());
+    let message = match path.strip_prefix("/v1/") {
+        Some(known) if known.starts_with("responses/") || known.starts_with("chat/completions/") => {
+            format!(
+                "{method} {path} is not served by this server yet; go on from a response by 'previous_response_id'."
+            )
+        }
+        _ => format!(
+            "Unknown request URL: {method} {path}. This server has /v1/responses, /v1/chat/completions and /v1/models."
+        ),
+    };
     Refused::new(ErrorKind::RouteNotFound, message)
 }
 

@@ -75,7 +75,11 @@ pub async fn run(args: Args) -> anyhow::Result<End> {
     log::set_up()?;
     if source.is_new {
         let mut out = io::stdout().lock();
-        writeln!(out, "# What the flags amount to, to keep as flashlane.toml:\n{}", source.text.trim_end())?;
+        writeln!(
+            out,
+            "# What the flags amount to. With `--check > flashlane.toml` added, it is kept as a file:\n{}",
+            source.text.trim_end()
+        )?;
     }
     // From here on a signal drains: before it there is nothing to lose.
     let mut signals = Signals::new().context("signals cannot be listened for")?;

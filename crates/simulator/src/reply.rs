@@ -144,10 +144,14 @@ fn closing(request: &Request<'_>, intent: &Intent) -> String {
         None => "with a tool".to_owned(),
     };
     let done = match intent {
-        Intent::Change(FileChange::Write { path, .. }) => format!("I wrote the file `{path}` {with}."),
-        Intent::Change(FileChange::Append { path, .. }) => format!("I added a line to `{path}` {with}."),
+        Intent::Change(FileChange::Write { path, .. }) => {
+            format!("I asked for the file `{path}` to be written {with}.")
+        }
+        Intent::Change(FileChange::Append { path, .. }) => {
+            format!("I asked for a line to be added to `{path}` {with}.")
+        }
         Intent::Change(FileChange::Replace { path, old, new }) => {
-            format!("I replaced `{old}` with `{new}` in `{path}` {with}.")
+            format!("I asked for `{old}` to be replaced by `{new}` in `{path}` {with}.")
         }
         Intent::Greet | Intent::Count { .. } | Intent::Repeat(_) | Intent::Recall { .. } | Intent::Anything => {
             format!("I worked {with}.")
