@@ -132,7 +132,9 @@ fn a_file_is_written_in_two_steps() {
         two_steps("write a file hello.txt containing hi", &json!([apply_patch(), exec_command()]), "exit code 0");
     assert_eq!(call, ("exec_command".to_owned(), json!({"cmd": "printf '%s\\n' 'hi' > 'hello.txt'"})));
     assert!(
-        closing.starts_with("I asked for the file `hello.txt` to be written with `exec_command`. The tool answered:\n\nexit code 0"),
+        closing.starts_with(
+            "I asked for the file `hello.txt` to be written with `exec_command`. The tool answered:\n\nexit code 0"
+        ),
         "{closing}"
     );
 }
@@ -143,7 +145,10 @@ fn a_file_is_patched_in_two_steps() {
     let (call, closing) = two_steps("replace hi with bye in hello.txt", &tools, "Done!");
     let patch = "*** Begin Patch\n*** Update File: hello.txt\n@@\n-hi\n+bye\n*** End Patch";
     assert_eq!(call, ("apply_patch".to_owned(), json!({ "input": patch })));
-    assert!(closing.starts_with("I asked for `hi` to be replaced by `bye` in `hello.txt` with `apply_patch`."), "{closing}");
+    assert!(
+        closing.starts_with("I asked for `hi` to be replaced by `bye` in `hello.txt` with `apply_patch`."),
+        "{closing}"
+    );
     let (call, _) = two_steps("create hello.txt containing hi with apply_patch", &tools, "Done!");
     let patch = "*** Begin Patch\n*** Add File: hello.txt\n+hi\n*** End Patch";
     assert_eq!(call, ("apply_patch".to_owned(), json!({ "input": patch })));
