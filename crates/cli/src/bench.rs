@@ -1,9 +1,12 @@
 //! `flashlane bench`: measures a gateway, ours or any other. It plays the engine behind the gateway and the clients before
 //! it in one process, so that one clock sees each token leave and arrive. Knows no gateway: it is told a URL.
 
+mod args;
 mod child;
 mod client;
 mod clock;
+mod error;
+mod grid;
 mod idle;
 mod link;
 mod load;
@@ -16,148 +19,21 @@ mod target;
 mod tests;
 mod upstream;
 
+pub use args::{Args, Scenario};
 use child::Serve;
 use clock::Clock;
-use flashlane_wire::http1;
-use link::Link;
+pub use error::Error;
 use load::{Aim, Load};
 use process::Process;
 use report::{Report, Sample};
-use rollout::{Rollout, Stage, Way};
 use std::env;
 use std::fs;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 use target::{Gateway, Place, Protocol};
-use upstream::{MODEL, Script, Upstream};
-
-/// Arguments of `flashlane bench`.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Without --url it starts a gateway of its own. Any other must have http://127.0.0.1:8720/v1 as its engine and serve
-its model `bench`. What a gateway does not speak (Chat Completions, Responses, its WebSocket) is left out. The engine
-itself, spoken to directly, is always measured beside. Results go to standard output, progress to standard error.
-
-Examples:
-  flashlane bench
-  flashlane bench --scenario one,flat --rounds 7 --json result.json
-  flashlane bench --url ours=http://127.0.0.1:8700 --pid 4711 --url theirs=http://127.0.0.1:8800 --pid 4712
-  flashlane bench --scenario rollout --rtt-ms 20,80 --mbit-per-s 100 --token-ms 1")]
-pub struct Args {
-    /// A gateway to measure; may be given many times, and is measured in turns
-    #[arg(long, value_name = "[NAME=]URL")]
-    pub url: Vec<Gateway>,
-    /// The process of each --url, in the same order: its processor time is read (Linux)
-    #[arg(long, value_name = "PID")]
-    pub pid: Vec<u32>,
-    /// What to measure
-    #[arg(
-        long,
-        value_name = "NAME",
-        value_enum,
-        value_delimiter = ',',
-        default_value = "idle,one,joined,flat,paced,rollout"
-    )]
-    pub scenario: Vec<Scenario>,
-    /// How often; medians are shown
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    pub rounds: u32,
-    /// Where to write every round's numbers
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// Where the scripted engine listens
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8720")]
-    pub listen: SocketAddr,
-    /// Streams at once, of flat and paced
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    pub streams: u32,
-    /// Tokens of each stream, of flat
-    #[arg(long, value_name = "N", default_value_t = 4000)]
-    pub tokens: u32,
-    /// WebSockets of idle
-    #[arg(long, value_name = "N", default_value_t = 2000)]
-    pub sessions: u32,
-    /// Turns of a rollout
-    #[arg(long, value_name = "N", default_value_t = 40)]
-    pub turns: u32,
-    /// What a rollout's first turn sends beside its own input, in KiB
-    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "40")]
-    pub history_kib: Vec<u32>,
-    /// Round trips between client and gateway, of rollouts; 0 is loopback as it is
-    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "0,20")]
-    pub rtt_ms: Vec<u32>,
-    /// Bandwidth between them, each way, where there is a round trip
-    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "20")]
-    pub mbit_per_s: Vec<u32>,
-    /// The engine's time for a token, of rollouts
-    #[arg(long, value_name = "N", value_delimiter = ',', default_value = "0")]
-    pub token_ms: Vec<u32>,
-}
-
-/// What is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Scenario {
-    /// WebSockets that are open and say nothing: memory of each, measured in the first round alone
-    Idle,
-    /// One stream at 2,000 tokens/s: 10 turns of 200 tokens
-    One,
-    /// One stream as fast as it goes, 8 tokens a write: 10 turns of 8,000
-    Joined,
-    /// Many streams as fast as they go, one token a write
-    Flat,
-    /// Many streams at 250 tokens/s each: one turn of 500
-    Paced,
-    /// A coding agent: 40 turns of 2 KiB in and 100 tokens out, over plain HTTP and the WebSocket
-    Rollout,
-}
-
-/// Why there is no measurement.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    #[error("cannot listen on {address}; --listen takes another address")]
-    Listen {
-        address: SocketAddr,
-        #[source]
-        source: io::Error,
-    },
-    #[error("cannot start a gateway of its own")]
-    Serve(#[source] io::Error),
-    #[error("{url}: it measures plain HTTP, no TLS")]
-    Tls { url: String },
-    #[error("cannot connect to {host}")]
-    Connect {
-        host: String,
-        #[source]
-        source: io::Error,
-    },
-    #[error("the connection broke")]
-    Socket(#[source] io::Error),
-    #[error("not HTTP")]
-    Http(#[source] http1::Error),
-    #[error("status {status}: {body}")]
-    Status { status: u16, body: String },
-    #[error("no WebSocket: {answer}")]
-    Upgrade { answer: String },
-    #[error("refused: {event}")]
-    Refused { event: String },
-    #[error("a turn did not end as it should")]
-    Turn,
-    #[error("its tokens are not the scripted engine's: its engine must be http://{upstream}/v1, its model `{MODEL}`")]
-    NoTokens { upstream: SocketAddr },
-    #[error("of {sent} tokens that were sent {arrived} arrived")]
-    Lost { sent: u64, arrived: u64 },
-    #[error("{name} speaks nothing that can be measured")]
-    Silent {
-        name: String,
-        #[source]
-        source: Box<Error>,
-    },
-    #[error("cannot write the results")]
-    Write(#[source] io::Error),
-}
+use upstream::{Script, Upstream};
 
 /// Measures, and prints the tables.
 ///
@@ -271,7 +147,7 @@ impl Bench<'_> {
                     continue;
                 }
                 Scenario::Rollout => {
-                    self.rollouts(round, report)?;
+                    grid::round(self, round, report)?;
                     continue;
                 }
             };
@@ -292,49 +168,6 @@ impl Bench<'_> {
             }
         }
         Ok(())
-    }
-
-    fn rollouts(&self, round: u32, report: &mut Report) -> Result<(), Error> {
-        for rollout in self.grid() {
-            let Rollout { turns, history_bytes, token_ms, link, .. } = rollout;
-            let kib = history_bytes / 1024;
-            let name = format!("rollout: {turns} turns on {kib} KiB, {link}, {token_ms} ms a token");
-            for (subject, aim, way) in self.aims().flat_map(|(subject, aim)| Way::ALL.map(|way| (subject, aim, way))) {
-                // Responses where it is spoken, else Chat Completions: a history goes over HTTP in one of them.
-                let is_doubled = aim.protocol == Protocol::Chat
-                    && subject.aims.iter().any(|other| other.protocol == Protocol::Responses);
-                if way.is_websocket() == (aim.protocol == Protocol::WebSocket) && !is_doubled {
-                    let stage = Stage { aim, upstream: &self.upstream, clock: self.clock };
-                    let sample = rollout::run(&stage, &rollout, way)?;
-                    self.add(report, round, [&name, &subject.name, &way.to_string()], sample);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Every rollout that was asked for.
-    fn grid(&self) -> Vec<Rollout> {
-        let args = self.args;
-        let mut grid = Vec::new();
-        for (&history_kib, &token_ms) in
-            args.history_kib.iter().flat_map(|kib| args.token_ms.iter().map(move |ms| (kib, ms)))
-        {
-            for &rtt_ms in &args.rtt_ms {
-                // On loopback as it is there is no bandwidth to vary.
-                let bandwidths =
-                    if rtt_ms == 0 { args.mbit_per_s.get(..1).unwrap_or_default() } else { &args.mbit_per_s };
-                grid.extend(bandwidths.iter().map(|&mbit_per_s| Rollout {
-                    turns: args.turns,
-                    history_bytes: history_kib as usize * 1024,
-                    input_bytes: 2048,
-                    tokens: 100,
-                    token_ms,
-                    link: Link { rtt_ms, mbit_per_s },
-                }));
-            }
-        }
-        grid
     }
 
     fn aims(&self) -> impl Iterator<Item = (&Subject, &Aim)> {
