@@ -4,27 +4,27 @@
 //! and writes its bytes; it decides nothing.
 
 mod clock;
+mod effect;
 mod end;
 mod reply;
 mod run;
 
-use crate::admission::{Grant, Ticket};
 use crate::chain::Chain;
 use crate::draft::Draft;
 use crate::error::{ErrorKind, Refusal};
-use crate::fleet::{EndpointId, Fleet, Tier};
+use crate::fleet::Fleet;
 use crate::ids::IdSource;
 use crate::outgoing::Outgoing;
 use crate::time::Now;
 use crate::tools::Tools;
-use crate::turn::{FailedAttempt, Turn};
-use crate::upstream::UpstreamRequest;
-use bytes::Bytes;
-use flashlane_wire::chat::{ChatRequest, Usage};
+use crate::turn::Turn;
+use flashlane_wire::chat::ChatRequest;
 use flashlane_wire::responses::{ClientEvent, CreateRequest, Fields};
 use flashlane_wire::websocket::Encoder;
 use std::collections::VecDeque;
 use std::sync::Arc;
+
+pub use effect::{Answer, Effect, Outcome, Record, Status};
 
 /// What holds for every session.
 #[derive(Debug, Clone)]
@@ -75,113 +75,6 @@ pub struct Owner(pub [u8; 32]);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TurnId(pub u32);
-
-/// What a session wants done.
-#[derive(Debug)]
-pub enum Effect {
-    /// Ask admission; answer by [`Session::handle_granted`].
-    Ask(TurnId, Ticket),
-    Release(Grant),
-    /// Send the request and hand what comes back to [`Session::handle_upstream`].
-    Open(TurnId, Box<UpstreamRequest>),
-    /// The stream has given all: its connection may serve another.
-    Park(TurnId),
-    /// Drop the stream now.
-    Abort(TurnId),
-    /// See to a warm connection there.
-    Warm(EndpointId),
-    /// Ask the store; answer by [`Session::handle_loaded`].
-    Load(TurnId, String),
-    /// Tell the store; answer by [`Session::handle_committed`].
-    Commit(TurnId, Box<Record>),
-    Finish(TurnId, Box<Outcome>),
-    /// Close the WebSocket after what is ready is written.
-    Close {
-        code: u16,
-        reason: &'static str,
-    },
-}
-
-/// A response for the store.
-#[derive(Debug)]
-pub struct Record {
-    pub id: String,
-    pub owner: Owner,
-    /// The whole context: the items before, the input, the output; each its JSON.
-    pub items: Vec<Bytes>,
-    pub response: Bytes,
-    pub created_unix_ms: u64,
-}
-
-/// How a turn went: one row of metrics, one line of log. No text of the turn is in it.
-#[derive(Debug, Clone)]
-pub struct Outcome {
-    pub response_id: String,
-    pub model: Arc<str>,
-    pub status: Status,
-    pub error: Option<ErrorKind>,
-    pub tier: Option<Tier>,
-    pub endpoint: Option<Arc<str>>,
-    pub simulated: bool,
-    pub usage: Usage,
-    /// From the request's arrival.
-    pub ttft_ns: Option<u64>,
-    pub total_ns: u64,
-    /// flashlane's own share of it.
-    pub gateway_ns: u64,
-    pub deltas: u64,
-    /// Endpoints that failed this turn, in order; another may have served it.
-    pub attempts_failed: Vec<FailedAttempt>,
-    pub hosted_tools: Vec<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Status {
-    Completed,
-    Incomplete,
-    Failed,
-    /// Never started.
-    Refused,
-    Interrupted,
-    /// The client left.
-    Cancelled,
-    WarmUp,
-}
-
-impl Status {
-    pub const ALL: [Self; 7] = [
-        Self::Completed,
-        Self::Incomplete,
-        Self::Failed,
-        Self::Refused,
-        Self::Interrupted,
-        Self::Cancelled,
-        Self::WarmUp,
-    ];
-
-    /// The label in metrics and logs.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Completed => "completed",
-            Self::Incomplete => "incomplete",
-            Self::Failed => "failed",
-            Self::Refused => "refused",
-            Self::Interrupted => "interrupted",
-            Self::Cancelled => "cancelled",
-            Self::WarmUp => "warm_up",
-        }
-    }
-}
-
-/// How an HTTP request is to be answered.
-#[derive(Debug)]
-pub enum Answer {
-    /// `200`, an event stream, whose bytes are in [`Session::outgoing`].
-    Stream,
-    Json(Bytes),
-    Refused(Refusal),
-}
 
 /// The machine of one connection.
 #[derive(Debug)]
