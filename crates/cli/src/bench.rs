@@ -18,6 +18,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod upstream;
+mod wording;
 
 pub use args::{Args, Scenario};
 use child::Serve;

@@ -48,8 +48,7 @@ fn a_rollout_over_a_link_costs_at_least_what_the_link_costs() {
 #[test]
 fn what_does_not_speak_a_protocol_is_told_apart() {
     let (upstream, aim, clock) = direct();
-    assert!(load::probe(&aim, &upstream, clock).is_ok());
-    for protocol in [Protocol::Responses, Protocol::WebSocket] {
-        assert!(load::probe(&Aim { protocol, ..aim.clone() }, &upstream, clock).is_err(), "{protocol}");
+    for (protocol, speaks) in [(Protocol::Chat, true), (Protocol::Responses, true), (Protocol::WebSocket, false)] {
+        assert_eq!(load::probe(&Aim { protocol, ..aim.clone() }, &upstream, clock).is_ok(), speaks, "{protocol}");
     }
 }

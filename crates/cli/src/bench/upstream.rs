@@ -1,28 +1,25 @@
-//! The scripted upstream: a raw HTTP/1.1 server of Chat Completions that plays a script at its pace, each token being the
-//! time at which it was sent. One thread a connection with blocking sockets: a timer of tokio is a millisecond coarse, a
-//! sleeping thread some tens of microseconds. It reads what it is asked and looks at no word of it.
+//! The scripted upstream: a raw HTTP/1.1 server of Chat Completions and Responses that plays a script at its pace, each
+//! token being the time at which it was sent. One thread a connection with blocking sockets: a timer of tokio is a
+//! millisecond coarse, a sleeping thread some tens of microseconds. Of what it is asked it looks at the model and at
+//! whether to stream, and at nothing else.
 
 use super::Error;
-use super::clock::{Clock, STAMP_BYTES, stamp};
+use super::clock::{Clock, stamp};
+use super::wording::{self, Api, Wording};
+use memchr::memmem;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// The model that it lists and answers for.
+/// The models that it lists and answers for: most scenarios ask the first, and two plays may run beside each other.
 pub const MODEL: &str = "bench";
+pub const LATENCY_MODEL: &str = "bench-latency";
 
 const BUFFER_BYTES: usize = 64 * 1024;
 const HEAD_BYTES_MAX: u64 = 64 * 1024;
 const BODY_BYTES_MAX: u64 = 256 << 20;
-
-const STREAM: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n";
-/// A chunk of a stream around its delta, as vLLM words it.
-const BEFORE: &str = r#"data: {"id":"chatcmpl-0123456789abcdef0123456789abcdef","object":"chat.completion.chunk","created":1760000000,"model":"bench","choices":[{"index":0,"delta":{"content":""#;
-const AFTER: &str = "\"},\"logprobs\":null,\"finish_reason\":null}]}\n\n";
-const ROLE: &str = "data: {\"id\":\"chatcmpl-0123456789abcdef0123456789abcdef\",\"object\":\"chat.completion.chunk\",\"created\":1760000000,\"model\":\"bench\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,\"finish_reason\":null}]}\n\n";
-const FINISH: &str = "data: {\"id\":\"chatcmpl-0123456789abcdef0123456789abcdef\",\"object\":\"chat.completion.chunk\",\"created\":1760000000,\"model\":\"bench\",\"choices\":[{\"index\":0,\"delta\":{},\"logprobs\":null,\"finish_reason\":\"stop\"}]}\n\n";
 
 /// What every answer is until the next script.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +58,7 @@ pub struct Upstream {
 struct Shared {
     clock: Clock,
     script: Mutex<Script>,
+    latency_script: Mutex<Script>,
     turns: Mutex<Vec<EngineTurn>>,
 }
 
@@ -78,7 +76,12 @@ impl Upstream {
         let failed = |source| Error::Listen { address: listen, source };
         let listener = TcpListener::bind(listen).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let shared = Arc::new(Shared { clock, script: Mutex::new(Script::SHORT), turns: Mutex::default() });
+        let shared = Arc::new(Shared {
+            clock,
+            script: Mutex::new(Script::SHORT),
+            latency_script: Mutex::new(Script::SHORT),
+            turns: Mutex::default(),
+        });
         let upstream = Upstream { address, shared: Arc::clone(&shared) };
         thread::spawn(move || {
             for socket in listener.incoming().flatten() {
@@ -95,6 +98,11 @@ impl Upstream {
         *lock(&self.shared.script) = script;
     }
 
+    /// The same, for those who ask the other model.
+    pub fn play_latency(&self, script: Script) {
+        *lock(&self.shared.latency_script) = script;
+    }
+
     /// The answers since it was last asked.
     #[must_use]
     pub fn turns(&self) -> Vec<EngineTurn> {
@@ -106,15 +114,16 @@ fn serve(socket: TcpStream, shared: &Shared) -> io::Result<()> {
     socket.set_nodelay(true)?;
     let mut out = socket.try_clone()?;
     let mut reader = BufReader::with_capacity(BUFFER_BYTES, socket);
-    while let Some(asks) = read(&mut reader)? {
+    let mut body = Vec::new();
+    while let Some(asks) = read(&mut reader, &mut body)? {
         match asks {
-            Asks::Completion => answer(&mut out, shared)?,
+            Asks::Answer(api) => answer(&mut out, shared, api, &body)?,
             Asks::Models => {
-                let list =
-                    format!(r#"{{"object":"list","data":[{{"id":"{MODEL}","object":"model","owned_by":"bench"}}]}}"#);
-                let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: ";
-                out.write_all(format!("{head}{}\r\n\r\n{list}", list.len()).as_bytes())?;
+                let models = [MODEL, LATENCY_MODEL]
+                    .map(|model| format!(r#"{{"id":"{model}","object":"model","owned_by":"bench"}}"#));
+                out.write_all(&wording::json(&format!(r#"{{"object":"list","data":[{}]}}"#, models.join(","))))?;
             }
+            Asks::Health => out.write_all(&wording::json("{}"))?,
             Asks::Else => out.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")?,
         }
     }
@@ -122,13 +131,14 @@ fn serve(socket: TcpStream, shared: &Shared) -> io::Result<()> {
 }
 
 enum Asks {
-    Completion,
+    Answer(Api),
     Models,
+    Health,
     Else,
 }
 
-/// Reads one request to its end; `None` when no more come.
-fn read(reader: &mut BufReader<TcpStream>) -> io::Result<Option<Asks>> {
+/// Reads one request to its end, its body into `body`; `None` when no more come.
+fn read(reader: &mut BufReader<TcpStream>, body: &mut Vec<u8>) -> io::Result<Option<Asks>> {
     let mut head = reader.by_ref().take(HEAD_BYTES_MAX);
     let mut line = String::new();
     if head.read_line(&mut line)? == 0 {
@@ -136,8 +146,11 @@ fn read(reader: &mut BufReader<TcpStream>) -> io::Result<Option<Asks>> {
     }
     let path = line.split(' ').nth(1).unwrap_or_default();
     let asks = match path {
-        path if path.ends_with("/chat/completions") => Asks::Completion,
+        path if path.ends_with("/chat/completions") => Asks::Answer(Api::Chat),
+        path if path.ends_with("/responses") => Asks::Answer(Api::Responses),
         path if path.ends_with("/models") => Asks::Models,
+        // Gateways ask it before they send anything.
+        "/health" => Asks::Health,
         _ => Asks::Else,
     };
     let mut body_bytes = 0;
@@ -154,22 +167,39 @@ fn read(reader: &mut BufReader<TcpStream>) -> io::Result<Option<Asks>> {
             return Err(io::ErrorKind::Unsupported.into());
         }
     }
-    if io::copy(&mut reader.by_ref().take(body_bytes), &mut io::sink())? < body_bytes {
+    body.clear();
+    if (reader.by_ref().take(body_bytes).read_to_end(body)? as u64) < body_bytes {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     Ok(Some(asks))
 }
 
-fn answer(out: &mut TcpStream, shared: &Shared) -> io::Result<()> {
-    let script = *lock(&shared.script);
+/// Whether a request has this field, in either spelling of JSON. Inside a string its quotes are escaped, so that no text
+/// says it by chance.
+fn says(body: &[u8], name: &str, value: &str) -> bool {
+    [":", ": "].iter().any(|colon| memmem::find(body, format!("\"{name}\"{colon}{value}").as_bytes()).is_some())
+}
+
+fn answer(out: &mut TcpStream, shared: &Shared, api: Api, body: &[u8]) -> io::Result<()> {
     let clock = shared.clock;
     let received_ns = clock.ns();
+    let of_latency = says(body, "model", &format!("\"{LATENCY_MODEL}\""));
+    let (model, script) =
+        if of_latency { (LATENCY_MODEL, *lock(&shared.latency_script)) } else { (MODEL, *lock(&shared.script)) };
     let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    let mut wording = Wording::new(api, model);
     let mut buf = Vec::with_capacity(BUFFER_BYTES);
-    buf.extend_from_slice(STREAM.as_bytes());
-    push_chunk(&mut buf, ROLE);
+    let mut due_ns = received_ns.saturating_add(nanos(script.first_token));
+    if !says(body, "stream", "true") {
+        clock.sleep_until(due_ns.saturating_add(nanos(script.interval * script.tokens.saturating_sub(1))));
+        let now_ns = clock.ns();
+        wording.whole(script.tokens, &stamp(now_ns), &mut buf);
+        lock(&shared.turns).push(EngineTurn { received_ns, first_token_ns: now_ns, done_ns: now_ns });
+        return out.write_all(&buf);
+    }
+    wording.begin(&mut buf);
     out.write_all(&buf)?;
-    let (mut sent, mut due_ns, mut first_token_ns) = (0, received_ns.saturating_add(nanos(script.first_token)), 0);
+    let (mut sent, mut first_token_ns) = (0, 0);
     while sent < script.tokens {
         clock.sleep_until(due_ns);
         let count = script.tokens_per_write.clamp(1, script.tokens - sent);
@@ -178,40 +208,25 @@ fn answer(out: &mut TcpStream, shared: &Shared) -> io::Result<()> {
             first_token_ns = now_ns;
         }
         buf.clear();
-        push_tokens(&mut buf, count, &stamp(now_ns));
+        wording.tokens(count, &stamp(now_ns), &mut buf);
         out.write_all(&buf)?;
         sent += count;
         due_ns = due_ns.saturating_add(nanos(script.interval).saturating_mul(u64::from(count)));
     }
     buf.clear();
-    let usage = script.tokens;
-    push_chunk(&mut buf, FINISH);
-    push_chunk(
-        &mut buf,
-        &format!(
-            "data: {{\"id\":\"chatcmpl-0123456789abcdef0123456789abcdef\",\"object\":\"chat.completion.chunk\",\"created\":1760000000,\"model\":\"{MODEL}\",\"choices\":[],\"usage\":{{\"prompt_tokens\":1,\"completion_tokens\":{usage},\"total_tokens\":{}}}}}\n\n",
-            usage + 1
-        ),
-    );
-    push_chunk(&mut buf, "data: [DONE]\n\n");
-    buf.extend_from_slice(b"0\r\n\r\n");
+    wording.end(&mut buf);
     lock(&shared.turns).push(EngineTurn { received_ns, first_token_ns, done_ns: clock.ns() });
     out.write_all(&buf)
 }
 
-/// One write's tokens as one HTTP chunk.
-fn push_tokens(buf: &mut Vec<u8>, count: u32, stamp: &[u8; STAMP_BYTES]) {
-    let bytes = (BEFORE.len() + STAMP_BYTES + AFTER.len()) as u64 * u64::from(count);
-    // Into a vector, a write cannot fail.
-    let _ = write!(buf, "{bytes:x}\r\n");
-    for _ in 0..count {
-        buf.extend_from_slice(BEFORE.as_bytes());
-        buf.extend_from_slice(stamp);
-        buf.extend_from_slice(AFTER.as_bytes());
-    }
-    buf.extend_from_slice(b"\r\n");
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn push_chunk(buf: &mut Vec<u8>, text: &str) {
-    let _ = write!(buf, "{:x}\r\n{text}\r\n", text.len());
+    #[test]
+    fn what_a_text_quotes_is_no_field() {
+        assert!(says(br#"{"model": "bench-latency","stream":true}"#, "stream", "true"));
+        assert!(says(br#"{"model": "bench-latency"}"#, "model", "\"bench-latency\""));
+        assert!(!says(br#"{"input":"{\"stream\":true}","stream":false}"#, "stream", "true"));
+    }
 }
