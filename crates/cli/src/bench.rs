@@ -5,6 +5,8 @@ mod args;
 mod child;
 mod client;
 mod clock;
+mod connection;
+mod deflate;
 mod error;
 mod grid;
 mod idle;
@@ -13,6 +15,7 @@ mod load;
 mod process;
 mod report;
 mod rollout;
+mod schedule;
 mod seen;
 mod target;
 #[cfg(test)]
@@ -23,6 +26,7 @@ mod wording;
 pub use args::{Args, Scenario};
 use child::Serve;
 use clock::Clock;
+use connection::Trust;
 pub use error::Error;
 use load::{Aim, Load};
 use process::Process;
@@ -41,17 +45,18 @@ use upstream::{Script, Upstream};
 /// # Errors
 /// When a gateway cannot be measured at all, or a turn of it fails.
 pub fn run(args: &Args) -> Result<(), Error> {
+    let trust = args.ca.as_deref().map(Trust::load).transpose()?;
     let clock = Clock::start();
     let upstream = Upstream::start(args.listen, clock)?;
     let own = if args.url.is_empty() { Some(Serve::start(upstream.address)?) } else { None };
     let direct = Gateway { name: "direct".to_owned(), address: address_of(upstream.address)? };
-    let mut subjects = vec![subject(&direct, Process(None), &upstream, clock)?];
+    let mut subjects = vec![subject(&direct, Process(None), None, &upstream, clock)?];
     match &own {
-        Some(own) => subjects.push(subject(&own.gateway, Process(Some(own.pid())), &upstream, clock)?),
+        Some(own) => subjects.push(subject(&own.gateway, Process(Some(own.pid())), None, &upstream, clock)?),
         None => {
             let pids = args.pid.iter().copied().map(Some).chain(std::iter::repeat(None));
             for (gateway, pid) in args.url.iter().zip(pids) {
-                subjects.push(subject(gateway, Process(pid), &upstream, clock)?);
+                subjects.push(subject(gateway, Process(pid), trust.as_ref(), &upstream, clock)?);
             }
         }
     }
@@ -95,8 +100,14 @@ struct Subject {
     aims: Vec<Aim>,
 }
 
-fn subject(gateway: &Gateway, process: Process, upstream: &Upstream, clock: Clock) -> Result<Subject, Error> {
-    let place = Place::of(&gateway.address)?;
+fn subject(
+    gateway: &Gateway,
+    process: Process,
+    trust: Option<&Trust>,
+    upstream: &Upstream,
+    clock: Clock,
+) -> Result<Subject, Error> {
+    let place = Place::of(&gateway.address, trust)?;
     let (mut aims, mut last) = (Vec::new(), Error::Turn);
     for protocol in Protocol::ALL {
         let aim = Aim { place: place.clone(), protocol, process };

@@ -24,6 +24,9 @@ pub struct Args {
     /// The process of each --url, in the same order: its processor time is read (Linux)
     #[arg(long, value_name = "PID")]
     pub pid: Vec<u32>,
+    /// The certificates (PEM) that every https --url is trusted by
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
     /// What to measure
     #[arg(
         long,

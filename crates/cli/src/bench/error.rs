@@ -4,6 +4,7 @@ use super::upstream::MODEL;
 use flashlane_wire::http1;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// Why there is no measurement.
 #[derive(Debug, thiserror::Error)]
@@ -16,8 +17,16 @@ pub enum Error {
     },
     #[error("cannot start a gateway of its own")]
     Serve(#[source] io::Error),
-    #[error("{url}: it measures plain HTTP, no TLS")]
+    #[error("{url}: --ca names the certificates that https is trusted by")]
     Tls { url: String },
+    #[error("cannot trust {}: {reason}", path.display())]
+    Certificates { path: PathBuf, reason: String },
+    #[error("{host} is no name that a certificate can be for")]
+    Name { host: String },
+    #[error("TLS cannot begin")]
+    TlsSetUp(#[source] rustls::Error),
+    #[error("a compressed message is broken")]
+    Deflate,
     #[error("cannot connect to {host}")]
     Connect {
         host: String,

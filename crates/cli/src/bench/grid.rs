@@ -24,6 +24,16 @@ pub struct Grid {
     /// The engine's time for a token, of rollouts
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "0")]
     pub token_ms: Vec<u32>,
+    /// Whether a link's connections begin slowly, and again after a pause, as TCP does
+    #[arg(long, value_name = "WHICH", value_enum, default_value = "on")]
+    pub slow_start: Switch,
+}
+
+/// Without and with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Switch {
+    Off,
+    On,
 }
 
 impl Grid {
@@ -43,7 +53,7 @@ impl Grid {
                     input_bytes: 2048,
                     tokens: 100,
                     token_ms,
-                    link: Link { rtt_ms, mbit_per_s },
+                    link: Link { rtt_ms, mbit_per_s, slow_start: self.slow_start == Switch::On },
                 }));
             }
         }

@@ -2,10 +2,10 @@
 //! it often keeps, so this is measured once, and before any other load.
 
 use super::Error;
-use super::client::WebSocketClient;
+use super::client::{Offer, WebSocketClient};
+use super::connection::Connection;
 use super::load::Aim;
 use super::report::Sample;
-use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
@@ -18,8 +18,8 @@ const SETTLE: Duration = Duration::from_millis(500);
 /// When a WebSocket cannot be opened.
 pub fn run(aim: &Aim, sessions: u32) -> Result<Option<Sample>, Error> {
     let Some(before_kib) = aim.process.rss_kib() else { return Ok(None) };
-    let open = || WebSocketClient::connect(&aim.place).map(WebSocketClient::into_idle);
-    let idle: Vec<TcpStream> = (0..sessions).map(|_| open()).collect::<Result<_, _>>()?;
+    let open = || WebSocketClient::connect(&aim.place, Offer::Nothing).map(WebSocketClient::into_idle);
+    let idle: Vec<Connection> = (0..sessions).map(|_| open()).collect::<Result<_, _>>()?;
     thread::sleep(SETTLE);
     let after_kib = aim.process.rss_kib();
     drop(idle);

@@ -1,30 +1,32 @@
-//! A delayed link, in this process: what goes through arrives half a round trip later and no faster than the bandwidth,
-//! and a new connection's first byte waits for the round trip of its TCP handshake. Slow start and loss are not modelled:
-//! large uploads on new connections look better here than they are. Knows nothing of what it carries.
+//! A delayed link, in this process: what goes through arrives when its schedule says, and a new connection's first byte
+//! waits for the round trip of its TCP handshake. Knows nothing of what it carries.
 
 use super::Error;
 use super::clock::Clock;
+use super::schedule::{SEGMENT_BYTES, Schedule};
 use serde::Serialize;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::thread;
 
-/// Bytes that leave together: about one segment, so that the last byte of a message is late and not its first.
-const PIECE_BYTES: usize = 1460;
-/// Pieces on their way: 24 MB.
-const PIECES_MAX: usize = 16 * 1024;
+/// Segments on their way: 24 MB.
+const SEGMENTS_MAX: usize = 16 * 1024;
 const NS_PER_MS: u64 = 1_000_000;
 
-/// A client's way to the gateway.
+/// The way between two hosts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Link {
     pub rtt_ms: u32,
     pub mbit_per_s: u32,
+    pub slow_start: bool,
 }
 
 impl Link {
+    /// Loopback as it is.
+    pub const NONE: Link = Link { rtt_ms: 0, mbit_per_s: 0, slow_start: false };
+
     /// No delay: no link is put between.
     #[must_use]
     pub fn is_bare(self) -> bool {
@@ -48,7 +50,8 @@ impl fmt::Display for Link {
         if self.is_bare() {
             return f.write_str("loopback");
         }
-        write!(f, "{} ms, {} Mbit/s", self.rtt_ms, self.mbit_per_s)
+        write!(f, "{} ms, {} Mbit/s", self.rtt_ms, self.mbit_per_s)?;
+        if self.slow_start { Ok(()) } else { f.write_str(", no slow start") }
     }
 }
 
@@ -71,31 +74,20 @@ pub fn start(link: Link, to: SocketAddr, clock: Clock) -> Result<SocketAddr, Err
     Ok(address)
 }
 
-fn carry_both(link: Link, client: TcpStream, to: SocketAddr, clock: Clock) -> io::Result<()> {
+/// Carries one connection: between `client`, which has just connected, and `to`.
+///
+/// # Errors
+/// When `to` cannot be connected to.
+pub fn carry_both(link: Link, client: TcpStream, to: SocketAddr, clock: Clock) -> io::Result<()> {
     let opened_ns = clock.ns();
-    let gateway = TcpStream::connect(to)?;
+    let server = TcpStream::connect(to)?;
     client.set_nodelay(true)?;
-    gateway.set_nodelay(true)?;
+    server.set_nodelay(true)?;
     // The client's own connect cost nothing: its first byte may leave when the handshake would be over.
-    carry(Way { link, clock, free_ns: opened_ns + link.rtt_ns() }, client.try_clone()?, gateway.try_clone()?);
-    carry(Way { link, clock, free_ns: opened_ns }, gateway, client);
+    let up = Schedule::new(link, opened_ns + link.rtt_ns());
+    carry(up, clock, client.try_clone()?, server.try_clone()?);
+    carry(Schedule::new(link, opened_ns), clock, server, client);
     Ok(())
-}
-
-/// One direction of one connection.
-struct Way {
-    link: Link,
-    clock: Clock,
-    /// When the last byte that was taken in has left.
-    free_ns: u64,
-}
-
-impl Way {
-    /// When these bytes, taken in at `now_ns`, arrive.
-    fn arrival_ns(&mut self, bytes: u64, now_ns: u64) -> u64 {
-        self.free_ns = self.free_ns.max(now_ns) + self.link.occupied_ns(bytes);
-        self.free_ns + self.link.rtt_ns() / 2
-    }
 }
 
 struct Piece {
@@ -103,46 +95,42 @@ struct Piece {
     bytes: Vec<u8>,
 }
 
-fn carry(mut way: Way, mut from: TcpStream, to: TcpStream) {
-    let (tx, rx) = sync_channel(PIECES_MAX);
-    let clock = way.clock;
+fn carry(mut schedule: Schedule, clock: Clock, mut from: TcpStream, to: TcpStream) {
+    let (tx, rx) = sync_channel(SEGMENTS_MAX);
     thread::spawn(move || deliver(&rx, to, clock));
-    thread::spawn(move || take_in(&mut way, &mut from, &tx));
+    thread::spawn(move || take_in(&mut schedule, clock, &mut from, &tx));
 }
 
-fn take_in(way: &mut Way, from: &mut TcpStream, tx: &SyncSender<Piece>) {
-    let mut buf = [0; PIECE_BYTES];
+fn take_in(schedule: &mut Schedule, clock: Clock, from: &mut TcpStream, tx: &SyncSender<Piece>) {
+    let mut buf = [0; SEGMENT_BYTES as usize];
     while let Ok(count @ 1..) = from.read(&mut buf) {
         let bytes = buf.get(..count).unwrap_or_default().to_vec();
-        let piece = Piece { arrival_ns: way.arrival_ns(count as u64, way.clock.ns()), bytes };
+        let piece = Piece { arrival_ns: schedule.arrival_ns(count as u64, clock.ns()), bytes };
         if tx.send(piece).is_err() {
             return;
         }
     }
 }
 
+/// Writes each piece when it is due; those that are due together, in one write.
 fn deliver(rx: &Receiver<Piece>, mut to: TcpStream, clock: Clock) {
-    for piece in rx {
+    let mut next = rx.recv().ok();
+    while let Some(piece) = next.take() {
         clock.sleep_until(piece.arrival_ns);
-        if to.write_all(&piece.bytes).is_err() {
+        let now_ns = clock.ns();
+        let mut bytes = piece.bytes;
+        let more = loop {
+            match rx.try_recv() {
+                Ok(piece) if piece.arrival_ns <= now_ns => bytes.extend_from_slice(&piece.bytes),
+                Ok(piece) => break Some(piece),
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break None,
+            }
+        };
+        if to.write_all(&bytes).is_err() {
             break;
         }
+        next = more.or_else(|| rx.recv().ok());
     }
     // Whoever is at the end may be gone already.
     let _ = to.shutdown(Shutdown::Write);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_arrive_after_half_a_round_trip_and_one_after_the_other() {
-        let link = Link { rtt_ms: 20, mbit_per_s: 20 };
-        let mut way = Way { link, clock: Clock::start(), free_ns: 0 };
-        // 2,500 bytes are 20,000 bits: a millisecond at 20 Mbit/s.
-        assert_eq!(way.arrival_ns(2500, 5 * NS_PER_MS), 16 * NS_PER_MS);
-        assert_eq!(way.arrival_ns(2500, 5 * NS_PER_MS), 17 * NS_PER_MS);
-        assert_eq!(way.arrival_ns(2500, 50 * NS_PER_MS), 61 * NS_PER_MS);
-    }
 }

@@ -2,7 +2,7 @@
 //! from the upstream's write to the client's read, and what the gateway's process spent meanwhile.
 
 use super::Error;
-use super::client::{HttpClient, Turn, WebSocketClient};
+use super::client::{HttpClient, Offer, Turn, WebSocketClient};
 use super::clock::Clock;
 use super::process::Process;
 use super::report::Sample;
@@ -50,7 +50,7 @@ impl Client {
             Protocol::WebSocket => {
                 let message =
                     format!(r#"{{"type":"response.create","model":"{MODEL}","store":false,"input":"Go on."}}"#);
-                Client::WebSocket(WebSocketClient::connect(&aim.place)?, message)
+                Client::WebSocket(WebSocketClient::connect(&aim.place, Offer::Nothing)?, message)
             }
         })
     }
@@ -102,8 +102,8 @@ pub fn run(aim: &Aim, load: Load, upstream: &Upstream, clock: Clock) -> Result<S
         transits_ns.extend(seen.transits_ns);
         for turn in turns {
             ttfts_ns.push(turn.first_token_ns.saturating_sub(turn.started_ns));
-            up_bytes += turn.up_bytes;
-            down_bytes += turn.down_bytes;
+            up_bytes += turn.wire.up_bytes;
+            down_bytes += turn.wire.down_bytes;
         }
     }
     let sent = u64::from(load.streams) * u64::from(load.turns) * u64::from(load.script.tokens);

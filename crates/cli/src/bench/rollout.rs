@@ -2,7 +2,7 @@
 //! each time) or one WebSocket (what is new). Overhead is a turn's wall time less the engine's own, both measured.
 
 use super::Error;
-use super::client::{HttpClient, Turn, WebSocketClient};
+use super::client::{HttpClient, Offer, Turn, WebSocketClient};
 use super::clock::Clock;
 use super::link::{self, Link};
 use super::load::Aim;
@@ -188,7 +188,7 @@ fn over_websocket(
     let mut chain = String::new();
     stage.upstream.play(Script::SHORT);
     let mut connect_ns = Some(stage.clock.ns());
-    let mut client = WebSocketClient::connect(place)?;
+    let mut client = WebSocketClient::connect(place, Offer::Nothing)?;
     if way == Way::D {
         client.turn(&create(r#","generate":false"#, &items), &mut seen)?;
         items.clear();
@@ -220,8 +220,8 @@ fn sample(turns: &[Both], rollout: &Rollout, way: Way, cpu_ns: Option<u64>) -> S
     let engine = |(_, engine): &Both| ms(engine.done_ns.saturating_sub(engine.received_ns));
     let walls: f64 = turns.iter().map(wall).sum();
     let engines: f64 = turns.iter().map(engine).sum();
-    let ups: u64 = turns.iter().map(|(turn, _)| turn.up_bytes).sum();
-    let downs: u64 = turns.iter().map(|(turn, _)| turn.down_bytes).sum();
+    let ups: u64 = turns.iter().map(|(turn, _)| turn.wire.up_bytes).sum();
+    let downs: u64 = turns.iter().map(|(turn, _)| turn.wire.down_bytes).sum();
     let overhead = (walls - engines) / count;
     let rtt = ms(rollout.link.rtt_ns());
     // What comes down while the engine thinks costs nothing.
@@ -247,6 +247,7 @@ fn sample(turns: &[Both], rollout: &Rollout, way: Way, cpu_ns: Option<u64>) -> S
 
 #[cfg(test)]
 mod tests {
+    use super::super::connection::Wire;
     use super::*;
 
     #[test]
@@ -262,10 +263,15 @@ mod tests {
 
     #[test]
     fn overhead_is_wall_time_less_the_engines_own() {
-        let turn =
-            Turn { started_ns: 0, first_token_ns: 31_000_000, ended_ns: 130_000_000, up_bytes: 2500, down_bytes: 0 };
+        let turn = Turn {
+            started_ns: 0,
+            first_token_ns: 31_000_000,
+            ended_ns: 130_000_000,
+            request_bytes: 2500,
+            wire: Wire { up_bytes: 2500, down_bytes: 0 },
+        };
         let engine = EngineTurn { received_ns: 11_000_000, first_token_ns: 21_000_000, done_ns: 111_000_000 };
-        let link = Link { rtt_ms: 20, mbit_per_s: 20 };
+        let link = Link { rtt_ms: 20, mbit_per_s: 20, slow_start: false };
         let rollout = Rollout { turns: 1, history_bytes: 0, input_bytes: 0, tokens: 1, token_ms: 10, link };
         let sample = sample(&[(turn, engine)], &rollout, Way::A, Some(5000));
         let expected = [

@@ -1,6 +1,7 @@
 //! What is measured: a gateway's address, and the ways to speak to it. Knows nothing of what is said.
 
 use super::Error;
+use super::connection::{Connection, Tls, Trust};
 use crate::address::Address;
 use serde::Serialize;
 use std::fmt;
@@ -60,33 +61,41 @@ pub struct Place {
     pub host: String,
     /// `/v1`.
     pub base: String,
+    /// Of `https`.
+    pub tls: Option<Tls>,
 }
 
 impl Place {
     /// # Errors
-    /// For TLS, which this client does not speak, and names that do not resolve.
-    pub fn of(address: &Address) -> Result<Place, Error> {
+    /// For `https` without anything to trust it by, and names that do not resolve.
+    pub fn of(address: &Address, trust: Option<&Trust>) -> Result<Place, Error> {
         let url = address.http();
-        let Some(rest) = url.strip_prefix("http://") else { return Err(Error::Tls { url }) };
+        let (scheme, rest) = url.split_once("://").unwrap_or(("http", &url));
         let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-        let with_port = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
-        let connect = with_port
+        let (name, port) = host.rsplit_once(':').unwrap_or((host, if scheme == "https" { "443" } else { "80" }));
+        let connect = format!("{name}:{port}")
             .to_socket_addrs()
             .and_then(|mut found| found.next().ok_or_else(|| io::ErrorKind::NotFound.into()))
             .map_err(|source| Error::Connect { host: host.to_owned(), source })?;
-        Ok(Place { connect, host: host.to_owned(), base: format!("/{path}") })
+        let tls = match (scheme, trust) {
+            ("https", Some(trust)) => Some(Tls::new(trust, name)?),
+            ("https", None) => return Err(Error::Tls { url }),
+            _ => None,
+        };
+        Ok(Place { connect, host: host.to_owned(), base: format!("/{path}"), tls })
     }
 
     /// # Errors
     /// When nothing answers there.
-    pub fn open(&self) -> Result<TcpStream, Error> {
+    pub fn open(&self) -> Result<Connection, Error> {
         let open = || {
             let socket = TcpStream::connect(self.connect)?;
             socket.set_nodelay(true)?;
             socket.set_read_timeout(Some(Duration::from_secs(READ_S_MAX)))?;
             Ok(socket)
         };
-        open().map_err(|source| Error::Connect { host: self.host.clone(), source })
+        let socket = open().map_err(|source| Error::Connect { host: self.host.clone(), source })?;
+        Connection::new(socket, self.tls.as_ref())
     }
 }
 
@@ -100,7 +109,9 @@ mod tests {
         assert_eq!((named.name.as_str(), named.address.http().as_str()), ("ours", "http://127.0.0.1:8700/v1"));
         let bare: Gateway = "http://127.0.0.1:8700/v1".parse().unwrap();
         assert_eq!(bare.name, "http://127.0.0.1:8700/v1");
-        let place = Place::of(&named.address).unwrap();
+        let place = Place::of(&named.address, None).unwrap();
         assert_eq!((place.host.as_str(), place.base.as_str(), place.connect.port()), ("127.0.0.1:8700", "/v1", 8700));
+        let secure: Gateway = "https://127.0.0.1".parse().unwrap();
+        assert!(matches!(Place::of(&secure.address, None), Err(Error::Tls { .. })));
     }
 }

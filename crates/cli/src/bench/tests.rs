@@ -13,7 +13,7 @@ use std::time::Duration;
 fn direct() -> (Upstream, Aim, Clock) {
     let clock = Clock::start();
     let upstream = Upstream::start(SocketAddr::from(([127, 0, 0, 1], 0)), clock).unwrap();
-    let place = Place::of(&format!("http://{}", upstream.address).parse().unwrap()).unwrap();
+    let place = Place::of(&format!("http://{}", upstream.address).parse().unwrap(), None).unwrap();
     let process = Process(Some(std::process::id()));
     (upstream, Aim { place, protocol: Protocol::Chat, process }, clock)
 }
@@ -36,7 +36,7 @@ fn every_token_of_every_stream_is_seen_once() {
 fn a_rollout_over_a_link_costs_at_least_what_the_link_costs() {
     let (upstream, aim, clock) = direct();
     let stage = Stage { aim: &aim, upstream: &upstream, clock };
-    let link = Link { rtt_ms: 40, mbit_per_s: 100 };
+    let link = Link { rtt_ms: 40, mbit_per_s: 100, slow_start: true };
     let rollout = Rollout { turns: 2, history_bytes: 20_480, input_bytes: 2048, tokens: 5, token_ms: 1, link };
     for (way, trips) in [(Way::A, 2.0), (Way::B, 1.0)] {
         let sample = rollout::run(&stage, &rollout, way).unwrap();
