@@ -5,10 +5,12 @@
 
 use super::Error;
 use super::clock::{Clock, stamp};
-use super::wording::{self, Api, Wording};
+use super::link::{self, Link};
+use super::wording::{self, Answer, Api, Wording};
 use memchr::memmem;
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -57,9 +59,18 @@ pub struct Upstream {
 
 struct Shared {
     clock: Clock,
-    script: Mutex<Script>,
+    script: Mutex<(Script, Answer)>,
     latency_script: Mutex<Script>,
     turns: Mutex<Vec<EngineTurn>>,
+    hop: Mutex<Hop>,
+}
+
+/// How its clients reach it.
+struct Hop {
+    link: Link,
+    /// Connections that are open or were carried by a link, by number.
+    open: BTreeMap<u64, TcpStream>,
+    opened: u64,
 }
 
 /// A lock that a panicked thread held is as good as any: its content is plain values.
@@ -76,18 +87,28 @@ impl Upstream {
         let failed = |source| Error::Listen { address: listen, source };
         let listener = TcpListener::bind(listen).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
+        // Behind a link it listens here.
+        let near = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).map_err(failed)?;
+        let near_address = near.local_addr().map_err(failed)?;
         let shared = Arc::new(Shared {
             clock,
-            script: Mutex::new(Script::SHORT),
+            script: Mutex::new((Script::SHORT, Answer::Text)),
             latency_script: Mutex::new(Script::SHORT),
             turns: Mutex::default(),
+            hop: Mutex::new(Hop { link: Link::NONE, open: BTreeMap::new(), opened: 0 }),
         });
         let upstream = Upstream { address, shared: Arc::clone(&shared) };
+        let shared_near = Arc::clone(&shared);
+        thread::spawn(move || {
+            for socket in near.incoming().flatten() {
+                let shared = Arc::clone(&shared_near);
+                thread::spawn(move || serve(socket, &shared));
+            }
+        });
         thread::spawn(move || {
             for socket in listener.incoming().flatten() {
-                let shared = Arc::clone(&shared);
                 // A connection that breaks is its peer's matter: the client's side of the bench hears of it.
-                thread::spawn(move || serve(socket, &shared));
+                let _ = accept(socket, &shared, near_address);
             }
         });
         Ok(upstream)
@@ -95,7 +116,24 @@ impl Upstream {
 
     /// What is played from now on.
     pub fn play(&self, script: Script) {
-        *lock(&self.shared.script) = script;
+        *lock(&self.shared.script) = (script, Answer::Text);
+    }
+
+    /// The same, by a call of the tool.
+    pub fn play_call(&self, script: Script, number: u32) {
+        *lock(&self.shared.script) = (script, Answer::Call(number));
+    }
+
+    /// From now on it is reached over this link. Who is connected otherwise must connect again.
+    pub fn reach_over(&self, link: Link) {
+        let mut hop = lock(&self.shared.hop);
+        if hop.link != link {
+            hop.link = link;
+            for socket in std::mem::take(&mut hop.open).into_values() {
+                // It may have been closed by the other side.
+                let _ = socket.shutdown(Shutdown::Both);
+            }
+        }
     }
 
     /// The same, for those who ask the other model.
@@ -108,6 +146,24 @@ impl Upstream {
     pub fn turns(&self) -> Vec<EngineTurn> {
         std::mem::take(&mut *lock(&self.shared.turns))
     }
+}
+
+fn accept(socket: TcpStream, shared: &Arc<Shared>, near: SocketAddr) -> io::Result<()> {
+    let mut hop = lock(&shared.hop);
+    let number = hop.opened;
+    hop.opened += 1;
+    hop.open.insert(number, socket.try_clone()?);
+    if !hop.link.is_bare() {
+        return link::carry_both(hop.link, socket, near, shared.clock);
+    }
+    drop(hop);
+    let shared = Arc::clone(shared);
+    thread::spawn(move || {
+        let served = serve(socket, &shared);
+        lock(&shared.hop).open.remove(&number);
+        served
+    });
+    Ok(())
 }
 
 fn serve(socket: TcpStream, shared: &Shared) -> io::Result<()> {
@@ -184,10 +240,13 @@ fn answer(out: &mut TcpStream, shared: &Shared, api: Api, body: &[u8]) -> io::Re
     let clock = shared.clock;
     let received_ns = clock.ns();
     let of_latency = says(body, "model", &format!("\"{LATENCY_MODEL}\""));
-    let (model, script) =
-        if of_latency { (LATENCY_MODEL, *lock(&shared.latency_script)) } else { (MODEL, *lock(&shared.script)) };
+    let (model, (script, answer)) = if of_latency {
+        (LATENCY_MODEL, (*lock(&shared.latency_script), Answer::Text))
+    } else {
+        (MODEL, *lock(&shared.script))
+    };
     let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-    let mut wording = Wording::new(api, model);
+    let mut wording = Wording::new(api, model, answer);
     let mut buf = Vec::with_capacity(BUFFER_BYTES);
     let mut due_ns = received_ns.saturating_add(nanos(script.first_token));
     if !says(body, "stream", "true") {
