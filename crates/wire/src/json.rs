@@ -3,6 +3,12 @@
 //! A *raw string* is the inside of a JSON string, still escaped, without its quotes. Raw strings that lie end to end are one
 //! raw string, so text streams through flashlane without being unescaped and escaped again.
 
+mod borrowed;
+mod scan;
+
+pub use borrowed::raw_value;
+pub use scan::{skip_space, string_end, value_end};
+
 use serde_json::value::RawValue;
 
 /// Appends `text` as a JSON string, quotes included.

@@ -1,6 +1,7 @@
 //! An object from outside, split into its raw fields, and read by name with errors that name the parameter.
 
 use super::error::ParseError;
+use super::split::{self, Items, Known};
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -12,8 +13,11 @@ pub struct Fields<'a> {
     /// Where this object stands in the request: empty, or `input[2].`.
     prefix: String,
     raw: Vec<(Cow<'a, str>, &'a RawValue)>,
+    /// `input`, which then is not among the raw.
+    input: Option<Items<'a>>,
 }
 
+/// Splits by `serde_json`, which is slower than [`split`] and can say what is wrong.
 struct FieldsVisitor;
 
 impl<'de> Visitor<'de> for FieldsVisitor {
@@ -34,7 +38,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
 
 /// A field's name, borrowed where it has no escapes.
 #[derive(serde::Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+pub(super) struct Name<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
 
 impl<'a> Fields<'a> {
     /// Splits a whole request body or frame.
@@ -44,10 +48,31 @@ impl<'a> Fields<'a> {
     pub fn parse(bytes: &'a [u8]) -> Result<Self, ParseError> {
         let text =
             std::str::from_utf8(bytes).map_err(|error| ParseError::json(format_args!("invalid UTF-8: {error}")))?;
+        match split::object(text) {
+            Some(raw) => Ok(Self { prefix: String::new(), raw, input: None }),
+            None => Self::explained(text),
+        }
+    }
+
+    /// Splits a request whose `input` may begin with items that its reader knows: those are neither read nor checked again.
+    ///
+    /// `known` is given what follows the array's bracket, and says how much of it is known.
+    ///
+    /// # Errors
+    /// Anything but one JSON object in UTF-8.
+    pub fn parse_request(bytes: &'a [u8], known: impl FnOnce(&'a [u8]) -> Known) -> Result<Self, ParseError> {
+        match split::request(bytes, known) {
+            Some((raw, input)) => Ok(Self { prefix: String::new(), raw, input }),
+            None => Self::parse(bytes),
+        }
+    }
+
+    /// What `serde_json` takes or refuses, with its word for what is wrong.
+    fn explained(text: &'a str) -> Result<Self, ParseError> {
         let mut deserializer = serde_json::Deserializer::from_str(text);
         let raw = deserializer.deserialize_map(FieldsVisitor).map_err(ParseError::json)?;
         deserializer.end().map_err(ParseError::json)?;
-        Ok(Self { prefix: String::new(), raw })
+        Ok(Self { prefix: String::new(), raw, input: None })
     }
 
     /// Splits the object at `path`.
@@ -55,12 +80,26 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// `raw` is not an object.
     pub fn nested(path: &str, raw: &'a RawValue) -> Result<Self, ParseError> {
-        let mut deserializer = serde_json::Deserializer::from_str(raw.get());
-        let fields = deserializer.deserialize_map(FieldsVisitor).map_err(|error| match raw.get().starts_with('{') {
-            true => ParseError::value(path, format!("Invalid '{path}': {error}.")),
-            false => ParseError::wrong_type(path, "an object", raw.get()),
-        })?;
-        Ok(Self { prefix: format!("{path}."), raw: fields })
+        let fields = match split::object(raw.get()) {
+            Some(fields) => fields,
+            None => {
+                let mut deserializer = serde_json::Deserializer::from_str(raw.get());
+                deserializer.deserialize_map(FieldsVisitor).map_err(|error| match raw.get().starts_with('{') {
+                    true => ParseError::value(path, format!("Invalid '{path}': {error}.")),
+                    false => ParseError::wrong_type(path, "an object", raw.get()),
+                })?
+            }
+        };
+        let mut prefix = String::with_capacity(path.len() + 1);
+        prefix.push_str(path);
+        prefix.push('.');
+        Ok(Self { prefix, raw: fields, input: None })
+    }
+
+    /// The items of `input`, where it is an array that [`Self::parse_request`] has split.
+    #[must_use]
+    pub fn input(&self) -> Option<&Items<'a>> {
+        self.input.as_ref()
     }
 
     /// The parameter's full name.
@@ -84,6 +123,9 @@ impl<'a> Fields<'a> {
     /// The field is there and no string.
     pub fn string(&self, name: &str) -> Result<Option<Cow<'a, str>>, ParseError> {
         let Some(raw) = self.raw(name) else { return Ok(None) };
+        if let Some(text) = crate::json::raw_string(raw).filter(|text| !text.contains('\\')) {
+            return Ok(Some(Cow::Borrowed(text)));
+        }
         match serde_json::from_str::<Name<'a>>(raw.get()) {
             Ok(Name(text)) => Ok(Some(text)),
             Err(_) => Err(ParseError::wrong_type(&self.path(name), "a string", raw.get())),
@@ -209,5 +251,8 @@ impl<'a> Fields<'a> {
 /// # Errors
 /// `raw` is no array.
 pub fn elements<'a>(path: &str, raw: &'a RawValue) -> Result<Vec<&'a RawValue>, ParseError> {
-    serde_json::from_str(raw.get()).map_err(|_| ParseError::wrong_type(path, "an array", raw.get()))
+    match split::array(raw.get()) {
+        Some(elements) => Ok(elements),
+        None => serde_json::from_str(raw.get()).map_err(|_| ParseError::wrong_type(path, "an array", raw.get())),
+    }
 }

@@ -5,6 +5,7 @@ mod error;
 mod fields;
 mod item;
 mod request;
+mod split;
 mod tool;
 
 pub use client_event::ClientEvent;
@@ -12,4 +13,5 @@ pub use error::{ParseError, Reason};
 pub use fields::{Fields, elements};
 pub use item::{Content, Item, Part, Payload, Role};
 pub use request::{CreateRequest, Echo, Input, TextFormat};
+pub use split::{Items, Known};
 pub use tool::{Function, Grammar, Tool, ToolChoice};

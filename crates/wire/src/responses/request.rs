@@ -10,7 +10,10 @@ use std::borrow::Cow;
 #[derive(Debug)]
 pub struct CreateRequest<'a> {
     pub model: Cow<'a, str>,
+    /// Without the items that the reader knew.
     pub input: Input<'a>,
+    /// How many it knew, at the front.
+    pub known_items: usize,
     /// A raw string.
     pub instructions: Option<&'a str>,
     pub previous_response_id: Option<Cow<'a, str>>,
@@ -103,6 +106,7 @@ impl<'a> CreateRequest<'a> {
         Ok(Self {
             model: fields.required_string("model")?,
             input: Input::parse(fields, warm_up)?,
+            known_items: fields.input().map_or(0, |input| input.known),
             instructions: fields.raw_string("instructions")?,
             previous_response_id: fields.string("previous_response_id")?,
             tools,
@@ -156,6 +160,9 @@ fn refuse_unserved(fields: &Fields<'_>) -> Result<(), ParseError> {
 
 impl<'a> Input<'a> {
     fn parse(fields: &Fields<'a>, warm_up: bool) -> Result<Self, ParseError> {
+        if let Some(items) = fields.input() {
+            return Ok(Self::Items(items.new.clone()));
+        }
         let Some(raw) = fields.raw("input") else {
             // A warm-up may have nothing but instructions and tools to say.
             return if warm_up { Ok(Self::Items(Vec::new())) } else { Err(ParseError::missing("input")) };
