@@ -12,6 +12,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::serve::ListenerExt;
+use flashlane_benches::textbook;
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use std::convert::Infallible;
@@ -38,19 +39,10 @@ enum Api {
 }
 
 async fn responses(State(gateway): State<Gateway>, body: Bytes) -> Response {
-    let Ok(request) = serde_json::from_slice::<Value>(&body) else { return StatusCode::BAD_REQUEST.into_response() };
-    let messages = match request.get("input") {
-        Some(Value::Array(items)) => items.iter().map(message).collect(),
-        Some(text) => vec![json!({"role": "user", "content": text})],
-        None => return StatusCode::BAD_REQUEST.into_response(),
-    };
-    let chat = json!({
-        "model": request.get("model"),
-        "messages": messages,
-        "stream": true,
-        "stream_options": {"include_usage": true},
-    });
-    gateway.open(Api::Responses, chat).await
+    match textbook::chat_request(&body) {
+        Some(chat) => gateway.open(Api::Responses, chat).await,
+        None => StatusCode::BAD_REQUEST.into_response(),
+    }
 }
 
 async fn chat_completions(State(gateway): State<Gateway>, body: Bytes) -> Response {
@@ -58,19 +50,6 @@ async fn chat_completions(State(gateway): State<Gateway>, body: Bytes) -> Respon
         Ok(request) => gateway.open(Api::Chat, request).await,
         Err(_) => StatusCode::BAD_REQUEST.into_response(),
     }
-}
-
-/// A Responses item as a chat message.
-fn message(item: &Value) -> Value {
-    let text = match item.get("content") {
-        Some(Value::Array(parts)) => {
-            let texts = parts.iter().filter_map(|part| part.get("text").and_then(Value::as_str));
-            texts.collect::<Vec<_>>().join("\n")
-        }
-        Some(Value::String(text)) => text.clone(),
-        _ => String::new(),
-    };
-    json!({"role": item.get("role"), "content": text})
 }
 
 impl Gateway {
