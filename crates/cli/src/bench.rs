@@ -2,10 +2,12 @@
 //! it in one process, so that one clock sees each token leave and arrive. Knows no gateway: it is told a URL.
 
 mod args;
+mod bound;
 mod child;
 mod client;
 mod clock;
 mod connection;
+mod conversation;
 mod deflate;
 mod error;
 mod grid;
@@ -20,6 +22,7 @@ mod seen;
 mod target;
 #[cfg(test)]
 mod tests;
+mod transcript;
 mod upstream;
 mod wording;
 

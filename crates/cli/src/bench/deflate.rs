@@ -87,6 +87,7 @@ impl Inflater {
 
 #[cfg(test)]
 mod tests {
+    use super::super::client::{frame, whole_frame};
     use super::*;
     use flashlane_wire::websocket::{Decoder, Deflate, Encoder, Event, Limits};
 
@@ -100,30 +101,25 @@ mod tests {
         let (mut decoder, mut encoder) = (Decoder::new(Limits::default(), Some(agreed)), Encoder::new(Some(agreed)));
         let (mut deflater, mut inflater) = (Deflater::default(), Inflater::default());
         let mut sizes = Vec::new();
-        for text in
-            ["{\"text\":\"a word, another word and a word\"}".repeat(3), "x".repeat(300_000), "again ".repeat(40)]
-        {
-            for _ in 0..2 {
-                let payload = deflater.deflate(text.as_bytes()).unwrap();
-                sizes.push(payload.len());
-                let mut frame = super::super::client::frame(COMPRESSED_TEXT, &payload);
-                let mut read = String::new();
-                decoder
-                    .decode(&mut frame, 0, |event| {
-                        if let Event::Text(text) = event {
-                            read.push_str(text);
-                        }
-                    })
-                    .unwrap();
-                assert!(read == text, "{} bytes came as {}", text.len(), read.len());
-                let mut out = Vec::new();
-                let mark = encoder.begin(&mut out);
-                out.extend_from_slice(text.as_bytes());
-                encoder.finish(mark, &mut out);
-                let frame = super::super::client::whole_frame(&out).unwrap();
-                assert_eq!(frame.first, COMPRESSED_TEXT);
-                assert!(inflater.inflate(frame.payload).unwrap() == text.as_bytes());
-            }
+        let texts =
+            ["{\"text\":\"a word, another word and a word\"}".repeat(3), "x".repeat(300_000), "again ".repeat(40)];
+        for text in texts.iter().flat_map(|text| [text, text]) {
+            let payload = deflater.deflate(text.as_bytes()).unwrap();
+            sizes.push(payload.len());
+            let mut read = String::new();
+            let on = |event: Event<'_>| match event {
+                Event::Text(text) => read.push_str(text),
+                other => panic!("{other:?}"),
+            };
+            decoder.decode(&mut frame(COMPRESSED_TEXT, &payload), 0, on).unwrap();
+            assert!(read == *text, "{} bytes came as {}", text.len(), read.len());
+            let mut out = Vec::new();
+            let mark = encoder.begin(&mut out);
+            out.extend_from_slice(text.as_bytes());
+            encoder.finish(mark, &mut out);
+            let frame = whole_frame(&out).unwrap();
+            assert_eq!(frame.first, COMPRESSED_TEXT);
+            assert!(inflater.inflate(frame.payload).unwrap() == text.as_bytes());
         }
         // What was said before costs next to nothing.
         assert!(sizes[1] < sizes[0] / 2, "{sizes:?}");

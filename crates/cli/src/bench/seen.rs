@@ -27,6 +27,8 @@ pub struct Seen {
     /// This turn's text.
     pub text: String,
     pub response_id: String,
+    /// Of the tool call that this turn was answered with; empty without one.
+    pub call_id: String,
     response_type: Finder<'static>,
 }
 
@@ -41,6 +43,36 @@ struct Id<'a> {
     id: &'a str,
 }
 
+#[derive(Deserialize)]
+struct ItemDone<'a> {
+    #[serde(borrow)]
+    item: Call<'a>,
+}
+
+#[derive(Deserialize)]
+struct Call<'a> {
+    call_id: Option<&'a str>,
+}
+
+/// Where a chunk of Chat Completions names a call.
+#[derive(Deserialize)]
+struct Chunk<'a> {
+    #[serde(borrow)]
+    choices: Vec<Choice<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Choice<'a> {
+    #[serde(borrow)]
+    delta: Delta<'a>,
+}
+
+#[derive(Deserialize)]
+struct Delta<'a> {
+    #[serde(borrow, default)]
+    tool_calls: Vec<Id<'a>>,
+}
+
 impl Seen {
     #[must_use]
     pub fn new(clock: Clock) -> Self {
@@ -51,6 +83,7 @@ impl Seen {
             transits_ns: Vec::new(),
             text: String::new(),
             response_id: String::new(),
+            call_id: String::new(),
             response_type: Finder::new(b"\"type\":\"response."),
         }
     }
@@ -60,6 +93,7 @@ impl Seen {
         self.end = End::NotYet;
         self.first_token_ns = None;
         self.text.clear();
+        self.call_id.clear();
     }
 
     /// One event's data, read from the socket at `now_ns`. Both spellings of JSON that servers use are known.
@@ -77,6 +111,10 @@ impl Seen {
             self.end = End::Completed { at_ns: now_ns };
             if let Ok(completed) = serde_json::from_slice::<Completed<'_>>(data) {
                 completed.response.id.clone_into(&mut self.response_id);
+            }
+        } else if kind == b"output_item.done" {
+            if let Ok(done) = serde_json::from_slice::<ItemDone<'_>>(data) {
+                done.item.call_id.unwrap_or_default().clone_into(&mut self.call_id);
             }
         } else if matches!(kind, b"failed" | b"incomplete") {
             self.end = End::Failed;
@@ -98,6 +136,15 @@ impl Seen {
     fn chat(&mut self, data: &[u8], now_ns: u64) {
         if data.starts_with(b"{\"error\"") || data.starts_with(b"{\"type\":\"error\"") {
             self.end = End::Failed;
+        }
+        // A call's first chunk alone has an id beside its own: the others are no `Chunk`.
+        if self.call_id.is_empty()
+            && self.first_token_ns.is_none()
+            && memchr::memmem::find(data, b"tool_calls").is_some()
+            && let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(data)
+            && let Some(call) = chunk.choices.first().and_then(|choice| choice.delta.tool_calls.first())
+        {
+            call.id.clone_into(&mut self.call_id);
         }
         self.tokens(data, now_ns);
     }
@@ -129,6 +176,31 @@ mod tests {
         assert_eq!((seen.text.as_str(), seen.end), ("~0000000000100~0000000000200", End::NotYet));
         seen.event(br#"{"type":"response.completed","response":{"object":"response","id":"resp_1","output":[]}}"#, 500);
         assert_eq!((seen.response_id.as_str(), seen.end), ("resp_1", End::Completed { at_ns: 500 }));
+    }
+
+    #[test]
+    fn a_call_is_known_by_its_id_and_its_arguments_are_tokens() {
+        let mut seen = Seen::new(Clock::start());
+        let calls = [
+            [
+                r#"{"type":"response.function_call_arguments.delta","delta":"~0000000000100"}"#,
+                r#"{"type":"response.output_item.done","item":{"type":"function_call","call_id":"call_1"}}"#,
+            ],
+            [
+                r#"{"id":"c","choices":[{"delta":{"tool_calls":[{"index":0,"id":"call_1","function":{"name":"shell"}}]}}]}"#,
+                r#"{"id":"c","choices":[{"delta":{"tool_calls":[{"index":0,"function":{"arguments":"~0000000000100"}}]}}]}"#,
+            ],
+        ];
+        for events in calls {
+            seen.begin();
+            for event in events {
+                seen.event(event.as_bytes(), 150);
+            }
+            assert_eq!((seen.call_id.as_str(), seen.text.as_str()), ("call_1", "~0000000000100"), "{events:?}");
+        }
+        seen.begin();
+        seen.event(br#"{"type":"response.output_item.done","item":{"type":"message","id":"m"}}"#, 150);
+        assert_eq!(seen.call_id, "");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The bench against its own engine, with no gateway between: what it measures there is known.
 
+use super::client::Offer;
 use super::clock::Clock;
 use super::link::Link;
 use super::load::{self, Aim, Load};
@@ -36,12 +37,23 @@ fn every_token_of_every_stream_is_seen_once() {
 fn a_rollout_over_a_link_costs_at_least_what_the_link_costs() {
     let (upstream, aim, clock) = direct();
     let stage = Stage { aim: &aim, upstream: &upstream, clock };
-    let link = Link { rtt_ms: 40, mbit_per_s: 100, slow_start: true };
-    let rollout = Rollout { turns: 2, history_bytes: 20_480, input_bytes: 2048, tokens: 5, token_ms: 1, link };
+    let client_link = Link { rtt_ms: 40, mbit_per_s: 100, slow_start: true };
+    let rollout = Rollout {
+        turns: 5,
+        history_bytes: 20_480,
+        input_bytes: 2048,
+        tokens: 5,
+        token_ms: 1,
+        client_link,
+        upstream_link: Link::NONE,
+        tls: false,
+    };
     for (way, trips) in [(Way::A, 2.0), (Way::B, 1.0)] {
-        let sample = rollout::run(&stage, &rollout, way).unwrap();
+        let sample = rollout::run(&stage, &rollout, way, Offer::Nothing).unwrap();
         let [overhead, bound] = ["overhead_ms", "bound_ms"].map(|name| sample.value(name).unwrap());
         assert!(bound > trips * 40.0 && overhead >= bound, "{way}: {overhead} of {bound}");
+        let [ttft, ttft_bound] = ["ttft_overhead_ms", "ttft_bound_ms"].map(|name| sample.value(name).unwrap());
+        assert!(ttft_bound > trips * 40.0 && ttft >= ttft_bound, "{way}: {ttft} of {ttft_bound}");
     }
 }
 
