@@ -3,7 +3,7 @@
 //! whole history becomes a Chat Completions request, and each chunk that comes back becomes an event. This is what a
 //! capable engineer writes in an afternoon, and what our own numbers are compared with.
 //!
-//! `baseline LISTEN UPSTREAM_BASE_URL` prints `ready ADDRESS`.
+//! `baseline LISTEN UPSTREAM_BASE_URL [CERTIFICATE_FILE KEY_FILE]` prints `ready URL`; with a certificate it speaks TLS.
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -11,16 +11,22 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use axum::serve::ListenerExt;
+use axum::serve::{Listener, ListenerExt};
 use flashlane_benches::textbook;
 use futures_util::{StreamExt, stream};
+use rustls::ServerConfig;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use tokio::net::TcpListener;
+use std::sync::Arc;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 const BODY_BYTES_MAX: usize = 64 << 20;
 const QUEUED_EVENTS_MAX: usize = 256;
@@ -72,7 +78,7 @@ async fn next(mut rx: Receiver<String>) -> Option<(Result<String, Infallible>, R
 
 /// Reads the upstream's events and sends the client's, one by one.
 async fn pump(api: Api, upstream: reqwest::Response, tx: Sender<String>) {
-    let mut answer = Answer { api, sequence: 0, text: String::new() };
+    let mut answer = Answer { api, sequence: 0, call: None, text: String::new() };
     let (mut bytes, mut held) = (upstream.bytes_stream(), Vec::new());
     for event in answer.begin() {
         let _ = tx.send(event).await;
@@ -93,10 +99,13 @@ async fn pump(api: Api, upstream: reqwest::Response, tx: Sender<String>) {
     }
 }
 
-/// One response on its way to the client.
+/// One response on its way to the client: one item, a text or a call.
 struct Answer {
     api: Api,
     sequence: u64,
+    /// Its id and name.
+    call: Option<[Value; 2]>,
+    /// Or the call's arguments.
     text: String,
 }
 
@@ -110,29 +119,31 @@ impl Answer {
         format!("event: {kind}\ndata: {fields}\n\n")
     }
 
-    fn response(&self, status: &str) -> Value {
+    fn item(&self, status: &str) -> Value {
+        if let Some([id, name]) = &self.call {
+            return json!({"type": "function_call", "id": "fc_1", "status": status, "call_id": id, "name": name, "arguments": self.text});
+        }
         let content = json!([{"type": "output_text", "text": self.text, "annotations": []}]);
-        let output =
-            json!([{"type": "message", "id": "msg_1", "role": "assistant", "status": status, "content": content}]);
+        json!({"type": "message", "id": "msg_1", "role": "assistant", "status": status, "content": content})
+    }
+
+    fn response(&self, status: &str) -> Value {
+        let output = if status == "completed" { vec![self.item(status)] } else { Vec::new() };
         json!({"response": {"id": "resp_1", "object": "response", "status": status, "output": output}})
+    }
+
+    /// Where in the answer.
+    fn at(&self, name: &str, value: &Value) -> Value {
+        let item_id = if self.call.is_some() { "fc_1" } else { "msg_1" };
+        json!({"item_id": item_id, "output_index": 0, "content_index": 0, name: value})
     }
 
     fn begin(&mut self) -> Vec<String> {
         if self.api == Api::Chat {
             return Vec::new();
         }
-        let item =
-            json!({"type": "message", "id": "msg_1", "role": "assistant", "status": "in_progress", "content": []});
-        let part = json!({"type": "output_text", "text": "", "annotations": []});
-        vec![
-            self.event("response.created", self.response("in_progress")),
-            self.event("response.in_progress", self.response("in_progress")),
-            self.event("response.output_item.added", json!({"output_index": 0, "item": item})),
-            self.event(
-                "response.content_part.added",
-                json!({"item_id": "msg_1", "output_index": 0, "content_index": 0, "part": part}),
-            ),
-        ]
+        let response = self.response("in_progress");
+        vec![self.event("response.created", response.clone()), self.event("response.in_progress", response)]
     }
 
     /// The client's events for one of the upstream's.
@@ -144,15 +155,35 @@ impl Answer {
         if self.api == Api::Chat {
             return vec![format!("data: {chunk}\n\n")];
         }
-        match chunk.pointer("/choices/0/delta/content").and_then(Value::as_str) {
-            None | Some("") => Vec::new(),
-            Some(delta) => {
-                self.text.push_str(delta);
-                let fields =
-                    json!({"item_id": "msg_1", "output_index": 0, "content_index": 0, "delta": delta, "logprobs": []});
-                vec![self.event("response.output_text.delta", fields)]
+        let Some(delta) = chunk.pointer("/choices/0/delta") else { return Vec::new() };
+        if let Some(text) = delta.get("content").and_then(Value::as_str) {
+            return self.text(text, "response.output_text.delta");
+        }
+        let Some(call) = delta.pointer("/tool_calls/0") else { return Vec::new() };
+        if let (Some(id), Some(name)) = (call.get("id"), call.pointer("/function/name")) {
+            self.call = Some([id.clone(), name.clone()]);
+        }
+        let arguments = call.pointer("/function/arguments").and_then(Value::as_str);
+        self.text(arguments.unwrap_or_default(), "response.function_call_arguments.delta")
+    }
+
+    fn text(&mut self, delta: &str, kind: &str) -> Vec<String> {
+        if delta.is_empty() {
+            return Vec::new();
+        }
+        let mut events = Vec::new();
+        if self.text.is_empty() {
+            let item = self.item("in_progress");
+            events.push(self.event("response.output_item.added", json!({"output_index": 0, "item": item})));
+            if self.call.is_none() {
+                let part = self.at("part", &json!({"type": "output_text", "text": "", "annotations": []}));
+                events.push(self.event("response.content_part.added", part));
             }
         }
+        self.text.push_str(delta);
+        let delta = self.at("delta", &json!(delta));
+        events.push(self.event(kind, delta));
+        events
     }
 
     fn end(&mut self) -> Vec<String> {
@@ -160,17 +191,74 @@ impl Answer {
         if self.api == Api::Chat {
             return vec![done];
         }
-        let text =
-            json!({"item_id": "msg_1", "output_index": 0, "content_index": 0, "text": self.text, "logprobs": []});
+        let (kind, name) = match self.call {
+            Some(_) => ("response.function_call_arguments.done", "arguments"),
+            None => ("response.output_text.done", "text"),
+        };
+        let whole = self.at(name, &json!(self.text));
+        let item = json!({"output_index": 0, "item": self.item("completed")});
+        let response = self.response("completed");
         vec![
-            self.event("response.output_text.done", text),
-            self.event("response.completed", self.response("completed")),
+            self.event(kind, whole),
+            self.event("response.output_item.done", item),
+            self.event("response.completed", response),
             done,
         ]
     }
 }
 
-async fn serve(listen: SocketAddr, upstream: &str) -> io::Result<()> {
+/// TLS as textbooks have it: each connection shakes hands in a task of its own, and is taken once it has.
+struct TlsListener {
+    ready: Receiver<(TlsStream<TcpStream>, SocketAddr)>,
+    address: SocketAddr,
+}
+
+impl TlsListener {
+    fn new(listener: TcpListener, config: ServerConfig) -> io::Result<Self> {
+        let (tx, ready) = channel(QUEUED_EVENTS_MAX);
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let address = listener.local_addr()?;
+        tokio::spawn(async move {
+            while let Ok((socket, peer)) = listener.accept().await {
+                let (acceptor, tx) = (acceptor.clone(), tx.clone());
+                tokio::spawn(async move {
+                    // Without it, every short write waits for the last one's acknowledgement.
+                    let _ = socket.set_nodelay(true);
+                    if let Ok(stream) = acceptor.accept(socket).await {
+                        let _ = tx.send((stream, peer)).await;
+                    }
+                });
+            }
+        });
+        Ok(Self { ready, address })
+    }
+}
+
+impl Listener for TlsListener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        match self.ready.recv().await {
+            Some(accepted) => accepted,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.address)
+    }
+}
+
+fn tls_config(certificate: &str, key: &str) -> io::Result<ServerConfig> {
+    let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect).map_err(io::Error::other)?;
+    let key = PrivateKeyDer::from_pem_file(key).map_err(io::Error::other)?;
+    let builder = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().map_err(io::Error::other)?.with_no_client_auth();
+    builder.with_single_cert(chain, key).map_err(io::Error::other)
+}
+
+async fn serve(listen: SocketAddr, upstream: &str, certificate_and_key: &[String]) -> io::Result<()> {
     let gateway = Gateway { client: reqwest::Client::new(), chat_url: format!("{upstream}/chat/completions") };
     let router = Router::new()
         .route("/v1/responses", post(responses))
@@ -178,9 +266,14 @@ async fn serve(listen: SocketAddr, upstream: &str) -> io::Result<()> {
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(gateway);
     let listener = TcpListener::bind(listen).await?;
-    writeln!(io::stdout(), "ready {}", listener.local_addr()?)?;
+    let address = listener.local_addr()?;
+    if let [certificate, key] = certificate_and_key {
+        let listener = TlsListener::new(listener, tls_config(certificate, key)?)?;
+        writeln!(io::stdout(), "ready https://{address}")?;
+        return axum::serve(listener, router).await;
+    }
+    writeln!(io::stdout(), "ready http://{address}")?;
     let listener = listener.tap_io(|socket| {
-        // Without it, every short write waits for the last one's acknowledgement.
         let _ = socket.set_nodelay(true);
     });
     axum::serve(listener, router).await
@@ -192,5 +285,9 @@ async fn main() -> ExitCode {
     let (Some(Ok(listen)), Some(upstream)) = (arguments.next().map(|text| text.parse()), arguments.next()) else {
         return ExitCode::from(64);
     };
-    if serve(listen, &upstream).await.is_err() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    let certificate_and_key: Vec<String> = arguments.collect();
+    match serve(listen, &upstream, &certificate_and_key).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
 }
