@@ -3,14 +3,43 @@
 use super::Error;
 use super::target::Gateway;
 use std::env;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Both models of the engine, each on a tier of its own.
+const CONFIG: &str = r#"
+[server]
+listen = "127.0.0.1:0"
+admin_listen = "127.0.0.1:0"
+connections_max = 16384
+[[endpoints]]
+name = "scripted"
+tier = "throughput"
+backend = "openai"
+base_url = "http://{upstream}/v1"
+idle_connections_max = 1024
+[[endpoints]]
+name = "scripted-latency"
+tier = "latency"
+backend = "openai"
+base_url = "http://{upstream}/v1"
+idle_connections_max = 1024
+[[models]]
+name = "bench"
+route = "throughput-only"
+[[models]]
+name = "bench-latency"
+route = "latency-only"
+"#;
 
 /// It is killed when this is dropped.
 pub struct Serve {
     child: Child,
     pub gateway: Gateway,
+    /// From its start to its line that says so.
+    pub ready_after: Duration,
     /// What it says goes on having a reader.
     _out: BufReader<ChildStdout>,
 }
@@ -21,26 +50,28 @@ impl Serve {
     /// # Errors
     /// When it does not start, or ends at once.
     pub fn start(upstream: SocketAddr) -> Result<Serve, Error> {
-        let mut child = env::current_exe()
-            .and_then(|flashlane| {
-                Command::new(flashlane)
-                    .args(["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--throughput"])
-                    .arg(format!("http://{upstream}/v1"))
-                    .env_remove("FLASHLANE_CONFIG")
-                    .stdin(Stdio::null())
-                    .stdout(Stdio::piped())
-                    .stderr(Stdio::null())
-                    .spawn()
-            })
+        let flashlane = env::current_exe().map_err(Error::Serve)?;
+        let began = Instant::now();
+        let mut child = Command::new(flashlane)
+            .args(["serve", "--config", "/dev/stdin"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
             .map_err(Error::Serve)?;
-        let out = child.stdout.take().ok_or_else(|| Error::Serve(io::ErrorKind::BrokenPipe.into()))?;
+        let (Some(mut config), Some(out)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(Error::Serve(io::ErrorKind::BrokenPipe.into()));
+        };
         let mut out = BufReader::new(out);
-        let ready = ready(&mut out);
+        let written = config.write_all(CONFIG.replace("{upstream}", &upstream.to_string()).as_bytes());
+        drop(config);
+        let ready = written.and_then(|()| ready(&mut out));
+        let ready_after = began.elapsed();
         match ready {
             Ok(url) => {
                 let address = url.parse().map_err(|_| Error::Serve(io::ErrorKind::InvalidData.into()))?;
                 let gateway = Gateway { name: "flashlane".to_owned(), address };
-                Ok(Serve { child, gateway, _out: out })
+                Ok(Serve { child, gateway, ready_after, _out: out })
             }
             Err(error) => {
                 stop(&mut child);

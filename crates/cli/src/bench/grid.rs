@@ -117,7 +117,7 @@ fn pairs<'a, A, B>(firsts: &'a [A], seconds: &'a [B]) -> impl Iterator<Item = (&
 ///
 /// # Errors
 /// When any turn of one fails.
-pub fn round(bench: &Bench<'_>, round: u32, report: &mut Report) -> Result<(), Error> {
+pub fn round(bench: &Bench<'_>, report: &mut Report) -> Result<(), Error> {
     let grid = &bench.args.rollout;
     for rollout in grid.rollouts() {
         for (subject, aim) in bench.aims().filter(|(_, aim)| aim.place.tls.is_some() == rollout.tls) {
@@ -133,8 +133,7 @@ pub fn round(bench: &Bench<'_>, round: u32, report: &mut Report) -> Result<(), E
             for (way, offer) in ways(aim.protocol, &grid.deflate) {
                 let deflate = if offer == Offer::Deflate { ", deflate" } else { "" };
                 let names = [&rollout.to_string(), subject.name.as_str(), &format!("{way}{deflate}")];
-                let sample = rollout::run(&stage, &rollout, way, offer)?;
-                bench.add(report, round, names, sample);
+                bench.step(report, names, || rollout::run(&stage, &rollout, way, offer).map(Some))?;
             }
         }
     }

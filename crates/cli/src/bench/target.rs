@@ -14,11 +14,12 @@ use std::time::Duration;
 const READ_S_MAX: u64 = 60;
 
 /// How a client speaks to a gateway.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protocol {
     Chat,
     Responses,
+    #[value(name = "websocket")]
     WebSocket,
 }
 

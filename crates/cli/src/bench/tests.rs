@@ -7,7 +7,7 @@ use super::load::{self, Aim, Load};
 use super::process::Process;
 use super::rollout::{self, Rollout, Stage, Way};
 use super::target::{Place, Protocol};
-use super::upstream::{Script, Upstream};
+use super::upstream::{LATENCY_MODEL, Script, Upstream};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn every_token_of_every_stream_is_seen_once() {
     let (upstream, aim, clock) = direct();
     let script =
         Script { tokens: 100, first_token: Duration::ZERO, interval: Duration::from_micros(100), tokens_per_write: 3 };
-    let sample = load::run(&aim, Load { streams: 4, turns: 2, script }, &upstream, clock).unwrap();
+    let sample = load::run(&aim, Load::new(4, 2, script), &upstream, clock).unwrap();
     // Eight turns of 100 tokens at a tenth of a millisecond each, two after the other.
     let per_s = sample.value("tokens_per_s").unwrap();
     assert!(per_s > 0.0 && per_s < 800.0 / 0.0198, "{per_s}");
@@ -63,4 +63,23 @@ fn what_does_not_speak_a_protocol_is_told_apart() {
     for (protocol, speaks) in [(Protocol::Chat, true), (Protocol::Responses, true), (Protocol::WebSocket, false)] {
         assert_eq!(load::probe(&Aim { protocol, ..aim.clone() }, &upstream, clock).is_ok(), speaks, "{protocol}");
     }
+}
+
+#[test]
+fn what_runs_beside_a_load_sees_its_streams_end() {
+    let (upstream, aim, clock) = direct();
+    let script = Script { tokens: 20, interval: Duration::from_millis(1), ..Script::SHORT };
+    let load = Load { model: LATENCY_MODEL, ..Load::new(2, 1, script).evenly() };
+    assert_eq!(load.stagger, Duration::from_micros(500));
+    let (sample, (saw_them, ended_ns)) = load::beside(&aim, load, (&upstream, clock), |running| {
+        let saw_them = running.any();
+        while running.any() {
+            std::thread::yield_now();
+        }
+        (saw_them, clock.ns())
+    })
+    .unwrap();
+    assert!(saw_them && ended_ns > 19_000_000);
+    // Both are over one stagger after one stream's own time, at the earliest.
+    assert!(sample.value("tokens_per_s").unwrap() < 40.0 / 0.0195);
 }
