@@ -11,9 +11,14 @@ mod source;
 use anyhow::Context as _;
 use clap::{CommandFactory, Parser, Subcommand};
 use flashlane_cli::{bench, chat, completions, connect, simulate};
+use mimalloc::MiMalloc;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use tokio::runtime::{Builder, Runtime};
+
+/// What it gives and costs: docs/adr/0009-allocator.md.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 const VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
