@@ -336,7 +336,7 @@ fn store_failed(error: &flashlane_store::Error, what: &str) -> Refusal {
 
 fn stored(record: flashlane_engine::Record) -> Record {
     let flashlane_engine::Record { id, owner, items, response, created_unix_ms } = record;
-    Record { id, owner: OwnerId(owner.0), items, response, created_unix_ms }
+    Record { id, owner: OwnerId(owner.0), items, response, created_unix_ms, ..Record::default() }
 }
 
 fn earliest(a: Option<u64>, b: Option<u64>) -> Option<u64> {

@@ -1,59 +1,36 @@
-//! The memory store: what is kept, for whom, for how long and how much of it.
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail this way")]
+//! The memory store: how much of what is kept, and who goes first.
 
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use flashlane_store::{BoxFuture, Error, Limits, MemoryStore, OwnerId, Record, Store, Usage};
+use flashlane_store::{Error, Limits, MemoryStore, OwnerId, Record, Store, Usage};
 
-const ANN: OwnerId = OwnerId([1; 32]);
-const BOB: OwnerId = OwnerId([2; 32]);
+use crate::support::{ANN, BOB, Chance, answer, now};
+
 const PLENTY: Limits = Limits { bytes_max: 1 << 20, records_max: 100, age_ms_max: 1000 };
-
-/// The memory store never waits.
-fn now<T>(mut future: BoxFuture<T>) -> T {
-    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(value) => value,
-        Poll::Pending => panic!("the memory store waits"),
-    }
-}
 
 fn record(owner: OwnerId, id: &str, bytes: usize, created_unix_ms: u64) -> Record {
     let items = vec![Bytes::from(vec![b'i'; bytes / 2]), Bytes::from(vec![b'o'; bytes - bytes / 2])];
-    Record { id: id.to_owned(), owner, items, response: Bytes::from_static(b"{}"), created_unix_ms }
+    Record {
+        id: id.to_owned(),
+        owner,
+        items,
+        response: Bytes::from_static(b"{}"),
+        created_unix_ms,
+        ..Record::default()
+    }
 }
 
 fn load(store: &dyn Store, owner: OwnerId, id: &str, at: u64) -> Option<Arc<Record>> {
-    now(store.load(owner, id, at)).unwrap()
-}
-
-#[test]
-fn what_is_committed_is_loaded_as_it_was() {
-    let store = MemoryStore::new(PLENTY);
-    let kept = record(ANN, "resp_1", 100, 0);
-    now(store.commit(kept.clone())).unwrap();
-    assert_eq!(load(&store, ANN, "resp_1", 0).as_deref(), Some(&kept));
-    assert_eq!(load(&store, ANN, "resp_2", 0), None);
-}
-
-#[test]
-fn anothers_record_is_not_there() {
-    let store = MemoryStore::new(PLENTY);
-    now(store.commit(record(ANN, "resp_1", 100, 0))).unwrap();
-    assert_eq!(load(&store, BOB, "resp_1", 0), None);
-    assert!(!now(store.delete(BOB, "resp_1")).unwrap());
-    now(store.commit(record(BOB, "resp_1", 7, 0))).unwrap();
-    assert_eq!(load(&store, ANN, "resp_1", 0), Some(Arc::new(record(ANN, "resp_1", 100, 0))));
-    assert_eq!(load(&store, BOB, "resp_1", 0), Some(Arc::new(record(BOB, "resp_1", 7, 0))));
+    now(store.load(owner, id, at))
 }
 
 #[test]
 fn what_is_deleted_is_gone_and_frees_its_bytes() {
     let store = MemoryStore::new(PLENTY);
-    now(store.commit(record(ANN, "resp_1", 100, 0))).unwrap();
-    assert!(now(store.delete(ANN, "resp_1")).unwrap());
-    assert!(!now(store.delete(ANN, "resp_1")).unwrap());
+    now(store.commit(record(ANN, "resp_1", 100, 0)));
+    assert!(now(store.delete(ANN, "resp_1", 0)));
+    assert!(!now(store.delete(ANN, "resp_1", 0)));
     assert_eq!(load(&store, ANN, "resp_1", 0), None);
     assert_eq!(store.usage(), Usage::default());
 }
@@ -61,12 +38,12 @@ fn what_is_deleted_is_gone_and_frees_its_bytes() {
 #[test]
 fn a_record_expires_and_the_next_commit_sweeps_it() {
     let store = MemoryStore::new(PLENTY);
-    now(store.commit(record(ANN, "resp_1", 100, 5000))).unwrap();
-    now(store.commit(record(ANN, "resp_2", 100, 5500))).unwrap();
+    now(store.commit(record(ANN, "resp_1", 100, 5000)));
+    now(store.commit(record(ANN, "resp_2", 100, 5500)));
     assert!(load(&store, ANN, "resp_1", 6000).is_some());
     assert!(load(&store, ANN, "resp_1", 6001).is_none());
     assert!(load(&store, ANN, "resp_1", 0).is_some(), "a clock that went back expires nothing");
-    now(store.commit(record(ANN, "resp_3", 100, 6001))).unwrap();
+    now(store.commit(record(ANN, "resp_3", 100, 6001)));
     assert_eq!(store.usage().records, 2);
     assert!(load(&store, ANN, "resp_2", 6001).is_some());
 }
@@ -75,7 +52,7 @@ fn a_record_expires_and_the_next_commit_sweeps_it() {
 fn the_oldest_make_room() {
     let store = MemoryStore::new(Limits { records_max: 2, ..PLENTY });
     for id in ["resp_1", "resp_2", "resp_1", "resp_3"] {
-        now(store.commit(record(ANN, id, 10, 0))).unwrap();
+        now(store.commit(record(ANN, id, 10, 0)));
     }
     let there = ["resp_1", "resp_2", "resp_3"].map(|id| load(&store, ANN, id, 0).is_some());
     assert_eq!(there, [true, false, true], "resp_1 was committed again, after resp_2");
@@ -84,9 +61,9 @@ fn the_oldest_make_room() {
 #[test]
 fn a_record_larger_than_the_store_is_refused_and_nothing_is_lost_for_it() {
     let store = MemoryStore::new(Limits { bytes_max: 10_000, ..PLENTY });
-    now(store.commit(record(ANN, "resp_1", 100, 0))).unwrap();
+    now(store.commit(record(ANN, "resp_1", 100, 0)));
     let before = store.usage();
-    let Err(Error::RecordTooLarge { bytes, bytes_max }) = now(store.commit(record(ANN, "resp_1", 10_000, 0))) else {
+    let Err(Error::RecordTooLarge { bytes, bytes_max }) = answer(store.commit(record(ANN, "resp_1", 10_000, 0))) else {
         panic!("it was kept")
     };
     assert!(bytes > bytes_max);
@@ -98,10 +75,10 @@ fn a_record_larger_than_the_store_is_refused_and_nothing_is_lost_for_it() {
 fn records_without_contents_have_a_size_too() {
     let store = MemoryStore::new(Limits { bytes_max: 10_000, ..PLENTY });
     let hollow = Record { items: vec![Bytes::new(); 200], ..record(ANN, "resp_0", 0, 0) };
-    now(store.commit(hollow)).unwrap();
+    now(store.commit(hollow));
     assert!(store.usage().bytes > 200 * size_of::<Bytes>());
     for number in 0..50 {
-        now(store.commit(record(ANN, &format!("resp_{number}"), 0, 0))).unwrap();
+        now(store.commit(record(ANN, &format!("resp_{number}"), 0, 0)));
     }
     assert!(store.usage().records < 20);
 }
@@ -112,31 +89,22 @@ fn contents_are_never_shown() {
     assert!(shown.contains("resp_1") && !shown.contains("secret") && !shown.contains("iii"), "{shown}");
 }
 
-/// Chance that is the same for the same seed (`SplitMix64`).
-fn draw(state: &mut u64, end: u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (z ^ (z >> 31)) % end
-}
-
 /// Against a list: the newest commits, as many as fit.
 #[test]
 fn any_script_of_commits_loads_and_deletes_keeps_the_newest_that_fit() {
     let limits = Limits { bytes_max: 8_000, records_max: 7, age_ms_max: 300 };
     for seed in 0..300 {
-        let mut state = seed;
+        let mut chance = Chance(seed);
         let store = MemoryStore::new(limits);
         let mut model: Vec<Record> = Vec::new();
         for at in (0..400).map(|step| step * 10) {
-            let owner = if draw(&mut state, 2) == 0 { ANN } else { BOB };
-            let id = format!("resp_{}", draw(&mut state, 12));
+            let owner = if chance.below(2) == 0 { ANN } else { BOB };
+            let id = format!("resp_{}", chance.below(12));
             let same = |record: &Record| record.owner == owner && record.id == id;
-            match draw(&mut state, 4) {
+            match chance.below(4) {
                 0 => {
                     let was_there = model.iter().any(same);
-                    assert_eq!(now(store.delete(owner, &id)).unwrap(), was_there, "seed {seed} at {at}");
+                    assert_eq!(now(store.delete(owner, &id, 0)), was_there, "seed {seed} at {at}");
                     model.retain(|record| !same(record));
                 }
                 1 => {
@@ -144,8 +112,8 @@ fn any_script_of_commits_loads_and_deletes_keeps_the_newest_that_fit() {
                     assert_eq!(load(&store, owner, &id, at).as_deref(), expected, "seed {seed} at {at}");
                 }
                 _ => {
-                    let new = record(owner, &id, usize::try_from(draw(&mut state, 3000)).unwrap(), at);
-                    now(store.commit(new.clone())).unwrap();
+                    let new = record(owner, &id, chance.below(3000), at);
+                    now(store.commit(new.clone()));
                     model.retain(|record| !same(record) && at - record.created_unix_ms <= 300);
                     model.push(new);
                     let gone = model.len() - store.usage().records;
@@ -166,7 +134,7 @@ fn any_script_of_commits_loads_and_deletes_keeps_the_newest_that_fit() {
 /// What a store counts for the record alone.
 fn bytes(record: &Record) -> usize {
     let store = MemoryStore::new(PLENTY);
-    now(store.commit(record.clone())).unwrap();
+    now(store.commit(record.clone()));
     store.usage().bytes
 }
 
@@ -177,13 +145,13 @@ fn threads_that_commit_and_delete_at_once_leave_a_true_count() {
         .map(|seed| {
             let store = Arc::clone(&store);
             std::thread::spawn(move || {
-                let mut state = seed;
+                let mut chance = Chance(seed);
                 for _ in 0..2_000 {
-                    let id = format!("resp_{}", draw(&mut state, 10));
-                    match draw(&mut state, 3) {
-                        0 => drop(now(store.delete(ANN, &id))),
+                    let id = format!("resp_{}", chance.below(10));
+                    match chance.below(3) {
+                        0 => drop(now(store.delete(ANN, &id, 0))),
                         1 => drop(load(store.as_ref(), ANN, &id, 0)),
-                        _ => now(store.commit(record(ANN, &id, 100, 0))).unwrap(),
+                        _ => now(store.commit(record(ANN, &id, 100, 0))),
                     }
                 }
             })
@@ -194,7 +162,7 @@ fn threads_that_commit_and_delete_at_once_leave_a_true_count() {
     }
     assert!(store.usage().records <= 5);
     for number in 0..10 {
-        now(store.delete(ANN, &format!("resp_{number}"))).unwrap();
+        now(store.delete(ANN, &format!("resp_{number}"), 0));
     }
     assert_eq!(store.usage(), Usage::default());
 }

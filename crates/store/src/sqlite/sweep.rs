@@ -1,0 +1,42 @@
+//! The expired go, a few at a time, while nobody waits. Until then nobody can see them. Knows nothing of contents.
+
+use rusqlite::Connection;
+
+use super::{Writing, moment, responses};
+use crate::{Error, Limits};
+
+/// Of each kind, in one step.
+const STEP_ROWS_MAX: i64 = 64;
+
+pub(super) fn is_due(db: &Connection, limits: &Limits, usage_age_ms_max: u64, now_unix_ms: u64) -> Result<bool, Error> {
+    let since = moment(now_unix_ms.saturating_sub(limits.age_ms_max));
+    let usage_since = moment(now_unix_ms.saturating_sub(usage_age_ms_max));
+    let mut query = db.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM responses WHERE id IS NOT NULL AND created_unix_ms < ?1)
+         OR EXISTS (SELECT 1 FROM conversations WHERE changed_unix_ms < ?1)
+         OR EXISTS (SELECT 1 FROM usage WHERE unix_ms < ?2)",
+    )?;
+    Ok(query.query_row((since, usage_since), |row| row.get(0))?)
+}
+
+pub(super) fn step(writing: &Writing<'_>, usage_age_ms_max: u64, now_unix_ms: u64) -> Result<(), Error> {
+    let since = moment(now_unix_ms.saturating_sub(writing.limits.age_ms_max));
+    let numbers = |sql: &str| -> Result<Vec<i64>, Error> {
+        let mut query = writing.db.prepare_cached(sql)?;
+        Ok(query.query_map((since, STEP_ROWS_MAX), |row| row.get(0))?.collect::<Result<_, _>>()?)
+    };
+    let old = "SELECT number FROM responses WHERE id IS NOT NULL AND created_unix_ms < ?1
+               ORDER BY created_unix_ms LIMIT ?2";
+    for number in numbers(old)? {
+        responses::remove(writing, number)?;
+    }
+    for number in numbers("SELECT number FROM conversations WHERE changed_unix_ms < ?1 LIMIT ?2")? {
+        writing.remove_conversation(number)?;
+    }
+    let usage_since = moment(now_unix_ms.saturating_sub(usage_age_ms_max));
+    let mut usage = writing
+        .db
+        .prepare_cached("DELETE FROM usage WHERE number IN (SELECT number FROM usage WHERE unix_ms < ?1 LIMIT ?2)")?;
+    usage.execute((usage_since, STEP_ROWS_MAX))?;
+    Ok(())
+}
