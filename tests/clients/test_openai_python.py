@@ -122,13 +122,44 @@ def test_a_request_error_keeps_the_connection(client):
         assert texts(until_completed(connection)) == "still here"
 
 
-def test_a_named_lane_is_refused_and_the_default_lane_goes_on(client):
-    """Named lanes are not served yet; a client that asks for one is told so."""
+def test_lanes_run_beside_each_other_and_say_their_names(client):
     with client.responses.connect() as connection:
-        connection.response.create(model=MODEL, input="hello", stream_id="left", store=False)
-        assert error_code(connection.recv()) == "invalid_stream_id"
-        connection.response.create(model=MODEL, input="repeat: the one lane", store=False)
-        assert texts(until_completed(connection)) == "the one lane"
+        for lane in ("left", "right"):
+            connection.response.create(model=MODEL, input=f"repeat: the {lane} lane", stream_id=lane, store=False)
+        connection.response.create(model=MODEL, input="repeat: the default lane", store=False)
+        said, ended = {}, {}
+        while len(ended) < 3:
+            event = connection.recv()
+            if event.type == "response.completed":
+                ended[event.stream_id] = event.response
+            elif event.type == "response.output_text.delta":
+                said[event.stream_id] = said.get(event.stream_id, "") + event.delta
+        assert said == {"left": "the left lane", "right": "the right lane", None: "the default lane"}
+        # A fork: the right lane goes on from the left one's response.
+        connection.response.create(
+            model=MODEL, input="repeat: forked", stream_id="right", previous_response_id=ended["left"].id, store=False
+        )
+        events = until_completed(connection)
+        assert texts(events) == "forked" and {event.stream_id for event in events} == {"right"}
+
+
+def test_a_steer_redirects_the_model_while_it_works(client):
+    with client.responses.connect() as connection:
+        connection.response.create(model=MODEL, input="count from 1 to 500", stream_id="work", store=False)
+        events = []
+        while not any(event.type == "response.output_text.delta" for event in events):
+            events.append(connection.recv())
+        steered = events[0].response.id
+        connection.response.steer(previous_response_id=steered, input="repeat: this instead")
+        while events[-1].type != "response.completed":
+            events.append(connection.recv())
+        kinds = [event.type for event in events]
+        assert kinds.index("response.steer.accepted") < kinds.index("response.incomplete")
+        incomplete = next(event for event in events if event.type == "response.incomplete")
+        assert incomplete.response.incomplete_details.reason == "steered"
+        assert events[-1].response.previous_response_id == steered
+        assert events[-1].response.output_text == "this instead"
+        assert {event.stream_id for event in events} == {"work"}
 
 
 def test_a_chat_completion_comes_whole(client):

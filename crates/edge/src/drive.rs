@@ -335,8 +335,9 @@ fn store_failed(error: &flashlane_store::Error, what: &str) -> Refusal {
 }
 
 fn stored(record: flashlane_engine::Record) -> Record {
-    let flashlane_engine::Record { id, owner, items, response, created_unix_ms } = record;
-    Record { id, owner: OwnerId(owner.0), items, response, created_unix_ms, ..Record::default() }
+    let flashlane_engine::Record { id, owner, previous, inherited, outputs, items, response, created_unix_ms } = record;
+    let owner = OwnerId(owner.0);
+    Record { id, owner, previous, conversation: None, items, inherited, outputs, response, created_unix_ms }
 }
 
 fn earliest(a: Option<u64>, b: Option<u64>) -> Option<u64> {

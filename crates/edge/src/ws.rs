@@ -53,10 +53,12 @@ pub(crate) async fn upgrade(
         state.warm(&shared.fleet);
         Session::websocket(shared, ids, owner, Encoder::new(deflate), timing)
     });
-    let drive = match drive {
+    let mut drive = match drive {
         Ok(drive) => drive,
         Err(error) => return Refused::from(error).into_response(),
     };
+    let now = drive.now();
+    drive.handle(now, Session::handle_connected);
     let connections = Arc::clone(&state.connections);
     state.connections.spawn(async move {
         if let Some((io, early)) = taken_over(on_upgrade).await {

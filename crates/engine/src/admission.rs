@@ -11,6 +11,8 @@ pub struct Ticket {
     pub model: Arc<str>,
     /// Endpoints that already failed this turn.
     pub tried: Vec<EndpointId>,
+    /// Taken whatever its load, where the plan has it: its prefix cache holds what this turn goes on from.
+    pub prefer: Option<EndpointId>,
 }
 
 /// The leave to start at an endpoint; handed back by [`Admission::release`].
@@ -39,9 +41,15 @@ impl Admission {
             ));
         };
         self.in_flight.resize(self.in_flight.len().max(fleet.endpoints.len()), 0);
-        let grant = router::plan(model, fleet).find_map(|tier| {
-            let endpoint = router::pick(fleet, tier, &ticket.tried, |id| self.in_flight(id))?;
-            Some(Grant { endpoint, tier })
+        let preferred = ticket.prefer.filter(|id| !ticket.tried.contains(id)).and_then(|endpoint| {
+            let tier = fleet.endpoint(endpoint)?.tier;
+            router::plan(model, fleet).any(|planned| planned == tier).then_some(Grant { endpoint, tier })
+        });
+        let grant = preferred.or_else(|| {
+            router::plan(model, fleet).find_map(|tier| {
+                let endpoint = router::pick(fleet, tier, &ticket.tried, |id| self.in_flight(id))?;
+                Some(Grant { endpoint, tier })
+            })
         });
         let Some(grant) = grant else {
             let message =

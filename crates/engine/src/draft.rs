@@ -28,7 +28,7 @@ pub enum Contract {
     Chat(ChatDraft),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ResponsesDraft {
     pub frame: Frame,
     pub previous: Option<String>,
@@ -45,6 +45,22 @@ pub struct ResponsesDraft {
     pub parallel_tool_calls: Option<bool>,
     pub warm_up: bool,
     pub store: bool,
+}
+
+impl ResponsesDraft {
+    /// The same request, going on from `previous` with nothing new.
+    #[must_use]
+    pub fn successor(&self, previous: &str) -> Self {
+        Self {
+            frame: self.frame.going_on_from(previous),
+            previous: Some(previous.to_owned()),
+            input: Arc::default(),
+            outputs: Vec::new(),
+            added_tools: None,
+            warm_up: false,
+            ..self.clone()
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -119,13 +135,13 @@ impl Draft {
 }
 
 /// `input` as a bare string is one user message.
-fn text_input(raw: &str) -> Result<Rendered, Refusal> {
+pub fn text_input(raw: &str) -> Result<Rendered, Refusal> {
     let item = format!("{{\"type\":\"message\",\"role\":\"user\",\"content\":\"{raw}\"}}");
     let item = RawValue::from_string(item).map_err(|error| Refusal::new(ErrorKind::Internal, error.to_string()))?;
     Ok(render_items("input", &[&item])?)
 }
 
-fn refuse_modalities(rendered: &Rendered, model: &Model) -> Result<(), Refusal> {
+pub fn refuse_modalities(rendered: &Rendered, model: &Model) -> Result<(), Refusal> {
     let needs = [(rendered.images, Modality::Image), (rendered.files, Modality::File)];
     let absent = needs.into_iter().find(|(needed, modality)| *needed && !model.modalities.contains(modality));
     if let Some((_, modality)) = absent {

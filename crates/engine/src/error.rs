@@ -34,10 +34,13 @@ pub enum ErrorKind {
     UpgradeRequired,
     /// A client sent more than it may have waiting.
     TooManyQueued,
+    /// More named lanes than a connection may have.
+    TooManyLanes,
+    /// A connection has had its time.
+    ConnectionTooOld,
     RateLimited,
-    /// `response.interrupt` for a response that is not running here.
+    /// `response.interrupt` or `response.cancel` for a response that is not running here.
     ResponseNotActive,
-    SteeringNotSupported,
     /// flashlane's own fault.
     Internal,
     /// The upstream failed, cut its stream or spoke nonsense.
@@ -76,7 +79,7 @@ const fn row(status: u16, api_type: &'static str, code: Option<&'static str>, la
 const INVALID: &str = "invalid_request_error";
 
 impl ErrorKind {
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::InvalidJson,
         Self::MissingParameter,
         Self::InvalidType,
@@ -99,9 +102,10 @@ impl ErrorKind {
         Self::UnsupportedMediaType,
         Self::UpgradeRequired,
         Self::TooManyQueued,
+        Self::TooManyLanes,
+        Self::ConnectionTooOld,
         Self::RateLimited,
         Self::ResponseNotActive,
-        Self::SteeringNotSupported,
         Self::Internal,
         Self::UpstreamFailed,
         Self::UpstreamTimeout,
@@ -141,9 +145,12 @@ impl ErrorKind {
             Self::TooManyQueued => {
                 row(429, "rate_limit_error", Some("websocket_stream_limit_reached"), "too_many_queued")
             }
+            Self::TooManyLanes => row(400, INVALID, Some("websocket_stream_limit_reached"), "too_many_lanes"),
+            Self::ConnectionTooOld => {
+                row(400, INVALID, Some("websocket_connection_limit_reached"), "connection_too_old")
+            }
             Self::RateLimited => row(429, "rate_limit_error", Some("rate_limit_exceeded"), "rate_limited"),
             Self::ResponseNotActive => row(400, INVALID, Some("response_not_active"), "response_not_active"),
-            Self::SteeringNotSupported => row(400, INVALID, Some("steering_not_supported"), "steering_not_supported"),
             Self::Internal => row(500, "server_error", Some("server_error"), "internal"),
             Self::UpstreamFailed => row(502, "server_error", Some("server_error"), "upstream_failed"),
             Self::UpstreamTimeout => row(504, "server_error", Some("server_error"), "upstream_timeout"),

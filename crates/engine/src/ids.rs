@@ -59,6 +59,12 @@ impl TurnHex {
         format!("chatcmpl-{}", self.0)
     }
 
+    /// `steer_` and the digits.
+    #[must_use]
+    pub fn steer_id(&self) -> String {
+        format!("steer_{}", self.0)
+    }
+
     /// The prefix of the item's type, the digits and its place in the output.
     #[must_use]
     pub fn item_id(&self, prefix: &str, output_index: u32) -> String {

@@ -9,6 +9,8 @@ pub struct Outgoing {
     out: Vec<u8>,
     /// Bytes at the front that are written.
     written: usize,
+    /// `,"stream_id":"…"}` while a named lane speaks, else empty: takes the place of an event's closing brace.
+    lane: Vec<u8>,
 }
 
 enum Sink {
@@ -26,17 +28,17 @@ const OUT_BYTES_KEPT_MAX: usize = 16 * 1024;
 impl Outgoing {
     #[must_use]
     pub fn websocket(encoder: Encoder) -> Self {
-        Self { sink: Sink::WebSocket(Box::new(encoder)), out: Vec::new(), written: 0 }
+        Self { sink: Sink::WebSocket(Box::new(encoder)), out: Vec::new(), written: 0, lane: Vec::new() }
     }
 
     #[must_use]
     pub fn sse() -> Self {
-        Self { sink: Sink::Sse, out: Vec::new(), written: 0 }
+        Self { sink: Sink::Sse, out: Vec::new(), written: 0, lane: Vec::new() }
     }
 
     #[must_use]
     pub fn collect() -> Self {
-        Self { sink: Sink::Collect, out: Vec::new(), written: 0 }
+        Self { sink: Sink::Collect, out: Vec::new(), written: 0, lane: Vec::new() }
     }
 
     /// Appends one event; `write` appends its JSON. An empty name makes an event without one (Chat Completions).
@@ -47,6 +49,10 @@ impl Outgoing {
             Sink::WebSocket(encoder) => {
                 let mark = encoder.begin(&mut self.out);
                 write(&mut self.out);
+                if !self.lane.is_empty() {
+                    self.out.pop();
+                    self.out.extend_from_slice(&self.lane);
+                }
                 encoder.finish(mark, &mut self.out);
             }
             Sink::Sse => {
@@ -60,6 +66,16 @@ impl Outgoing {
                 self.out.extend_from_slice(b"\n\n");
             }
             Sink::Collect => {}
+        }
+    }
+
+    /// The events to come are of this lane, and say so; None is the default lane. A lane's name needs no escape.
+    pub fn speak_for(&mut self, lane: Option<&str>) {
+        self.lane.clear();
+        if let Some(name) = lane {
+            self.lane.extend_from_slice(b",\"stream_id\":\"");
+            self.lane.extend_from_slice(name.as_bytes());
+            self.lane.extend_from_slice(b"\"}");
         }
     }
 

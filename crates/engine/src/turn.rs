@@ -11,11 +11,11 @@
 
 use crate::admission::Grant;
 use crate::assembler::{Assembler, Conclusion};
-use crate::chain::Chain;
-use crate::draft::Draft;
+use crate::chain::{Chain, Piece};
+use crate::draft::{Contract, Draft};
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::EndpointId;
-use crate::session::TurnId;
+use crate::session::{Steer, TurnId};
 use crate::time::Now;
 use crate::upstream::UpstreamFailure;
 use flashlane_wire::chat::{ChunkReader, StreamError};
@@ -31,6 +31,14 @@ pub struct Turn {
     pub state: TurnState,
     /// What came before, and this turn's input.
     pub chain: Chain,
+    /// Items of the chain that came from the response that it goes on from.
+    pub items_inherited: usize,
+    /// Steers that it brings to the model; until it is announced, they can be handed back.
+    pub steers: Vec<Steer>,
+    /// Made by steers, and not by a request.
+    pub is_successor: bool,
+    /// Where its prefix is cached.
+    pub prefer: Option<EndpointId>,
     /// Endpoints that failed this turn, and what the last of them said.
     pub tried: Vec<EndpointId>,
     pub attempts_failed: Vec<FailedAttempt>,
@@ -81,6 +89,7 @@ pub enum TurnState {
     Committing {
         conclusion: Conclusion,
         object: Vec<u8>,
+        output: Arc<Piece>,
     },
 }
 
@@ -103,6 +112,10 @@ impl Turn {
             assembler,
             state: TurnState::Loading,
             chain: Chain::default(),
+            items_inherited: 0,
+            steers: Vec::new(),
+            is_successor: false,
+            prefer: None,
             tried: Vec::new(),
             attempts_failed: Vec::new(),
             failure: None,
@@ -111,6 +124,55 @@ impl Turn {
             output_bytes: 0,
             served: None,
         }
+    }
+
+    /// The response that it goes on from.
+    #[must_use]
+    pub fn previous(&self) -> Option<&str> {
+        match &self.draft.contract {
+            Contract::Responses(responses) => responses.previous.as_deref(),
+            Contract::Chat(_) => None,
+        }
+    }
+
+    /// What came before is known: adds what is new. It waits for its place then.
+    ///
+    /// # Errors
+    /// What the whole is refused for.
+    pub fn go_on_from(&mut self, mut chain: Chain, chain_bytes_max: usize) -> Result<(), Refusal> {
+        let mut orphan = None;
+        let mut is_empty = false;
+        if let Contract::Responses(responses) = &self.draft.contract {
+            let known = |id: &Arc<str>| responses.input.calls.contains(id) || chain.has_call(id);
+            orphan = responses.outputs.iter().find(|id| !known(id)).cloned();
+            // Outputs stay beside their calls: chat backends want nothing between them.
+            let steers = || self.steers.iter().map(|steer| &steer.piece);
+            let (before, after) = if responses.outputs.is_empty() { (true, false) } else { (false, true) };
+            let pieces = steers().filter(|_| before).chain([&responses.input]).chain(steers().filter(|_| after));
+            pieces.for_each(|piece| chain.append(Arc::clone(piece)));
+            if let Some(tools) = &responses.added_tools {
+                chain.add_tools(tools);
+            }
+            is_empty = chain.message_bytes() == 0 && !responses.warm_up;
+        }
+        let bytes = chain.weight();
+        self.chain = chain;
+        self.state = TurnState::Waiting;
+        if bytes > chain_bytes_max {
+            let message =
+                format!("The conversation has {bytes} bytes, more than the {chain_bytes_max} that this server keeps.");
+            return Err(Refusal::new(ErrorKind::ContextLengthExceeded, message).with_param("input"));
+        }
+        if is_empty {
+            let message =
+                "Invalid 'input': it holds nothing that a model could answer, and neither does what it is chained to.";
+            return Err(Refusal::new(ErrorKind::InvalidValue, message).with_param("input"));
+        }
+        if let Some(id) = orphan {
+            let message = format!("No tool call found for function call output with call_id {id}.");
+            return Err(Refusal::new(ErrorKind::OrphanOutput, message).with_param("input"));
+        }
+        Ok(())
     }
 
     /// The place that this turn holds.

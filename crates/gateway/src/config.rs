@@ -65,8 +65,16 @@ pub struct SessionConfig {
     pub output_bytes_max: usize,
     /// Bytes of one upstream event. Default 4 MiB: engines that send a whole tool call at once send the largest.
     pub event_bytes_max: usize,
-    /// Warm-ups that a connection remembers beside its latest response. Default 4.
+    /// Warm-ups that a lane remembers beside its latest response. Default 4.
     pub warm_ups_max: usize,
+    /// Named lanes of one connection. Default 32, as OpenAI's.
+    pub lanes_max: usize,
+    /// Turns that run at once on one connection, over all its lanes. Default 16, as OpenAI's.
+    pub running_turns_max: usize,
+    /// Steers that may wait for one response. Default 16.
+    pub steers_max: usize,
+    /// A WebSocket's longest life, in milliseconds; the client is told between turns and connects again. Default an hour, as OpenAI's.
+    pub life_ms_max: u64,
 }
 
 impl Default for SessionConfig {
@@ -80,6 +88,10 @@ impl Default for SessionConfig {
             output_bytes_max,
             event_bytes_max,
             warm_ups_max,
+            lanes_max,
+            running_turns_max,
+            steers_max,
+            life_ms_max,
         } = Settings::default();
         Self {
             keepalive_ms,
@@ -90,6 +102,10 @@ impl Default for SessionConfig {
             output_bytes_max,
             event_bytes_max,
             warm_ups_max,
+            lanes_max,
+            running_turns_max,
+            steers_max,
+            life_ms_max,
         }
     }
 }
@@ -105,6 +121,10 @@ impl From<SessionConfig> for Settings {
             output_bytes_max,
             event_bytes_max,
             warm_ups_max,
+            lanes_max,
+            running_turns_max,
+            steers_max,
+            life_ms_max,
         } = config;
         Self {
             keepalive_ms,
@@ -115,6 +135,10 @@ impl From<SessionConfig> for Settings {
             output_bytes_max,
             event_bytes_max,
             warm_ups_max,
+            lanes_max,
+            running_turns_max,
+            steers_max,
+            life_ms_max,
         }
     }
 }

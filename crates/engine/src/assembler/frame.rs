@@ -6,10 +6,12 @@ use flashlane_wire::chat::Usage;
 use flashlane_wire::json;
 use flashlane_wire::responses::{CreateRequest, Fields};
 use serde_json::value::RawValue;
+use std::sync::Arc;
 
 /// The part of a response object that its request decides.
 #[derive(Debug, Clone)]
 pub struct Frame {
+    previous: Option<Arc<str>>,
     /// Fields from `background` on, and the closing brace.
     tail: Bytes,
 }
@@ -61,9 +63,6 @@ impl Frame {
         field("model", &mut |out| json::push_string(out, &request.model));
         field("parallel_tool_calls", &mut |out| push_bool(out, request.parallel_tool_calls.unwrap_or(true)));
         field("presence_penalty", &mut |out| push_raw(out, echo.presence_penalty, "0.0"));
-        field("previous_response_id", &mut |out| {
-            json::push_optional_string(out, request.previous_response_id.as_deref())
-        });
         field("prompt_cache_key", &mut |out| push_raw(out, echo.prompt_cache_key, "null"));
         field("prompt_cache_retention", &mut |out| push_raw(out, echo.prompt_cache_retention, "null"));
         field("reasoning", &mut |out| {
@@ -84,7 +83,13 @@ impl Frame {
         field("truncation", &mut |out| push_raw(out, echo.truncation, "\"disabled\""));
         field("user", &mut |out| push_raw(out, echo.user, "null"));
         out.push(b'}');
-        Self { tail: Bytes::from(out) }
+        Self { previous: request.previous_response_id.as_deref().map(Arc::from), tail: Bytes::from(out) }
+    }
+
+    /// The same settings for a response that goes on from `previous`.
+    #[must_use]
+    pub fn going_on_from(&self, previous: &str) -> Self {
+        Self { previous: Some(previous.into()), tail: self.tail.clone() }
     }
 
     #[must_use]
@@ -118,6 +123,8 @@ impl Frame {
         }
         out.extend_from_slice(b",\"service_tier\":");
         json::push_string(out, variable.service_tier);
+        out.extend_from_slice(b",\"previous_response_id\":");
+        json::push_optional_string(out, self.previous.as_deref());
         out.extend_from_slice(&self.tail);
     }
 }

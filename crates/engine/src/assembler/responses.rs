@@ -35,6 +35,8 @@ pub struct ResponsesAssembler {
     renderer: Renderer,
     usage: Option<Usage>,
     finish: Option<FinishReason>,
+    /// Its client has redirected the model: PROTOCOL clause 3.8.
+    steered: bool,
     announced: bool,
 }
 
@@ -85,6 +87,7 @@ impl ResponsesAssembler {
             renderer: Renderer::default(),
             usage: None,
             finish: None,
+            steered: false,
             announced: false,
         }
     }
@@ -262,6 +265,7 @@ impl ResponsesAssembler {
     /// The upstream has said all: closes the last item and says how the response ended.
     pub fn conclude(&mut self, out: &mut Outgoing) -> Conclusion {
         let conclusion = match self.finish {
+            None if self.steered => Conclusion::Incomplete("steered"),
             Some(FinishReason::Length) => Conclusion::Incomplete("max_output_tokens"),
             Some(FinishReason::ContentFilter) => Conclusion::Incomplete("content_filter"),
             Some(FinishReason::Stop | FinishReason::ToolCalls) | None => Conclusion::Completed,
@@ -298,6 +302,34 @@ impl ResponsesAssembler {
         self.close("incomplete", out);
         let code = refusal.kind.row().response_code;
         self.lifecycle("response.failed", ResponseStatus::Failed(code, &refusal.message), None, out);
+        out.end();
+    }
+
+    /// Whether it may end here for a steer: a call is never cut, and one that was made waits for its output.
+    #[must_use]
+    pub fn may_be_steered(&self) -> bool {
+        self.finish.is_none()
+            && self.calls.is_empty()
+            && self.open.as_ref().is_none_or(|open| open.item.call_id().is_none())
+    }
+
+    /// [`Self::conclude`] will end it where it stands.
+    pub fn steer(&mut self) {
+        self.steered = true;
+    }
+
+    /// One more event of this response's numbering, around the fields that `write` appends, each after a comma.
+    pub fn aside(&mut self, name: &str, out: &mut Outgoing, write: impl FnOnce(&mut Vec<u8>)) {
+        event(out, name, &mut self.sequence, write);
+    }
+
+    /// Ends the response where it stands, and keeps nothing of what was open: PROTOCOL clause 3.6.
+    pub fn cancel(&mut self, out: &mut Outgoing) {
+        let id = self.response_id();
+        if let Some(open) = self.open.take() {
+            open.item.interrupt(&id, &mut self.sequence, out);
+        }
+        self.lifecycle("response.incomplete", ResponseStatus::Incomplete("cancelled"), None, out);
         out.end();
     }
 

@@ -41,6 +41,11 @@ pub enum Effect {
 pub struct Record {
     pub id: String,
     pub owner: Owner,
+    /// The response that it goes on from, whose context is the first `inherited` of the items.
+    pub previous: Option<String>,
+    pub inherited: usize,
+    /// How many of the items, at the back, are output.
+    pub outputs: usize,
     /// The whole context: the items before, the input, the output; each its JSON.
     pub items: Vec<Bytes>,
     pub response: Bytes,

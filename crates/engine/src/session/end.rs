@@ -1,6 +1,8 @@
 //! The end of a turn: whole, failed, interrupted or left alone; and what is remembered of it.
 
-use super::{Answer, Effect, Life, Outcome, Record, Remembered, Session, Status, Transport, TurnId};
+use super::lane::{LaneId, Remembered};
+use super::steer::SteerError;
+use super::{Answer, Effect, Life, Outcome, Record, Session, Status, Transport, TurnId, Why};
 use crate::assembler::{Assembler, Conclusion, Timing};
 use crate::draft::Contract;
 use crate::error::{ErrorKind, Refusal};
@@ -13,13 +15,19 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 impl Session {
-    /// The answer is whole: closes its items, has it stored if it must be, then ends it.
-    pub(super) fn conclude(&mut self, now: Now) {
-        let Some(turn) = &mut self.running else { return };
-        if let Some(grant) = turn.grant() {
-            self.effects.push_back(Effect::Park(turn.id));
+    /// The answer is whole: its connection may serve another.
+    pub(super) fn conclude(&mut self, id: TurnId, now: Now) {
+        if let Some(grant) = self.lanes.turn(id).and_then(|turn| turn.grant()) {
+            self.effects.push_back(Effect::Park(id));
             self.effects.push_back(Effect::Release(grant));
         }
+        self.wrap_up(id, now);
+    }
+
+    /// Closes the answer's items, has it stored if it must be, then ends it.
+    pub(super) fn wrap_up(&mut self, id: TurnId, now: Now) {
+        self.speak(id.lane);
+        let Some(turn) = self.lanes.turn(id) else { return };
         let responses = match &mut turn.assembler {
             Assembler::Responses(responses) => responses,
             Assembler::Chat(chat) => {
@@ -29,7 +37,7 @@ impl Session {
                 chat.conclude(&mut self.outgoing);
                 let object = chat.object();
                 self.answer_object(object);
-                self.finish(Status::Completed, None, now);
+                self.finish(id, Status::Completed, None, now);
                 return;
             }
         };
@@ -38,40 +46,45 @@ impl Session {
         }
         let conclusion = responses.conclude(&mut self.outgoing);
         let object = responses.object(conclusion, now);
-        let id = responses.response_id();
-        turn.chain.append(Arc::new(responses.take_piece()));
+        let response_id = responses.response_id();
+        let piece = Arc::new(responses.take_piece());
+        turn.chain.append(Arc::clone(&piece));
         let Contract::Responses(draft) = &turn.draft.contract else { return };
-        if !draft.store {
-            turn.state = TurnState::Committing { conclusion, object };
-            self.end(now);
-            return;
-        }
-        let record = Record {
-            id,
+        let record = draft.store.then(|| Record {
+            id: response_id,
             owner: self.owner,
+            previous: draft.previous.clone(),
+            inherited: turn.items_inherited,
+            outputs: piece.items.len(),
             items: turn.chain.items().cloned().collect(),
             response: Bytes::from(object.clone()),
             created_unix_ms: now.unix_ms,
-        };
-        turn.state = TurnState::Committing { conclusion, object };
-        self.effects.push_back(Effect::Commit(turn.id, Box::new(record)));
+        });
+        turn.state = TurnState::Committing { conclusion, object, output: piece };
+        match record {
+            Some(record) => self.effects.push_back(Effect::Commit(id, Box::new(record))),
+            None => self.end(id, now),
+        }
     }
 
     /// The store keeps the response: its client may know. If it cannot be kept, it did not end well.
     pub fn handle_committed(&mut self, turn: TurnId, result: Result<(), Refusal>, now: Now) {
-        if self.is_running(turn, |state| matches!(state, TurnState::Committing { .. })) {
+        if self.lanes.turn(turn).is_some_and(|turn| matches!(turn.state, TurnState::Committing { .. })) {
             match result {
-                Ok(()) => self.end(now),
-                Err(refusal) => self.fail(&refusal, now),
+                Ok(()) => self.end(turn, now),
+                Err(refusal) => self.fail(turn, &refusal, now),
             }
         }
         self.advance(now);
     }
 
     /// Sends the terminal event.
-    pub(super) fn end(&mut self, now: Now) {
-        let Some(turn) = &mut self.running else { return };
-        let TurnState::Committing { conclusion, object } = std::mem::replace(&mut turn.state, TurnState::Waiting)
+    fn end(&mut self, id: TurnId, now: Now) {
+        self.speak(id.lane);
+        let warm_ups_max = self.shared.settings.warm_ups_max;
+        let Some(turn) = self.lanes.turn(id) else { return };
+        let TurnState::Committing { conclusion, object, output } =
+            std::mem::replace(&mut turn.state, TurnState::Waiting)
         else {
             return;
         };
@@ -86,23 +99,22 @@ impl Session {
             Conclusion::Completed => Status::Completed,
             Conclusion::Incomplete(_) => Status::Incomplete,
         };
-        self.remember(remembered);
+        self.remember(id.lane, remembered, warm_ups_max);
+        self.settle_steers(id, &output.items);
         self.answer_object(Bytes::from(object));
-        self.finish(status, None, now);
+        self.finish(id, status, None, now);
     }
 
-    /// The latest response, and the last few warm-ups, can be gone on from.
-    fn remember(&mut self, response: Remembered) {
-        if matches!(self.transport, Transport::Http { .. }) {
-            return;
+    fn remember(&mut self, lane: LaneId, response: Remembered, warm_ups_max: usize) {
+        if let (Transport::WebSocket { .. }, Some(lane)) = (&self.transport, self.lanes.lane(lane)) {
+            lane.remember(response, warm_ups_max);
         }
-        if !response.warm_up {
-            self.memory.retain(|known| known.warm_up);
-        }
-        self.memory.push_back(response);
-        while self.memory.len() > self.shared.settings.warm_ups_max + 1 {
-            let oldest_warm_up = self.memory.iter().position(|known| known.warm_up);
-            self.memory.remove(oldest_warm_up.unwrap_or(0));
+    }
+
+    /// What a failed turn of this lane went on from is forgotten: PROTOCOL clause 3.4.
+    pub(super) fn evict(&mut self, lane: LaneId, previous: Option<&str>) {
+        if let (Some(lane), Some(previous)) = (self.lanes.lane(lane), previous) {
+            lane.forget(previous);
         }
     }
 
@@ -114,81 +126,114 @@ impl Session {
         }
     }
 
-    /// Ends the running turn by an error: `response.failed` if the client knows of it, an error otherwise.
-    pub(super) fn fail(&mut self, refusal: &Refusal, now: Now) {
-        let Some(turn) = &mut self.running else { return };
-        if let Some(grant) = turn.grant() {
-            self.effects.push_back(Effect::Abort(turn.id));
-            self.effects.push_back(Effect::Release(grant));
-        }
+    /// Ends a turn by an error: `response.failed` if the client knows of it, an error otherwise.
+    pub(super) fn fail(&mut self, id: TurnId, refusal: &Refusal, now: Now) {
+        self.speak(id.lane);
+        let Some(turn) = self.lanes.turn(id) else { return };
+        let grant = turn.grant();
+        let previous = turn.previous().map(str::to_owned);
+        let steers = std::mem::take(&mut turn.steers);
+        let is_silent = turn.is_successor && !steers.is_empty();
         let status = match (&mut turn.assembler, self.outgoing.is_collecting()) {
             (Assembler::Responses(responses), false) if responses.is_announced() => {
                 responses.fail(refusal, &mut self.outgoing);
                 Status::Failed
             }
-            _ if turn.served.is_some() => {
-                self.tell(refusal, now);
-                Status::Failed
-            }
             _ => {
-                self.tell(refusal, now);
-                Status::Refused
+                let status = if turn.served.is_some() { Status::Failed } else { Status::Refused };
+                // Nobody asked for a successor by a request: its steers' failure is the answer.
+                if !is_silent {
+                    self.tell(refusal, now);
+                }
+                status
             }
         };
-        self.finish(status, Some(refusal.kind), now);
+        if let Some(grant) = grant {
+            self.effects.push_back(Effect::Abort(id));
+            self.effects.push_back(Effect::Release(grant));
+        }
+        self.evict(id.lane, previous.as_deref());
+        self.fail_steers(id.lane, steers, SteerError::SuccessorFailed, &refusal.message);
+        self.drop_steers(id.lane, &refusal.message);
+        self.finish(id, status, Some(refusal.kind), now);
+    }
+
+    /// The running response of that id, once its client knows of it; its stream is dropped.
+    fn stop(&mut self, response_id: &str) -> Result<TurnId, Refusal> {
+        let Some(id) = self.announced(response_id) else {
+            let message = format!("The response '{response_id}' is not running on this connection.");
+            return Err(Refusal::new(ErrorKind::ResponseNotActive, message).with_param("response_id"));
+        };
+        if let Some(grant) = self.lanes.turn(id).and_then(|turn| turn.grant()) {
+            self.effects.push_back(Effect::Abort(id));
+            self.effects.push_back(Effect::Release(grant));
+        }
+        self.speak(id.lane);
+        if let Some(turn) = self.lanes.turn(id)
+            && let Assembler::Responses(responses) = &mut turn.assembler
+        {
+            responses.set_usage(estimated(turn.chain.message_bytes(), turn.deltas));
+        }
+        Ok(id)
     }
 
     /// `response.interrupt`: PROTOCOL clause 3.6.
     pub(super) fn interrupt(&mut self, response_id: &str, now: Now) -> Result<(), Refusal> {
-        let running = self.running.as_deref_mut().filter(|turn| match &turn.assembler {
-            Assembler::Responses(responses) => responses.is_announced() && responses.response_id() == response_id,
-            Assembler::Chat(_) => false,
-        });
-        let Some(turn) = running else {
-            let message = format!("The response '{response_id}' is not running on this connection.");
-            return Err(Refusal::new(ErrorKind::ResponseNotActive, message).with_param("response_id"));
-        };
-        if let Some(grant) = turn.grant() {
-            self.effects.push_back(Effect::Abort(turn.id));
-            self.effects.push_back(Effect::Release(grant));
-        }
-        if let Assembler::Responses(responses) = &mut turn.assembler {
-            responses.set_usage(estimated(turn.chain.message_bytes(), turn.deltas));
+        let id = self.stop(response_id)?;
+        let warm_ups_max = self.shared.settings.warm_ups_max;
+        if let Some(turn) = self.lanes.turn(id)
+            && let Assembler::Responses(responses) = &mut turn.assembler
+        {
             responses.interrupt(&mut self.outgoing);
             turn.chain.append(Arc::new(responses.take_piece()));
             let remembered = Remembered { id: responses.response_id(), chain: turn.chain.clone(), warm_up: false };
-            self.remember(remembered);
+            self.remember(id.lane, remembered, warm_ups_max);
         }
-        self.finish(Status::Interrupted, None, now);
+        self.drop_steers(id.lane, "The response was interrupted.");
+        self.finish(id, Status::Interrupted, None, now);
+        self.advance(now);
+        Ok(())
+    }
+
+    /// `response.cancel`: PROTOCOL clause 3.6.
+    pub(super) fn cancel(&mut self, response_id: &str, now: Now) -> Result<(), Refusal> {
+        let id = self.stop(response_id)?;
+        if let Some(turn) = self.lanes.turn(id)
+            && let Assembler::Responses(responses) = &mut turn.assembler
+        {
+            responses.cancel(&mut self.outgoing);
+        }
+        self.drop_steers(id.lane, "The response was cancelled.");
+        self.finish(id, Status::Cancelled, None, now);
         self.advance(now);
         Ok(())
     }
 
     /// The client is gone: nothing generates for nobody.
     pub fn handle_client_gone(&mut self, now: Now) {
-        self.queued.clear();
-        self.queued_bytes = 0;
+        self.lanes.clear();
         self.life = Life::Closed;
-        if let Some(turn) = &self.running {
-            if let Some(grant) = turn.grant() {
-                self.effects.push_back(Effect::Abort(turn.id));
+        let running: Vec<_> = self.lanes.running().map(|turn| (turn.id, turn.grant())).collect();
+        for (id, grant) in running {
+            if let Some(grant) = grant {
+                self.effects.push_back(Effect::Abort(id));
                 self.effects.push_back(Effect::Release(grant));
             }
-            self.finish(Status::Cancelled, None, now);
+            self.finish(id, Status::Cancelled, None, now);
         }
     }
 
     /// The server wants to end: the session does when nothing runs and nothing is queued.
     pub fn handle_drain(&mut self, now: Now) {
         if self.life == Life::Open && matches!(self.transport, Transport::WebSocket { .. }) {
-            self.life = Life::Draining;
+            self.life = Life::Draining(Why::Restart);
             self.advance(now);
         }
     }
 
     /// Removes the running turn and tells how it went.
-    fn finish(&mut self, status: Status, error: Option<ErrorKind>, now: Now) {
-        let Some(turn) = self.running.take() else { return };
+    fn finish(&mut self, id: TurnId, status: Status, error: Option<ErrorKind>, now: Now) {
+        let Some(turn) = self.lanes.lane(id.lane).and_then(|lane| lane.running.take()) else { return };
         self.last_sent_ns = now.mono_ns;
         let outcome = self.outcome(&turn, status, error, now);
         if let (Transport::WebSocket { timing: true }, Some(tier)) = (&self.transport, outcome.tier) {
@@ -238,10 +283,6 @@ impl Session {
             attempts_failed: turn.attempts_failed.clone(),
             hosted_tools: hosted_tools.into_iter().cloned().collect(),
         }
-    }
-
-    pub(super) fn is_running(&self, turn: TurnId, state: impl Fn(&TurnState) -> bool) -> bool {
-        self.running.as_ref().is_some_and(|running| running.id == turn && state(&running.state))
     }
 }
 

@@ -1,4 +1,4 @@
-//! One client connection, as a machine: its lane of turns, its memory of chains, and the bytes that wait for it.
+//! One client connection, as a machine: its lanes of turns, their memory of chains, and the bytes that wait for it.
 //!
 //! A WebSocket is a session of many turns; an HTTP request is a session of one. The driver feeds it, drains its effects,
 //! and writes its bytes; it decides nothing.
@@ -6,10 +6,11 @@
 mod clock;
 mod effect;
 mod end;
+mod lane;
 mod reply;
 mod run;
+mod steer;
 
-use crate::chain::Chain;
 use crate::draft::Draft;
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::Fleet;
@@ -17,14 +18,16 @@ use crate::ids::IdSource;
 use crate::outgoing::Outgoing;
 use crate::time::Now;
 use crate::tools::Tools;
-use crate::turn::Turn;
 use flashlane_wire::chat::ChatRequest;
 use flashlane_wire::responses::{ClientEvent, CreateRequest, Fields};
 use flashlane_wire::websocket::Encoder;
+use lane::{LaneId, Lanes};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 pub use effect::{Answer, Effect, Outcome, Record, Status};
+pub use steer::Steer;
 
 /// What holds for every session.
 #[derive(Debug, Clone)]
@@ -43,8 +46,16 @@ pub struct Settings {
     pub output_bytes_max: usize,
     /// Bytes of one upstream event.
     pub event_bytes_max: usize,
-    /// Warm-ups that a connection remembers beside its latest response.
+    /// Warm-ups that a lane remembers beside its latest response.
     pub warm_ups_max: usize,
+    /// Named lanes of one connection.
+    pub lanes_max: usize,
+    /// Turns that run at once on one connection, of all its lanes.
+    pub running_turns_max: usize,
+    /// Steers that may wait for one response.
+    pub steers_max: usize,
+    /// A WebSocket's life; a client connects again then.
+    pub life_ms_max: u64,
 }
 
 impl Default for Settings {
@@ -58,6 +69,10 @@ impl Default for Settings {
             output_bytes_max: 64 * 1024 * 1024,
             event_bytes_max: 4 * 1024 * 1024,
             warm_ups_max: 4,
+            lanes_max: 32,
+            running_turns_max: 16,
+            steers_max: 16,
+            life_ms_max: 60 * 60 * 1000,
         }
     }
 }
@@ -73,8 +88,12 @@ pub struct Shared {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Owner(pub [u8; 32]);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TurnId(pub u32);
+/// A turn of this session, and the lane that runs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct TurnId {
+    number: u32,
+    lane: LaneId,
+}
 
 /// The machine of one connection.
 #[derive(Debug)]
@@ -85,17 +104,17 @@ pub struct Session {
     outgoing: Outgoing,
     transport: Transport,
     effects: VecDeque<Effect>,
-    running: Option<Box<Turn>>,
-    /// Requests behind the running one, in order; a wrong one is told of at its place.
-    queued: VecDeque<Result<Draft, Refusal>>,
-    queued_bytes: usize,
+    lanes: Lanes,
+    /// The lane whose name is on the events to come; None where it may be another's.
+    speaking: Option<LaneId>,
     /// Hosted tools that the latest request offered.
     hosted_tools: Vec<String>,
-    memory: VecDeque<Remembered>,
     /// The tools that this client sent last, and what they came to.
     tools_seen: Option<(Box<str>, Arc<Tools>)>,
     turns_begun: u32,
     last_sent_ns: u64,
+    /// When a WebSocket has had its time.
+    ends_ns: Option<u64>,
     life: Life,
 }
 
@@ -116,16 +135,32 @@ enum Transport {
 enum Life {
     Open,
     /// Ends when nothing runs and nothing is queued.
-    Draining,
+    Draining(Why),
     Closed,
 }
 
-/// A response that this connection can go on from.
-#[derive(Debug)]
-struct Remembered {
-    id: String,
-    chain: Chain,
-    warm_up: bool,
+/// Why a connection is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// The server goes away.
+    Restart,
+    /// The connection has had its time.
+    Age,
+}
+
+impl Why {
+    fn refusal(self) -> Refusal {
+        match self {
+            Self::Restart => {
+                Refusal::new(ErrorKind::ShuttingDown, "The server is shutting down. Please connect again.")
+                    .with_retry_after_ms(Some(1000))
+            }
+            Self::Age => Refusal::new(
+                ErrorKind::ConnectionTooOld,
+                "This connection has reached its longest life. Please connect again.",
+            ),
+        }
+    }
 }
 
 impl Session {
@@ -133,6 +168,11 @@ impl Session {
     #[must_use]
     pub fn websocket(shared: Arc<Shared>, ids: IdSource, owner: Owner, encoder: Encoder, timing: bool) -> Self {
         Self::new(shared, ids, owner, Outgoing::websocket(encoder), Transport::WebSocket { timing })
+    }
+
+    /// Its life begins, and with it the time until its end.
+    pub fn handle_connected(&mut self, now: Now) {
+        self.ends_ns = Some(now.after_ms(self.shared.settings.life_ms_max));
     }
 
     /// The session of one HTTP request.
@@ -150,14 +190,13 @@ impl Session {
             outgoing,
             transport,
             effects: VecDeque::new(),
-            running: None,
-            queued: VecDeque::new(),
-            queued_bytes: 0,
+            lanes: Lanes::default(),
+            speaking: Some(LaneId::default()),
             hosted_tools: Vec::new(),
-            memory: VecDeque::new(),
             tools_seen: None,
             turns_begun: 0,
             last_sent_ns: 0,
+            ends_ns: None,
             life: Life::Open,
         }
     }
@@ -169,14 +208,17 @@ impl Session {
 
     /// One text message of a WebSocket.
     pub fn handle_message(&mut self, text: &[u8], now: Now) {
+        self.speak(LaneId::default());
         let handled = match ClientEvent::parse(text) {
-            Ok(ClientEvent::Create(request)) => {
+            Ok(ClientEvent::Create { stream_id, previous_response_id, request }) => {
                 let draft = request.map_err(Refusal::from).and_then(|request| self.draft(&request));
-                self.enqueue(draft, now)
+                let previous = previous_response_id.map(Cow::into_owned);
+                self.enqueue(stream_id.as_deref(), draft, previous, now)
             }
             Ok(ClientEvent::Interrupt { response_id }) => self.interrupt(&response_id, now),
-            Ok(ClientEvent::Steer { input, .. }) => {
-                self.refuse_steer(input);
+            Ok(ClientEvent::Cancel { response_id }) => self.cancel(&response_id, now),
+            Ok(ClientEvent::Steer { previous_response_id, input }) => {
+                self.steer(&previous_response_id, input, now);
                 Ok(())
             }
             Err(error) => Err(Refusal::from(error)),
@@ -192,6 +234,7 @@ impl Session {
             ErrorKind::InvalidJson,
             "Binary messages are not supported: send each event as one text message.",
         );
+        self.speak(LaneId::default());
         self.refuse(&refusal, now);
     }
 
@@ -201,8 +244,12 @@ impl Session {
         let handled = parsed.and_then(|fields| {
             let request = CreateRequest::parse(&fields)?;
             self.outgoing = if request.stream { Outgoing::sse() } else { Outgoing::collect() };
+            if request.stream_id.is_some() {
+                let message = "'stream_id' names a lane of a WebSocket: leave it out over HTTP.";
+                return Err(Refusal::new(ErrorKind::InvalidStreamId, message).with_param("stream_id"));
+            }
             let draft = self.draft(&request)?;
-            self.enqueue(Ok(draft), now)
+            self.enqueue(None, Ok(draft), None, now)
         });
         if let Err(refusal) = handled {
             self.refuse(&refusal, now);
@@ -215,7 +262,7 @@ impl Session {
             self.outgoing = if request.stream { Outgoing::sse() } else { Outgoing::collect() };
             let shared = Arc::clone(&self.shared);
             let model = model_of(&shared.fleet, &request.model)?;
-            self.enqueue(Ok(Draft::chat(request, model)), now)
+            self.enqueue(None, Ok(Draft::chat(request, model)), None, now)
         });
         if let Err(refusal) = handled {
             self.refuse(&refusal, now);
@@ -223,10 +270,6 @@ impl Session {
     }
 
     fn draft(&mut self, request: &CreateRequest<'_>) -> Result<Draft, Refusal> {
-        if request.stream_id.is_some() {
-            let message = "Named lanes ('stream_id') are not supported by this server yet: leave 'stream_id' out.";
-            return Err(Refusal::new(ErrorKind::InvalidStreamId, message).with_param("stream_id"));
-        }
         if request.background {
             let message = "'background' is not supported by this server yet: leave it out, or send false.";
             return Err(Refusal::new(ErrorKind::UnsupportedParameter, message).with_param("background"));
@@ -252,28 +295,52 @@ impl Session {
         Ok(tools)
     }
 
-    /// Puts a request into the lane. A flood is refused at once.
-    fn enqueue(&mut self, draft: Result<Draft, Refusal>, now: Now) -> Result<(), Refusal> {
-        let (max, bytes_max) = (self.shared.settings.queued_turns_max, self.shared.settings.queued_bytes_max);
+    /// Puts a request into its lane. A flood is refused at once.
+    fn enqueue(
+        &mut self,
+        lane: Option<&str>,
+        draft: Result<Draft, Refusal>,
+        previous: Option<String>,
+        now: Now,
+    ) -> Result<(), Refusal> {
+        let Settings { queued_turns_max: max, queued_bytes_max: bytes_max, lanes_max, .. } = self.shared.settings;
+        let lane = self.lanes.named(lane, lanes_max).inspect_err(|refusal| {
+            // A lane that cannot be opened has a name all the same; one that is no name is not repeated.
+            if refusal.kind == ErrorKind::TooManyLanes {
+                self.speaking = None;
+                self.outgoing.speak_for(lane);
+            }
+        })?;
+        self.speak(lane);
         let weight = draft.as_ref().map_or(0, Draft::weight);
-        let full = self.queued.len() >= max || self.queued_bytes + weight > bytes_max;
-        if self.running.is_some() && full {
+        let full = self.lanes.queued() >= max || self.lanes.queued_bytes() + weight > bytes_max;
+        if full && self.is_busy() {
             let message = format!(
                 "Requests already wait on this connection, and it holds {max} of them or {bytes_max} bytes. Wait for responses to end."
             );
             return Err(Refusal::new(ErrorKind::TooManyQueued, message).with_retry_after_ms(Some(1000)));
         }
-        if self.life != Life::Open {
-            let message = "The server is shutting down. Please connect again.";
-            return Err(Refusal::new(ErrorKind::ShuttingDown, message).with_retry_after_ms(Some(1000)));
+        match self.life {
+            Life::Open => {}
+            Life::Draining(why) => return Err(why.refusal()),
+            Life::Closed => return Err(Why::Restart.refusal()),
         }
-        if self.running.is_none() && self.queued.is_empty() {
+        if self.lanes.is_quiet() {
             self.last_sent_ns = now.mono_ns;
         }
-        self.queued_bytes += weight;
-        self.queued.push_back(draft);
+        self.lanes.push(lane, draft, previous);
         self.advance(now);
         Ok(())
+    }
+
+    /// The events to come are this lane's.
+    ///
+    /// hot: per token
+    fn speak(&mut self, lane: LaneId) {
+        if self.speaking != Some(lane) {
+            self.speaking = Some(lane);
+            self.outgoing.speak_for(self.lanes.name(lane));
+        }
     }
 
     /// What is to be done now; drain after every `handle_*`.
@@ -284,13 +351,13 @@ impl Session {
     /// Whether nothing runs, nothing waits, and all is written.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.running.is_none() && self.queued.is_empty() && self.effects.is_empty() && self.outgoing.is_empty()
+        self.lanes.is_quiet() && self.effects.is_empty() && self.outgoing.is_empty()
     }
 
     /// Whether a turn runs.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        self.running.is_some()
+        self.lanes.running().next().is_some()
     }
 
     pub fn outgoing(&mut self) -> &mut Outgoing {

@@ -1,7 +1,9 @@
-//! What a session says outside of a response's own events: errors, the steer that is not served, signs of life.
+//! What a session says outside of a response's own events: errors, signs of life.
 
+use super::lane::LaneId;
 use super::{Answer, Effect, Outcome, Session, Status, Transport, TurnId};
-use crate::error::{ErrorKind, Refusal};
+use crate::draft::Contract;
+use crate::error::Refusal;
 use crate::time::Now;
 use flashlane_wire::chat::Usage;
 use flashlane_wire::json;
@@ -26,7 +28,7 @@ impl Session {
             attempts_failed: Vec::new(),
             hosted_tools: Vec::new(),
         };
-        self.effects.push_back(Effect::Finish(TurnId(self.turns_begun), Box::new(outcome)));
+        self.effects.push_back(Effect::Finish(TurnId::default(), Box::new(outcome)));
     }
 
     /// Tells the client of an error that belongs to no announced response.
@@ -52,25 +54,10 @@ impl Session {
         }
     }
 
-    /// Steering needs what is not built yet; the client gets its input back.
-    pub(super) fn refuse_steer(&mut self, input: Option<&str>) {
-        let message =
-            "Steering is not supported by this server yet: send 'response.interrupt', then a new 'response.create'.";
-        let refusal = Refusal::new(ErrorKind::SteeringNotSupported, message);
-        self.outgoing.event("response.steer.failed", |out| {
-            out.extend_from_slice(b"{\"type\":\"response.steer.failed\",\"error\":");
-            refusal.push_error_object(out);
-            out.extend_from_slice(b",\"steer\":{\"input\":");
-            out.extend_from_slice(input.unwrap_or("null").as_bytes());
-            out.extend_from_slice(b"},\"sequence_number\":0}");
-        });
-    }
-
     pub(super) fn send_keepalive(&mut self, now: Now) {
         self.last_sent_ns = now.mono_ns;
-        let chat =
-            self.running.as_ref().is_some_and(|turn| matches!(turn.draft.contract, crate::draft::Contract::Chat(_)));
-        if chat {
+        self.speak(LaneId::default());
+        if self.lanes.running().any(|turn| matches!(turn.draft.contract, Contract::Chat(_))) {
             self.outgoing.comment();
         } else {
             self.outgoing.event("keepalive", |out| out.extend_from_slice(b"{\"type\":\"keepalive\"}"));

@@ -1,6 +1,7 @@
 //! The life of a turn inside its session: start, grant, stream, end.
 
-use super::{Effect, Life, Session, TurnId};
+use super::lane::LaneId;
+use super::{Effect, Life, Session, TurnId, Why};
 use crate::admission::{Grant, Ticket};
 use crate::assembler::{Assembler, ChatAssembler, ResponsesAssembler};
 use crate::chain::{Chain, render_items};
@@ -19,30 +20,49 @@ use serde_json::value::RawValue;
 use std::sync::Arc;
 
 impl Session {
-    /// Starts the next request, if none runs.
+    /// Starts the requests whose turn it is.
     pub(super) fn advance(&mut self, now: Now) {
-        while self.running.is_none() {
-            let Some(draft) = self.queued.pop_front() else { break };
-            self.queued_bytes -= draft.as_ref().map_or(0, Draft::weight);
-            match draft {
-                Ok(draft) => self.start(draft, now),
-                Err(refusal) => self.refuse(&refusal, now),
+        while let Some((lane, queued)) = self.lanes.pop(self.shared.settings.running_turns_max) {
+            self.speak(lane);
+            match queued.draft {
+                Ok(draft) => {
+                    let id = self.create(lane, draft, now);
+                    if let Some(turn) = self.lanes.turn(id) {
+                        turn.is_successor = !queued.steers.is_empty();
+                        turn.steers = queued.steers;
+                        turn.prefer = queued.prefer;
+                    }
+                    self.start(id, now);
+                }
+                Err(refusal) => {
+                    self.evict(lane, queued.previous.as_deref());
+                    self.refuse(&refusal, now);
+                }
             }
         }
-        if self.running.is_none() && self.life == Life::Draining {
+        if let Life::Draining(why) = self.life
+            && self.lanes.is_quiet()
+        {
             self.life = Life::Closed;
-            self.effects.push_back(Effect::Close { code: 1012, reason: "the server is restarting" });
+            let (code, reason) = match why {
+                Why::Restart => (1012, "the server is restarting"),
+                Why::Age => {
+                    self.speak(LaneId::default());
+                    self.tell(&why.refusal(), now);
+                    (1001, "the connection has reached its longest life")
+                }
+            };
+            self.effects.push_back(Effect::Close { code, reason });
         }
     }
 
-    fn start(&mut self, draft: Draft, now: Now) {
-        let id = TurnId(self.turns_begun);
+    /// Makes a request its lane's running turn.
+    fn create(&mut self, lane: LaneId, draft: Draft, now: Now) -> TurnId {
+        let id = TurnId { number: self.turns_begun, lane };
         self.turns_begun = self.turns_begun.wrapping_add(1);
         let hex = self.ids.draw();
-        let mut previous = None;
         let assembler = match &draft.contract {
             Contract::Responses(responses) => {
-                previous.clone_from(&responses.previous);
                 let tools = Arc::clone(&responses.tools);
                 Assembler::Responses(Box::new(ResponsesAssembler::new(hex, responses.frame.clone(), tools, now)))
             }
@@ -50,90 +70,70 @@ impl Session {
                 Assembler::Chat(Box::new(ChatAssembler::new(&hex, &draft.model, chat.include_usage, now)))
             }
         };
-        self.running = Some(Box::new(Turn::new(id, draft, assembler, now)));
-        match previous {
-            None => self.begin(Chain::default(), now),
-            Some(previous) => match self.memory.iter().find(|known| known.id == previous) {
-                Some(known) => self.begin(known.chain.clone(), now),
-                None => self.effects.push_back(Effect::Load(id, previous)),
-            },
+        if let Some(lane) = self.lanes.lane(lane) {
+            lane.running = Some(Box::new(Turn::new(id, draft, assembler, now)));
+        }
+        id
+    }
+
+    /// Looks for what the turn goes on from.
+    fn start(&mut self, id: TurnId, now: Now) {
+        let previous = self.lanes.turn(id).and_then(|turn| turn.previous().map(str::to_owned));
+        self.claim_steers(id, previous.as_deref());
+        let Some(previous) = previous else {
+            self.begin(id, Chain::default(), now);
+            return;
+        };
+        match self.lanes.chain(id.lane, &previous).cloned() {
+            Some(chain) => self.begin(id, chain, now),
+            None => self.effects.push_back(Effect::Load(id, previous)),
         }
     }
 
     /// The store's answer: the items of the response that was asked for, or why they cannot be had.
     pub fn handle_loaded(&mut self, turn: TurnId, found: Result<Option<Vec<Bytes>>, Refusal>, now: Now) {
-        if !self.is_running(turn, |state| matches!(state, TurnState::Loading)) {
+        let Some(loading) = self.lanes.turn(turn).filter(|turn| matches!(turn.state, TurnState::Loading)) else {
             return;
-        }
+        };
         let chain = match found {
             Ok(Some(items)) => chain_of(&items),
-            Ok(None) => Err(Refusal::new(ErrorKind::PreviousResponseNotFound, self.not_found_message())
-                .with_param("previous_response_id")),
+            Ok(None) => {
+                let previous = loading.previous().unwrap_or_default();
+                let message = format!("Previous response with id '{previous}' not found.");
+                Err(Refusal::new(ErrorKind::PreviousResponseNotFound, message).with_param("previous_response_id"))
+            }
             Err(refusal) => Err(refusal),
         };
         match chain {
-            Ok(chain) => self.begin(chain, now),
-            Err(refusal) => self.fail(&refusal, now),
+            Ok(chain) => self.begin(turn, chain, now),
+            Err(refusal) => self.fail(turn, &refusal, now),
         }
         self.advance(now);
     }
 
-    fn not_found_message(&self) -> String {
-        let previous = self.running.as_ref().and_then(|turn| match &turn.draft.contract {
-            Contract::Responses(responses) => responses.previous.as_deref(),
-            Contract::Chat(_) => None,
-        });
-        format!("Previous response with id '{}' not found.", previous.unwrap_or_default())
-    }
-
     /// The chain is known: adds the input, and asks for a place or answers the warm-up.
-    fn begin(&mut self, mut chain: Chain, now: Now) {
-        let Some(turn) = &mut self.running else { return };
-        let mut warm_up = false;
-        let mut orphan = None;
-        if let Contract::Responses(responses) = &turn.draft.contract {
-            let known = |id: &Arc<str>| responses.input.calls.contains(id) || chain.has_call(id);
-            orphan = responses.outputs.iter().find(|id| !known(id)).cloned();
-            chain.append(Arc::clone(&responses.input));
-            if let Some(tools) = &responses.added_tools {
-                chain.add_tools(tools);
-            }
-            warm_up = responses.warm_up;
-        }
-        let bytes = chain.weight();
-        turn.chain = chain;
-        turn.state = TurnState::Waiting;
-        let max = self.shared.settings.chain_bytes_max;
-        if bytes > max {
-            let message = format!("The conversation has {bytes} bytes, more than the {max} that this server keeps.");
-            let refusal = Refusal::new(ErrorKind::ContextLengthExceeded, message).with_param("input");
-            self.fail(&refusal, now);
-        } else if turn.chain.message_bytes() == 0 && !warm_up && matches!(turn.draft.contract, Contract::Responses(_)) {
-            let message =
-                "Invalid 'input': it holds nothing that a model could answer, and neither does what it is chained to.";
-            let refusal = Refusal::new(ErrorKind::InvalidValue, message).with_param("input");
-            self.fail(&refusal, now);
-        } else if let Some(id) = orphan {
-            let message = format!("No tool call found for function call output with call_id {id}.");
-            let refusal = Refusal::new(ErrorKind::OrphanOutput, message).with_param("input");
-            self.fail(&refusal, now);
-        } else if warm_up {
-            self.answer_warm_up(now);
-        } else {
-            self.ask();
+    fn begin(&mut self, id: TurnId, chain: Chain, now: Now) {
+        let Some(turn) = self.lanes.turn(id) else { return };
+        turn.items_inherited = chain.items().count();
+        let warm_up = matches!(&turn.draft.contract, Contract::Responses(responses) if responses.warm_up);
+        match turn.go_on_from(chain, self.shared.settings.chain_bytes_max) {
+            Err(refusal) => self.fail(id, &refusal, now),
+            Ok(()) if warm_up => self.answer_warm_up(id, now),
+            Ok(()) => self.ask(id),
         }
     }
 
-    fn ask(&mut self) {
-        if let Some(turn) = &self.running {
-            let ticket = Ticket { model: Arc::clone(&turn.draft.model), tried: turn.tried.clone() };
-            self.effects.push_back(Effect::Ask(turn.id, ticket));
+    fn ask(&mut self, id: TurnId) {
+        if let Some(turn) = self.lanes.turn(id) {
+            let (model, tried) = (Arc::clone(&turn.draft.model), turn.tried.clone());
+            self.effects.push_back(Effect::Ask(id, Ticket { model, tried, prefer: turn.prefer }));
         }
     }
 
     /// A warm-up costs no upstream turn: its input is kept, and a connection is seen to.
-    fn answer_warm_up(&mut self, now: Now) {
-        let Some(turn) = &mut self.running else { return };
+    fn answer_warm_up(&mut self, id: TurnId, now: Now) {
+        self.speak(id.lane);
+        let Some(turn) = self.lanes.turn(id) else { return };
         if let Some(model) = self.shared.fleet.model(&turn.draft.model)
             && let Some(endpoint) = router::first(&self.shared.fleet, model)
         {
@@ -143,28 +143,28 @@ impl Session {
             responses.set_usage(Usage { input: tokens::estimate(turn.chain.message_bytes()), ..Usage::default() });
             responses.announce(true, &mut self.outgoing);
         }
-        self.conclude(now);
+        self.conclude(id, now);
     }
 
     /// Admission's answer.
-    pub fn handle_granted(&mut self, turn: TurnId, result: Result<Grant, Refusal>, now: Now) {
-        if !self.is_running(turn, |state| matches!(state, TurnState::Waiting)) {
+    pub fn handle_granted(&mut self, id: TurnId, result: Result<Grant, Refusal>, now: Now) {
+        let Some(turn) = self.lanes.turn(id).filter(|turn| matches!(turn.state, TurnState::Waiting)) else {
             self.effects.extend(result.ok().map(Effect::Release));
             return;
-        }
+        };
         let opened = match result {
-            Ok(grant) => self.open(grant, now).inspect_err(|_| self.effects.push_back(Effect::Release(grant))),
             // Where endpoints were tried, what the last of them said is the better answer.
-            Err(refusal) => Err(self.running.as_mut().and_then(|turn| turn.failure.take()).unwrap_or(refusal)),
+            Err(refusal) => Err(turn.failure.take().unwrap_or(refusal)),
+            Ok(grant) => self.open(id, grant, now).inspect_err(|_| self.effects.push_back(Effect::Release(grant))),
         };
         if let Err(refusal) = opened {
-            self.fail(&refusal, now);
+            self.fail(id, &refusal, now);
         }
         self.advance(now);
     }
 
-    fn open(&mut self, grant: Grant, now: Now) -> Result<(), Refusal> {
-        let Some(turn) = &mut self.running else { return Ok(()) };
+    fn open(&mut self, id: TurnId, grant: Grant, now: Now) -> Result<(), Refusal> {
+        let Some(turn) = self.lanes.turn(id) else { return Ok(()) };
         let Some(model) = self.shared.fleet.model(&turn.draft.model) else {
             return Err(Refusal::new(ErrorKind::Internal, "the turn's model left the fleet"));
         };
@@ -199,34 +199,35 @@ impl Session {
     /// What an upstream stream handed over.
     ///
     /// hot: per token
-    pub fn handle_upstream(&mut self, turn: TurnId, event: UpstreamEvent<'_>, now: Now) {
+    pub fn handle_upstream(&mut self, id: TurnId, event: UpstreamEvent<'_>, now: Now) {
+        self.speak(id.lane);
         // A turn that ended drops what still comes for it.
-        let Some(running) = self.running.as_deref_mut().filter(|running| running.id == turn) else { return };
-        match (&mut running.state, event) {
+        let Some(turn) = self.lanes.turn(id) else { return };
+        match (&mut turn.state, event) {
             (TurnState::Streaming { .. }, UpstreamEvent::Bytes(bytes)) => {
                 self.last_sent_ns = now.mono_ns;
-                match self.stream(bytes, now) {
+                match self.stream(id, bytes, now) {
                     // A token moves nothing else.
                     Ok(false) => return,
-                    Ok(true) => self.conclude(now),
-                    Err(refusal) => self.fail(&refusal, now),
+                    Ok(true) => self.conclude(id, now),
+                    Err(refusal) => self.fail(id, &refusal, now),
                 }
             }
             (TurnState::Opening { grant, .. }, UpstreamEvent::Opened) => {
                 let events = sse::Decoder::new(self.shared.settings.event_bytes_max);
-                running.state = TurnState::Streaming { grant: *grant, events, chunks: ChunkReader::default() };
-                self.announce(now);
+                turn.state = TurnState::Streaming { grant: *grant, events, chunks: ChunkReader::default() };
+                self.announce(id, now);
             }
             (TurnState::Opening { .. }, UpstreamEvent::Ended(Ended::Failed(failure))) => {
-                self.try_elsewhere(&failure, now)
+                self.try_elsewhere(id, &failure, now)
             }
             (TurnState::Opening { .. }, UpstreamEvent::Ended(Ended::Complete)) => {
                 let failure = UpstreamFailure::Cut { reason: "it ended before it began".to_owned() };
-                self.try_elsewhere(&failure, now);
+                self.try_elsewhere(id, &failure, now);
             }
             // The model said why it stopped: the answer is whole, with or without a `[DONE]`.
-            (TurnState::Streaming { .. }, UpstreamEvent::Ended(_)) if running.assembler.has_finished() => {
-                self.conclude(now)
+            (TurnState::Streaming { .. }, UpstreamEvent::Ended(_)) if turn.assembler.has_finished() => {
+                self.conclude(id, now)
             }
             (TurnState::Streaming { grant, .. }, UpstreamEvent::Ended(ended)) => {
                 let failure = match ended {
@@ -237,8 +238,8 @@ impl Session {
                 };
                 let endpoint = endpoint_name(&self.shared, *grant);
                 let refusal = refusal_of(&failure, endpoint);
-                running.attempts_failed.push(FailedAttempt::new(endpoint, &failure));
-                self.fail(&refusal, now);
+                turn.attempts_failed.push(FailedAttempt::new(endpoint, &failure));
+                self.fail(id, &refusal, now);
             }
             (TurnState::Streaming { .. }, UpstreamEvent::Opened)
             | (TurnState::Opening { .. }, UpstreamEvent::Bytes(_))
@@ -250,8 +251,8 @@ impl Session {
     /// Takes upstream bytes; `true` when the stream said that it is done.
     ///
     /// hot: per token
-    fn stream(&mut self, bytes: &[u8], now: Now) -> Result<bool, Refusal> {
-        let Some(turn) = self.running.as_deref_mut() else { return Ok(false) };
+    fn stream(&mut self, id: TurnId, bytes: &[u8], now: Now) -> Result<bool, Refusal> {
+        let Some(turn) = self.lanes.turn(id) else { return Ok(false) };
         let TurnState::Streaming { grant, events, chunks } = &mut turn.state else { return Ok(false) };
         let (assembler, out) = (&mut turn.assembler, &mut self.outgoing);
         let mut deltas = 0;
@@ -298,14 +299,17 @@ impl Session {
         Ok(done)
     }
 
-    pub(super) fn announce(&mut self, now: Now) {
-        let Some(turn) = &mut self.running else { return };
+    /// Tells the client that its answer has begun. What steers brought is the model's from here on.
+    pub(super) fn announce(&mut self, id: TurnId, now: Now) {
+        self.speak(id.lane);
+        let Some(turn) = self.lanes.turn(id) else { return };
         if let TurnState::Opening { announce_at, .. } = &mut turn.state {
             *announce_at = None;
         }
         match &mut turn.assembler {
             Assembler::Responses(responses) if !responses.is_announced() => {
                 responses.announce(false, &mut self.outgoing);
+                turn.steers.clear();
                 self.last_sent_ns = now.mono_ns;
             }
             // A chat client gets its status and a comment: what lies between may not take silence for the end.
@@ -315,22 +319,22 @@ impl Session {
     }
 
     /// An endpoint failed before it gave a token: another may serve the turn.
-    fn try_elsewhere(&mut self, failure: &UpstreamFailure, now: Now) {
-        let Some(turn) = &mut self.running else { return };
+    fn try_elsewhere(&mut self, id: TurnId, failure: &UpstreamFailure, now: Now) {
+        let Some(turn) = self.lanes.turn(id) else { return };
         let Some(grant) = turn.grant() else { return };
         let endpoint = endpoint_name(&self.shared, grant);
         let refusal = refusal_of(failure, endpoint);
         turn.attempts_failed.push(FailedAttempt::new(endpoint, failure));
         if !may_try_elsewhere(failure) {
-            self.fail(&refusal, now);
+            self.fail(id, &refusal, now);
             return;
         }
         turn.tried.push(grant.endpoint);
         turn.failure = Some(refusal);
         turn.state = TurnState::Waiting;
-        self.effects.push_back(Effect::Abort(turn.id));
+        self.effects.push_back(Effect::Abort(id));
         self.effects.push_back(Effect::Release(grant));
-        self.ask();
+        self.ask(id);
     }
 }
 

@@ -16,15 +16,19 @@ fn http(body: &str, chat: bool) -> Session {
         endpoint: flashlane_engine::EndpointId(0),
         tier: flashlane_engine::Tier::Latency,
     };
-    session.handle_granted(flashlane_engine::TurnId(0), Ok(grant), Now::default());
+    session.handle_granted(flashlane_engine::TurnId::default(), Ok(grant), Now::default());
     session
 }
 
 fn feed(session: &mut Session, lines: &[&str]) {
-    session.handle_upstream(flashlane_engine::TurnId(0), UpstreamEvent::Opened, Now::default());
+    session.handle_upstream(flashlane_engine::TurnId::default(), UpstreamEvent::Opened, Now::default());
     for line in lines {
         let bytes = format!("data: {line}\n\n");
-        session.handle_upstream(flashlane_engine::TurnId(0), UpstreamEvent::Bytes(bytes.as_bytes()), Now::default());
+        session.handle_upstream(
+            flashlane_engine::TurnId::default(),
+            UpstreamEvent::Bytes(bytes.as_bytes()),
+            Now::default(),
+        );
     }
 }
 

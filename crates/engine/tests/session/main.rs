@@ -8,6 +8,9 @@
 )]
 
 mod http;
+mod lanes;
 mod peer;
 mod rules;
 mod scripts;
+mod steer;
+mod watch;

@@ -1,6 +1,7 @@
 //! A client, an upstream and a store for one session, without a socket: they apply what a script says, and check every
 //! event that comes back against the invariants of the contract.
 
+use crate::watch::Watch;
 use bytes::Bytes;
 use flashlane_engine::admission::Admission;
 use flashlane_engine::{
@@ -22,8 +23,16 @@ pub enum Step {
     /// Goes on from a response that nobody knows.
     ContinueUnknown,
     WarmUp,
+    CreateInA,
+    /// Goes on, in another lane, from the latest response that ended well.
+    ForkIntoB,
+    Steer,
+    SteerEnded,
     Interrupt,
+    Cancel,
     Nonsense,
+    /// Another running turn is meant from here on.
+    Switch,
     Opened,
     Text,
     Reasoning,
@@ -43,18 +52,25 @@ pub enum Step {
     NotCommitted,
     Pass300Ms,
     Pass6S,
+    PassAnHour,
     Drain,
     ClientGone,
 }
 
-pub const STEPS: [Step; 28] = [
+pub const STEPS: [Step; 35] = [
     Step::Create,
     Step::CreateStored,
     Step::Continue,
     Step::ContinueUnknown,
     Step::WarmUp,
+    Step::CreateInA,
+    Step::ForkIntoB,
+    Step::Steer,
+    Step::SteerEnded,
     Step::Interrupt,
+    Step::Cancel,
     Step::Nonsense,
+    Step::Switch,
     Step::Opened,
     Step::Text,
     Step::Reasoning,
@@ -74,6 +90,7 @@ pub const STEPS: [Step; 28] = [
     Step::NotCommitted,
     Step::Pass300Ms,
     Step::Pass6S,
+    Step::PassAnHour,
     Step::Drain,
     Step::ClientGone,
 ];
@@ -83,8 +100,10 @@ pub struct Peers {
     fleet: Arc<Fleet>,
     admission: Admission,
     now: Now,
-    /// The turn that the session last asked something for.
+    /// The turn that the session last asked something for, or that the script went over to.
     turn: TurnId,
+    /// Turns that were begun and have not ended.
+    turns: Vec<TurnId>,
     open_streams: BTreeMap<TurnId, u32>,
     granted: u32,
     pub outcomes: Vec<Outcome>,
@@ -94,25 +113,6 @@ pub struct Peers {
     pub stored: BTreeMap<String, Vec<Bytes>>,
     gone: bool,
     pub watch: Watch,
-}
-
-/// What a client has seen, checked as it comes.
-#[derive(Default)]
-pub struct Watch {
-    pub events: Vec<Value>,
-    current: Option<Seen>,
-    pub ended: Vec<String>,
-    pub errors: u32,
-}
-
-#[derive(Default)]
-struct Seen {
-    id: String,
-    next: u64,
-    /// Output index to item id, of items that are open.
-    open: BTreeMap<u64, String>,
-    items: u64,
-    text: BTreeMap<String, String>,
 }
 
 pub fn fleet() -> Fleet {
@@ -137,13 +137,17 @@ impl Peers {
     pub fn new() -> Self {
         let fleet = Arc::new(fleet());
         let shared = Arc::new(Shared { settings: Settings::default(), fleet: Arc::clone(&fleet) });
-        let session = Session::websocket(shared, IdSource::new([1; 32]), Owner::default(), Encoder::new(None), false);
+        let now = Now { mono_ns: 1_000_000_000, unix_ms: 1_700_000_000_000 };
+        let mut session =
+            Session::websocket(shared, IdSource::new([1; 32]), Owner::default(), Encoder::new(None), false);
+        session.handle_connected(now);
         Self {
             session,
             fleet,
             admission: Admission::default(),
-            now: Now { mono_ns: 1_000_000_000, unix_ms: 1_700_000_000_000 },
-            turn: TurnId(0),
+            now,
+            turn: TurnId::default(),
+            turns: Vec::new(),
             open_streams: BTreeMap::new(),
             granted: 0,
             outcomes: Vec::new(),
@@ -160,6 +164,10 @@ impl Peers {
             self.session.handle_message(text.as_bytes(), self.now);
             self.settle();
         }
+    }
+
+    fn steer(&mut self, of: &str) {
+        self.message(&format!(r#"{{"type":"response.steer","previous_response_id":"{of}","input":"rather this"}}"#));
     }
 
     fn create(&mut self, more: &str) {
@@ -199,9 +207,18 @@ impl Peers {
             }
             Step::ContinueUnknown => self.create(r#","store":false,"previous_response_id":"resp_unknown""#),
             Step::WarmUp => self.create(r#","store":false,"generate":false"#),
-            Step::Interrupt => {
-                let id = self.watch.current.as_ref().map(|seen| seen.id.clone()).unwrap_or_default();
-                self.message(&format!(r#"{{"type":"response.interrupt","response_id":"{id}"}}"#));
+            Step::CreateInA => self.create(r#","store":false,"stream_id":"a""#),
+            Step::ForkIntoB => {
+                let previous = self.watch.ended.last().cloned().unwrap_or_default();
+                self.create(&format!(r#","store":false,"stream_id":"b","previous_response_id":"{previous}""#));
+            }
+            Step::Steer => self.steer(&self.watch.latest()),
+            Step::SteerEnded => self.steer(&self.watch.ended.last().cloned().unwrap_or_default()),
+            Step::Interrupt => self.stop("interrupt"),
+            Step::Cancel => self.stop("cancel"),
+            Step::Switch => {
+                let next = self.turns.iter().position(|turn| *turn == self.turn).map_or(0, |at| at + 1);
+                self.turn = self.turns.get(next).or(self.turns.first()).copied().unwrap_or_default();
             }
             Step::Nonsense => self.message(r#"{"type":"response.create","model":3}"#),
             Step::Opened => self.upstream(UpstreamEvent::Opened),
@@ -226,34 +243,33 @@ impl Peers {
             Step::StreamError => self.chunk(r#"{"error":{"message":"boom","code":500}}"#),
             Step::Loaded => {
                 let item = Bytes::from_static(br#"{"role":"user","content":"before"}"#);
-                self.session.handle_loaded(self.turn, Ok(Some(vec![item])), self.now);
-                self.settle();
+                self.tell(|session, turn, now| session.handle_loaded(turn, Ok(Some(vec![item])), now));
             }
-            Step::NotLoaded => {
-                self.session.handle_loaded(self.turn, Ok(None), self.now);
-                self.settle();
-            }
-            Step::Committed => {
-                self.session.handle_committed(self.turn, Ok(()), self.now);
-                self.settle();
-            }
+            Step::NotLoaded => self.tell(|session, turn, now| session.handle_loaded(turn, Ok(None), now)),
+            Step::Committed => self.tell(|session, turn, now| session.handle_committed(turn, Ok(()), now)),
             Step::NotCommitted => {
                 let refusal = Refusal::new(ErrorKind::Internal, "the disk is full");
-                self.session.handle_committed(self.turn, Err(refusal), self.now);
-                self.settle();
+                self.tell(|session, turn, now| session.handle_committed(turn, Err(refusal), now));
             }
             Step::Pass300Ms => self.pass_ms(300),
             Step::Pass6S => self.pass_ms(6000),
-            Step::Drain => {
-                self.session.handle_drain(self.now);
-                self.settle();
-            }
+            Step::PassAnHour => self.pass_ms(60 * 60 * 1000),
+            Step::Drain => self.tell(|session, _, now| session.handle_drain(now)),
             Step::ClientGone => {
                 self.gone = true;
-                self.session.handle_client_gone(self.now);
-                self.settle();
+                self.tell(|session, _, now| session.handle_client_gone(now));
             }
         }
+    }
+
+    fn tell(&mut self, what: impl FnOnce(&mut Session, TurnId, Now)) {
+        what(&mut self.session, self.turn, self.now);
+        self.settle();
+    }
+
+    fn stop(&mut self, how: &str) {
+        let id = self.watch.latest();
+        self.message(&format!(r#"{{"type":"response.{how}","response_id":"{id}"}}"#));
     }
 
     fn fail(&mut self, failure: UpstreamFailure) {
@@ -282,7 +298,7 @@ impl Peers {
     fn run(&mut self, effect: Effect) {
         match effect {
             Effect::Ask(turn, ticket) => {
-                self.turn = turn;
+                self.begun(turn);
                 let result = self.admission.ask(&self.fleet, &ticket);
                 self.granted += u32::from(result.is_ok());
                 self.session.handle_granted(turn, result, self.now);
@@ -292,7 +308,7 @@ impl Peers {
                 self.admission.release(grant);
             }
             Effect::Open(turn, request) => {
-                self.turn = turn;
+                self.begun(turn);
                 *self.open_streams.entry(turn).or_default() += 1;
                 let body = flashlane_wire::chat::body(&request.model, &request.fields, &request.messages);
                 let body: Vec<u8> = body.into_iter().flatten().collect();
@@ -308,19 +324,30 @@ impl Peers {
             }
             Effect::Warm(_) => {}
             Effect::Load(turn, id) => {
-                self.turn = turn;
+                self.begun(turn);
                 if let Some(items) = self.stored.get(&id).cloned() {
                     self.session.handle_loaded(turn, Ok(Some(items)), self.now);
                 }
             }
             Effect::Commit(turn, record) => {
-                self.turn = turn;
+                self.begun(turn);
+                assert!(record.inherited + record.outputs <= record.items.len());
                 let response: Value = serde_json::from_slice(&record.response).unwrap();
                 assert_eq!(response["id"], record.id);
                 self.stored.insert(record.id.clone(), record.items);
             }
-            Effect::Finish(_, outcome) => self.outcomes.push(*outcome),
+            Effect::Finish(turn, outcome) => {
+                self.turns.retain(|known| *known != turn);
+                self.outcomes.push(*outcome);
+            }
             Effect::Close { .. } => self.gone = true,
+        }
+    }
+
+    fn begun(&mut self, turn: TurnId) {
+        self.turn = turn;
+        if !self.turns.contains(&turn) {
+            self.turns.push(turn);
         }
     }
 
@@ -364,82 +391,4 @@ fn frames(mut bytes: &[u8]) -> Vec<&[u8]> {
         bytes = &rest[len..];
     }
     payloads
-}
-
-impl Watch {
-    fn see(&mut self, event: Value) {
-        let kind = event["type"].as_str().unwrap().to_owned();
-        match kind.as_str() {
-            "keepalive" => assert!(self.current.is_some(), "signs of life only while a response runs"),
-            "error" => {
-                assert!(
-                    event["status"].is_u64() && event["error"]["message"].is_string() && event["message"].is_string()
-                );
-                self.errors += 1;
-            }
-            "response.created" => {
-                assert!(self.current.is_none(), "one response at a time");
-                let id = event["response"]["id"].as_str().unwrap().to_owned();
-                assert!(!self.ended.contains(&id));
-                self.current = Some(Seen { id, ..Seen::default() });
-                self.number(&event);
-            }
-            "response.completed" | "response.incomplete" | "response.failed" => {
-                self.number(&event);
-                let seen = self.current.take().expect("a terminal event ends a response");
-                assert!(seen.open.is_empty(), "nothing is left open: {:?}", seen.open);
-                assert_eq!(event["response"]["id"], seen.id);
-                assert_eq!(event["response"]["status"], kind["response.".len()..]);
-                if kind != "response.failed" {
-                    self.ended.push(seen.id);
-                }
-            }
-            _ => {
-                self.number(&event);
-                self.item(&kind, &event);
-            }
-        }
-        self.events.push(event);
-    }
-
-    fn number(&mut self, event: &Value) {
-        let seen = self.current.as_mut().expect("an event of a response that was created");
-        assert_eq!(event["sequence_number"], seen.next, "numbers have no gaps: {event}");
-        seen.next += 1;
-    }
-
-    fn item(&mut self, kind: &str, event: &Value) {
-        let seen = self.current.as_mut().unwrap();
-        let index = event["output_index"].as_u64();
-        match kind {
-            "response.in_progress" | "response.interrupt.accepted" => {}
-            "response.output_item.added" => {
-                assert_eq!(index, Some(seen.items), "indexes have no gaps");
-                assert!(seen.open.is_empty(), "one item at a time");
-                seen.items += 1;
-                seen.open.insert(index.unwrap(), event["item"]["id"].as_str().unwrap().to_owned());
-            }
-            "response.output_item.done" => {
-                let id = seen.open.remove(&index.unwrap()).expect("closed once, after it was opened");
-                assert_eq!(event["item"]["id"], id);
-                let item = &event["item"];
-                let whole = ["arguments", "input"].iter().find_map(|name| item[name].as_str());
-                let whole = whole.or_else(|| item["content"][0]["text"].as_str()).unwrap();
-                assert_eq!(seen.text.remove(&id).unwrap_or_default(), whole, "the deltas add up to the whole");
-            }
-            "response.output_item.interrupted" => {
-                let id = seen.open.remove(&index.unwrap()).expect("only an open item is interrupted");
-                assert_eq!(event["item_id"], id);
-            }
-            _ => {
-                let id = event["item_id"].as_str().unwrap();
-                assert_eq!(seen.open.get(&index.unwrap()).map(String::as_str), Some(id), "{event}");
-                if kind.ends_with(".delta") {
-                    let delta = event["delta"].as_str().unwrap();
-                    assert!(!delta.is_empty());
-                    seen.text.entry(id.to_owned()).or_default().push_str(delta);
-                }
-            }
-        }
-    }
 }

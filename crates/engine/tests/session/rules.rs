@@ -219,8 +219,12 @@ fn a_cancel_drops_late_chunks() {
     }
     let seen = peers.watch.events.len();
     let late = b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"late\"}}]}\n\n";
-    peers.session.handle_upstream(flashlane_engine::TurnId(0), UpstreamEvent::Bytes(late), Now::default());
-    peers.session.handle_upstream(flashlane_engine::TurnId(0), UpstreamEvent::Ended(Ended::Complete), Now::default());
+    peers.session.handle_upstream(flashlane_engine::TurnId::default(), UpstreamEvent::Bytes(late), Now::default());
+    peers.session.handle_upstream(
+        flashlane_engine::TurnId::default(),
+        UpstreamEvent::Ended(Ended::Complete),
+        Now::default(),
+    );
     peers.apply(Step::Pass6S);
     assert_eq!(peers.watch.events.len(), seen);
 }
@@ -387,7 +391,7 @@ const BAD_MESSAGES: &[(&str, &str, Option<&str>)] = &[
         "unsupported_parameter",
         Some("background"),
     ),
-    (r#"{"type":"response.create","model":"m","input":"x","stream_id":"a"}"#, "invalid_stream_id", Some("stream_id")),
+    (r#"{"type":"response.create","model":"m","input":"x","stream_id":"a b"}"#, "invalid_stream_id", Some("stream_id")),
     (r#"{"type":"response.interrupt","response_id":"resp_1"}"#, "response_not_active", Some("response_id")),
 ];
 
@@ -428,7 +432,7 @@ fn items_that_no_engine_sees_count_for_what_they_hold() {
             r#"{{"type":"response.create","model":"m","store":false,"generate":false{previous},
                 "input":[{{"type":"reasoning","summary":[],"encrypted_content":"{thought}"}}]}}"#
         ));
-        let Some(id) = peers.watch.ended.last() else { break };
+        let Some(id) = peers.watch.ended.last().filter(|_| peers.watch.errors == 0) else { break };
         previous = format!(r#","previous_response_id":"{id}""#);
     }
     let error = peers.watch.events.last().unwrap();
@@ -546,16 +550,6 @@ fn an_unknown_previous_response_is_named() {
     let error = &peers.watch.events.last().unwrap()["error"];
     assert_eq!(error["code"], "previous_response_not_found");
     assert_eq!(error["message"], "Previous response with id 'resp_unknown' not found.");
-}
-
-#[test]
-fn a_steer_is_refused_and_handed_back() {
-    let mut peers = Peers::new();
-    peers
-        .session
-        .handle_message(br#"{"type":"response.steer","previous_response_id":"r","input":"left"}"#, Now::default());
-    let out = String::from_utf8_lossy(peers.session.outgoing().ready()).into_owned();
-    assert!(out.contains("steering_not_supported") && out.contains(r#""steer":{"input":"left"}"#), "{out}");
 }
 
 #[test]

@@ -3,20 +3,30 @@
 use super::error::{ParseError, Reason};
 use super::fields::Fields;
 use super::request::CreateRequest;
+use serde_json::value::RawValue;
 use std::borrow::Cow;
 
 /// One message from a client.
 #[derive(Debug)]
 pub enum ClientEvent<'a> {
-    /// A wrong one, too, has its place in the lane.
-    Create(Result<Box<CreateRequest<'a>>, ParseError>),
+    Create {
+        /// The lane that was asked for.
+        stream_id: Option<Cow<'a, str>>,
+        /// What it goes on from, known for a wrong request as well.
+        previous_response_id: Option<Cow<'a, str>>,
+        /// A wrong one, too, has its place in the lane.
+        request: Result<Box<CreateRequest<'a>>, ParseError>,
+    },
     Interrupt {
         response_id: Cow<'a, str>,
     },
+    Cancel {
+        response_id: Cow<'a, str>,
+    },
     Steer {
-        previous_response_id: Option<Cow<'a, str>>,
-        /// Raw JSON, to be handed back.
-        input: Option<&'a str>,
+        /// Empty when it was left out.
+        previous_response_id: Cow<'a, str>,
+        input: Option<&'a RawValue>,
     },
 }
 
@@ -28,18 +38,23 @@ impl<'a> ClientEvent<'a> {
     pub fn parse(bytes: &'a [u8]) -> Result<Self, ParseError> {
         let fields = Fields::parse(bytes)?;
         match &*fields.required_string("type")? {
-            "response.create" => Ok(Self::Create(CreateRequest::parse(&fields).map(Box::new))),
+            "response.create" => Ok(Self::Create {
+                stream_id: fields.string("stream_id")?,
+                previous_response_id: fields.string("previous_response_id").unwrap_or_default(),
+                request: CreateRequest::parse(&fields).map(Box::new),
+            }),
             "response.interrupt" => {
                 fields.choice("mode", &["discard_partial_items"])?;
                 Ok(Self::Interrupt { response_id: fields.required_string("response_id")? })
             }
+            "response.cancel" => Ok(Self::Cancel { response_id: fields.required_string("response_id")? }),
             "response.steer" => Ok(Self::Steer {
-                previous_response_id: fields.string("previous_response_id")?,
-                input: fields.raw("input").map(|raw| raw.get()),
+                previous_response_id: fields.string("previous_response_id").unwrap_or_default().unwrap_or_default(),
+                input: fields.raw("input"),
             }),
             other => {
                 let message = format!(
-                    "Invalid value: '{other}'. Supported values for 'type' are: 'response.create', 'response.interrupt' and 'response.steer'."
+                    "Invalid value: '{other}'. Supported values for 'type' are: 'response.create', 'response.steer', 'response.interrupt' and 'response.cancel'."
                 );
                 Err(ParseError { reason: Reason::UnknownEvent, message, param: Some("type".to_owned()) })
             }

@@ -1,0 +1,253 @@
+//! The lanes of a connection: each runs one turn at a time and remembers its own chains; lanes run beside each other.
+//!
+//! Knows which request is next; not what a request is.
+
+use super::TurnId;
+use super::steer::Steer;
+use crate::chain::Chain;
+use crate::draft::Draft;
+use crate::error::{ErrorKind, Refusal};
+use crate::fleet::EndpointId;
+use crate::turn::Turn;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Longest name of a lane, in bytes.
+const NAME_BYTES_MAX: usize = 256;
+
+/// A lane of one connection. The default lane has no name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub(super) struct LaneId(u8);
+
+/// One lane: FIFO, one turn at a time.
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    name: Option<Arc<str>>,
+    pub running: Option<Box<Turn>>,
+    queued: VecDeque<Queued>,
+    memory: VecDeque<Remembered>,
+    /// Accepted, and not yet part of a turn.
+    pub steers: Vec<Steer>,
+}
+
+/// A request that waits for its turn.
+#[derive(Debug)]
+pub(super) struct Queued {
+    /// In the order of arrival, over all lanes.
+    number: u64,
+    weight: usize,
+    /// A wrong request is told of at its place.
+    pub draft: Result<Draft, Refusal>,
+    /// What a wrong one would have gone on from.
+    pub previous: Option<String>,
+    /// The steers that made this request, and where their parent was served.
+    pub steers: Vec<Steer>,
+    pub prefer: Option<EndpointId>,
+}
+
+/// A response that can be gone on from.
+#[derive(Debug)]
+pub(super) struct Remembered {
+    pub id: String,
+    pub chain: Chain,
+    pub warm_up: bool,
+}
+
+impl Lane {
+    /// The latest response, and the last few warm-ups, can be gone on from.
+    pub fn remember(&mut self, response: Remembered, warm_ups_max: usize) {
+        if !response.warm_up {
+            self.memory.retain(|known| known.warm_up);
+        }
+        self.memory.push_back(response);
+        while self.memory.len() > warm_ups_max + 1 {
+            let oldest_warm_up = self.memory.iter().position(|known| known.warm_up);
+            self.memory.remove(oldest_warm_up.unwrap_or(0));
+        }
+    }
+
+    /// A turn of this lane that went on from `id` has failed.
+    pub fn forget(&mut self, id: &str) {
+        self.memory.retain(|known| known.id != id);
+    }
+
+    pub fn knows(&self, id: &str) -> bool {
+        self.memory.iter().any(|known| known.id == id)
+    }
+
+    fn may_start(&self) -> Option<u64> {
+        if self.running.is_some() {
+            return None;
+        }
+        self.queued.front().map(|queued| queued.number)
+    }
+}
+
+/// All lanes of one connection; the first is the default lane.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    lanes: Vec<Lane>,
+    arrived: u64,
+    queued_bytes: usize,
+}
+
+impl Default for Lanes {
+    fn default() -> Self {
+        Self { lanes: vec![Lane::default()], arrived: 0, queued_bytes: 0 }
+    }
+}
+
+impl Lanes {
+    /// The lane of that name, which is opened where it is new.
+    pub fn named(&mut self, name: Option<&str>, lanes_max: usize) -> Result<LaneId, Refusal> {
+        let Some(name) = name else { return Ok(LaneId::default()) };
+        if let Some(index) = self.lanes.iter().position(|lane| lane.name.as_deref() == Some(name)) {
+            return Ok(LaneId(u8::try_from(index).unwrap_or(0)));
+        }
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+        if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(is_plain) {
+            let message = format!(
+                "Invalid 'stream_id': it has 1 to {NAME_BYTES_MAX} characters, of letters, digits, '_', '.' and '-'."
+            );
+            return Err(Refusal::new(ErrorKind::InvalidStreamId, message).with_param("stream_id"));
+        }
+        // The default lane does not count.
+        match u8::try_from(self.lanes.len()) {
+            Ok(id) if self.lanes.len() <= lanes_max => {
+                self.lanes.push(Lane { name: Some(name.into()), ..Lane::default() });
+                Ok(LaneId(id))
+            }
+            Ok(_) | Err(_) => {
+                let message = format!(
+                    "This connection has used {lanes_max} named lanes, and it may have no more. Use one of them, or another connection."
+                );
+                Err(Refusal::new(ErrorKind::TooManyLanes, message).with_param("stream_id"))
+            }
+        }
+    }
+
+    pub fn name(&self, id: LaneId) -> Option<&str> {
+        self.lanes.get(usize::from(id.0))?.name.as_deref()
+    }
+
+    pub fn lane(&mut self, id: LaneId) -> Option<&mut Lane> {
+        self.lanes.get_mut(usize::from(id.0))
+    }
+
+    /// The running turn of that id.
+    ///
+    /// hot: per token
+    pub fn turn(&mut self, id: TurnId) -> Option<&mut Turn> {
+        let running = self.lanes.get_mut(usize::from(id.lane.0))?.running.as_deref_mut();
+        running.filter(|turn| turn.id == id)
+    }
+
+    pub fn running(&self) -> impl Iterator<Item = &Turn> {
+        self.lanes.iter().filter_map(|lane| lane.running.as_deref())
+    }
+
+    pub fn running_mut(&mut self) -> impl Iterator<Item = &mut Turn> {
+        self.lanes.iter_mut().filter_map(|lane| lane.running.as_deref_mut())
+    }
+
+    /// Whether nothing runs and nothing waits.
+    pub fn is_quiet(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.running.is_none() && lane.queued.is_empty())
+    }
+
+    /// What a client can go on from: its own lane's memory first, then that of another, which makes a fork.
+    pub fn chain(&self, lane: LaneId, id: &str) -> Option<&Chain> {
+        let own = self.lanes.get(usize::from(lane.0));
+        let known = own.into_iter().chain(&self.lanes).flat_map(|lane| &lane.memory).find(|known| known.id == id)?;
+        Some(&known.chain)
+    }
+
+    pub fn knows(&self, id: &str) -> bool {
+        self.lanes.iter().any(|lane| lane.knows(id))
+    }
+
+    pub fn queued(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.queued.len()).sum()
+    }
+
+    pub fn queued_bytes(&self) -> usize {
+        self.queued_bytes
+    }
+
+    /// Puts a request at the end of its lane.
+    pub fn push(&mut self, lane: LaneId, draft: Result<Draft, Refusal>, previous: Option<String>) {
+        self.arrived += 1;
+        let weight = draft.as_ref().map_or(0, Draft::weight);
+        let queued = Queued { number: self.arrived, weight, draft, previous, steers: Vec::new(), prefer: None };
+        if let Some(lane) = self.lanes.get_mut(usize::from(lane.0)) {
+            self.queued_bytes += weight;
+            lane.queued.push_back(queued);
+        }
+    }
+
+    /// Puts the request that `steers` made before all that waits in its lane.
+    pub fn push_successor(&mut self, lane: LaneId, draft: Draft, steers: Vec<Steer>, prefer: Option<EndpointId>) {
+        let queued = Queued { number: 0, weight: 0, draft: Ok(draft), previous: None, steers, prefer };
+        if let Some(lane) = self.lanes.get_mut(usize::from(lane.0)) {
+            lane.queued.push_front(queued);
+        }
+    }
+
+    /// The request that came first of those whose lane is free, unless `running_max` turns run.
+    pub fn pop(&mut self, running_max: usize) -> Option<(LaneId, Queued)> {
+        if self.running().count() >= running_max {
+            return None;
+        }
+        let free = self.lanes.iter_mut().zip(0u8..).filter_map(|(lane, id)| Some((lane.may_start()?, id, lane)));
+        let (_, id, lane) = free.min_by_key(|(number, ..)| *number)?;
+        let queued = lane.queued.pop_front()?;
+        self.queued_bytes -= queued.weight;
+        Some((LaneId(id), queued))
+    }
+
+    /// Drops all that waits.
+    pub fn clear(&mut self) {
+        for lane in &mut self.lanes {
+            lane.queued.clear();
+            lane.steers.clear();
+        }
+        self.queued_bytes = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused() -> Result<Draft, Refusal> {
+        Err(Refusal::new(ErrorKind::InvalidJson, "no"))
+    }
+
+    #[test]
+    fn a_name_is_a_lane_as_long_as_there_is_room() {
+        let mut lanes = Lanes::default();
+        assert_eq!(lanes.named(None, 2), Ok(LaneId(0)));
+        assert_eq!(lanes.named(Some("a"), 2), Ok(LaneId(1)));
+        assert_eq!(lanes.named(Some("B.-_9"), 2), Ok(LaneId(2)));
+        assert_eq!(lanes.named(Some("a"), 2), Ok(LaneId(1)));
+        assert_eq!(lanes.named(Some("c"), 2).map_err(|refusal| refusal.kind), Err(ErrorKind::TooManyLanes));
+        for name in ["", "a b", "ä", "a\"", &"x".repeat(257)] {
+            assert_eq!(lanes.named(Some(name), 9).map_err(|refusal| refusal.kind), Err(ErrorKind::InvalidStreamId));
+        }
+        assert!(lanes.named(Some(&"x".repeat(256)), 9).is_ok());
+    }
+
+    #[test]
+    fn requests_start_in_the_order_they_came_in_where_their_lane_is_free() {
+        let mut lanes = Lanes::default();
+        let a = lanes.named(Some("a"), 9).unwrap();
+        for lane in [a, LaneId(0), a, LaneId(0)] {
+            lanes.push(lane, refused(), None);
+        }
+        let order: Vec<_> = std::iter::from_fn(|| lanes.pop(16)).map(|(lane, _)| lane).collect();
+        assert_eq!(order, [a, LaneId(0), a, LaneId(0)]);
+        lanes.push(a, refused(), None);
+        assert!(lanes.pop(0).is_none(), "nothing starts beside as many as may run");
+        assert_eq!((lanes.queued(), lanes.is_quiet()), (1, false));
+    }
+}
