@@ -21,6 +21,7 @@ use pool::{Connection, Pool};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+use watch::Watch;
 
 /// A shared connection that is silent for so long is asked for a sign of life ...
 const PING_EVERY: Duration = Duration::from_secs(20);
@@ -95,7 +96,7 @@ impl Remote {
     pub(crate) async fn connect(&self) -> Result<Connection, DialError> {
         let io = self.dialer.dial().await?;
         self.counters.opened.fetch_add(1, Ordering::Relaxed);
-        Ok(Connection::new(io))
+        Ok(Connection::new(io, Watch::new(self.first_byte_ms_max)))
     }
 
     /// Sees to it that a connection is open and idle. Returns at once; asked again meanwhile, it does nothing.

@@ -6,6 +6,7 @@
 //!
 //! Knows nothing of clients, and decides nothing: which endpoint serves a turn is the engine's affair.
 
+mod alarm;
 mod backends;
 mod client;
 mod config;
@@ -16,6 +17,7 @@ mod secret;
 mod simulator;
 mod stream;
 
+pub use alarm::Alarm;
 pub use backends::{Backend, Backends, Stats};
 pub use config::{EndpointConfig, Kind, ProfileName, Tier};
 pub use error::{Error, Problem};

@@ -1,6 +1,7 @@
 //! The idle HTTP/1.1 connections of one endpoint. Knows nothing of requests.
 
 use crate::client::io::Io;
+use crate::client::watch::Watch;
 use flashlane_wire::http1::{Event, KeepAlive, Limits, ResponseReader};
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,6 +19,8 @@ pub(crate) struct Connection {
     pub(crate) io: Io,
     pub(crate) reader: ResponseReader,
     pub(crate) buffer: Box<[u8]>,
+    /// The connection's, not the turn's: setting a new timer takes a lock, and wakes the thread that waits for the next.
+    pub(crate) watch: Watch,
     /// The last answer is whole, or there was none yet.
     pub(crate) settled: bool,
     /// Requests sent so far.
@@ -28,9 +31,10 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(io: Io) -> Self {
+    pub(crate) fn new(io: Io, watch: Watch) -> Self {
         Self {
             io,
+            watch,
             reader: ResponseReader::new(Limits::default()),
             buffer: vec![0; READ_BYTES].into_boxed_slice(),
             settled: true,
@@ -40,8 +44,9 @@ impl Connection {
         }
     }
 
-    /// A request goes out, and an answer is expected.
-    pub(crate) fn begin(&mut self) {
+    /// A request goes out, and an answer is expected within so many milliseconds.
+    pub(crate) fn begin(&mut self, first_byte_ms_max: u64) {
+        self.watch.restart(first_byte_ms_max);
         self.reader.reset();
         self.settled = false;
         self.requests += 1;

@@ -1,14 +1,14 @@
 //! Notices silence, without reading a clock for each token. Knows nothing of what is waited for.
 
-use std::future::Future;
-use std::pin::Pin;
+use crate::alarm::Alarm;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 /// Looks four times within its limit whether anything came since the last look.
+#[derive(Debug)]
 pub(crate) struct Watch {
-    sleep: Pin<Box<Sleep>>,
+    alarm: Alarm,
     ms_max: u64,
     /// Looks without anything new.
     quiet: u8,
@@ -16,12 +16,12 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub(crate) fn new(ms_max: u64) -> Self {
-        let sleep = Box::pin(tokio::time::sleep(quarter(ms_max)));
-        Self { sleep, ms_max, quiet: 1 }
+        Self { alarm: Alarm::new(Instant::now() + quarter(ms_max)), ms_max, quiet: 1 }
     }
 
-    fn restart(&mut self, ms_max: u64) {
-        self.sleep.as_mut().reset(Instant::now() + quarter(ms_max));
+    /// The wait begins now.
+    pub(crate) fn restart(&mut self, ms_max: u64) {
+        self.alarm.set(Instant::now() + quarter(ms_max));
         (self.ms_max, self.quiet) = (ms_max, 1);
     }
 
@@ -41,12 +41,12 @@ impl Watch {
 
     /// Ready with the limit in milliseconds once nothing came for that long: exactly after a (re)start, up to a quarter late otherwise.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<u64> {
-        while self.sleep.as_mut().poll(cx).is_ready() {
+        while self.alarm.poll(cx).is_ready() {
             if self.quiet >= 4 {
                 return Poll::Ready(self.ms_max);
             }
             self.quiet += 1;
-            self.sleep.as_mut().reset(Instant::now() + quarter(self.ms_max));
+            self.alarm.set(Instant::now() + quarter(self.ms_max));
         }
         Poll::Pending
     }

@@ -4,7 +4,6 @@
 use crate::client::Remote;
 use crate::client::dial::DialError;
 use crate::client::pool::Connection;
-use crate::client::watch::Watch;
 use crate::error::chain;
 use crate::openai::request::Outbound;
 use crate::openai::verdict::{Refused, Verdict};
@@ -44,7 +43,6 @@ struct Exchange {
     /// Not the connection's first request: its peer may have closed it meanwhile.
     reused: bool,
     answer: Answer,
-    watch: Watch,
     /// Something was handed over in this poll.
     handed: bool,
 }
@@ -134,9 +132,8 @@ impl Http1 {
     }
 
     fn exchange(&mut self, mut connection: Connection, reused: bool) {
-        connection.begin();
-        let watch = Watch::new(self.remote.first_byte_ms_max);
-        self.state = State::Exchange(Exchange { connection, reused, answer: Answer::Nothing, watch, handed: false });
+        connection.begin(self.remote.first_byte_ms_max);
+        self.state = State::Exchange(Exchange { connection, reused, answer: Answer::Nothing, handed: false });
     }
 
     fn end(&mut self, reusable: bool, on: &mut impl FnMut(UpstreamEvent<'_>)) -> Poll<()> {
@@ -196,7 +193,7 @@ impl Exchange {
 
     // hot: per token
     fn heard(&mut self, request: &mut Outbound) {
-        self.watch.heard();
+        self.connection.watch.heard();
         if let Answer::Nothing = self.answer {
             self.answer = Answer::Begun;
             request.forget_written();
@@ -220,7 +217,7 @@ impl Exchange {
         match broken {
             Some(error) => self.broken(&error),
             None if self.handed => Step::Handed,
-            None => match self.watch.poll(cx) {
+            None => match self.connection.watch.poll(cx) {
                 Poll::Pending => Step::Pending,
                 Poll::Ready(waited_ms) => self.failed(UpstreamFailure::Silent { waited_ms }),
             },
@@ -230,10 +227,11 @@ impl Exchange {
     /// Reads the first `bytes` of the buffer. `None`: the answer goes on.
     // hot: per token
     fn take(&mut self, bytes: usize, remote: &Remote, on: &mut impl FnMut(UpstreamEvent<'_>)) -> Option<Step> {
-        let Self { connection, answer, watch, handed, .. } = self;
-        let input = connection.buffer.get(..bytes).unwrap_or_default();
+        let Self { connection, answer, handed, .. } = self;
+        let Connection { buffer, reader, watch, .. } = connection;
+        let input = buffer.get(..bytes).unwrap_or_default();
         let (mut step, mut keep_alive) = (None, None);
-        let result = connection.reader.read(input, |event| match event {
+        let result = reader.read(input, |event| match event {
             Event::Body(body) => match answer {
                 Answer::Stream => {
                     // Engines send the head at once and then queue and read the prompt: the wait for a first byte ends here.
