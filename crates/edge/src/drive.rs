@@ -11,18 +11,16 @@
 
 use crate::error::Error;
 use crate::state::State;
-use flashlane_backend::TokenStream;
+use flashlane_backend::{Alarm, TokenStream};
 use flashlane_engine::{
     Answer, Effect, ErrorKind, IdSource, Now, Outcome, Outgoing, Owner, Refusal, Session, Shared, TurnId, UpstreamEvent,
 };
 use flashlane_store::{BoxFuture, OwnerId, Record};
 use flashlane_telemetry::log;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 
 /// Rounds over all streams before others on the same thread get their turn.
 const ROUNDS_MAX: u32 = 64;
@@ -79,8 +77,9 @@ pub(crate) struct Drive {
     streams: Vec<(TurnId, TokenStream)>,
     store_work: Vec<(TurnId, StoreWork)>,
     timer: Timer,
-    /// Turns that ended since [`Drive::settle`].
+    /// Turns that ended since [`Drive::settle`], and how many of them are counted.
     finished: Vec<Outcome>,
+    counted: usize,
     close: Option<(u16, &'static str)>,
     is_gone: bool,
 }
@@ -106,6 +105,7 @@ impl Drive {
             store_work: Vec::new(),
             timer: Timer::default(),
             finished: Vec::new(),
+            counted: 0,
             close: None,
             is_gone: false,
         })
@@ -200,12 +200,30 @@ impl Drive {
         }
     }
 
+    /// Counts the turns that have ended.
+    pub(crate) fn count(&mut self) {
+        for outcome in self.finished.iter().skip(self.counted) {
+            self.state.metrics.turn_done(outcome);
+        }
+        self.counted = self.finished.len();
+    }
+
     /// Counts and logs the turns that have ended. Called after their bytes are written: a client need not wait for a log line.
     pub(crate) fn settle(&mut self) {
+        self.count();
         for outcome in self.finished.drain(..) {
-            self.state.metrics.turn_done(&outcome);
             log::turn(&self.request_id, &outcome);
         }
+        self.counted = 0;
+    }
+
+    /// Another's timer, to be moved rather than made.
+    pub(crate) fn set_timer(&mut self, timer: Timer) {
+        self.timer = timer;
+    }
+
+    pub(crate) fn take_timer(&mut self) -> Timer {
+        std::mem::take(&mut self.timer)
     }
 
     /// One round over all streams.
@@ -346,27 +364,25 @@ fn earliest(a: Option<u64>, b: Option<u64>) -> Option<u64> {
 
 /// One timer for all deadlines.
 #[derive(Default)]
-struct Timer {
-    sleep: Option<Pin<Box<Sleep>>>,
-    /// What `sleep` is set to, until it fires.
+pub(crate) struct Timer {
+    alarm: Option<Alarm>,
+    /// What `alarm` is set to, until it rings.
     armed_ns: Option<u64>,
 }
 
 impl Timer {
     /// Ready at `deadline_ns`, or earlier. Setting a timer takes a lock, and the next deadline moves with every token: so a later one
-    /// leaves the timer as it is, and is found when that fires.
+    /// leaves the timer as it is, and is found when that rings.
     fn poll(&mut self, deadline_ns: u64, clock: &Clock, cx: &mut Context<'_>) -> Poll<()> {
-        let is_early_enough = self.armed_ns.is_some_and(|armed_ns| armed_ns <= deadline_ns);
-        let at = clock.instant(deadline_ns);
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-        if !is_early_enough {
-            sleep.as_mut().reset(at);
+        let alarm = self.alarm.get_or_insert_with(|| Alarm::new(clock.instant(deadline_ns)));
+        if self.armed_ns.is_none_or(|armed_ns| armed_ns > deadline_ns) {
+            alarm.set(clock.instant(deadline_ns));
             self.armed_ns = Some(deadline_ns);
         }
-        let fired = sleep.as_mut().poll(cx);
-        if fired.is_ready() {
+        let rung = alarm.poll(cx);
+        if rung.is_ready() {
             self.armed_ns = None;
         }
-        fired
+        rung
     }
 }

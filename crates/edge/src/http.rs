@@ -3,6 +3,7 @@
 //!
 //! When the client leaves, the handler or the body is dropped, and with it the session: that is how its upstream is cancelled.
 
+use crate::afterwards::Afterwards;
 use crate::auth;
 use crate::drive::{Drive, Rest};
 use crate::idle::Requests;
@@ -56,10 +57,15 @@ async fn serve(
 ) -> Result<Response, Refused> {
     let (mut head, body) = request.into_parts();
     let body = collect(&state, &head.headers, body).await?;
-    // HTTP/2 reads on always.
-    let watch = head.extensions.remove::<Watch>().filter(|_| head.version < Version::HTTP_2);
-    let held = Held { _watching: watch.map(Watch::begin), _request: head.extensions.remove() };
+    // HTTP/2 reads on always, and its turns are many at once.
+    let is_exclusive = head.version < Version::HTTP_2;
+    let watch = head.extensions.remove::<Watch>().filter(|_| is_exclusive);
+    let afterwards = head.extensions.remove::<Afterwards>().filter(|_| is_exclusive);
     let mut drive = Drive::new(state, auth::owner(&head.headers), id, Session::http)?;
+    if let Some(afterwards) = &afterwards {
+        drive.set_timer(afterwards.timer());
+    }
+    let held = Held { _watching: watch.map(Watch::begin), _request: head.extensions.remove(), afterwards };
     let now = drive.now();
     drive.handle(now, |session, now| begin(session, &body, now));
     drive.was_busy_since(now);
@@ -68,8 +74,14 @@ async fn serve(
     let not_forwarded = tools_not_forwarded(&drive);
     let mut response = match answer {
         Answer::Stream => stream(drive, held),
-        Answer::Json(json) => ([(CONTENT_TYPE, JSON)], json).into_response(),
-        Answer::Refused(refusal) => counted(Refused(refusal)),
+        Answer::Json(json) => {
+            held.end(drive);
+            ([(CONTENT_TYPE, JSON)], json).into_response()
+        }
+        Answer::Refused(refusal) => {
+            held.end(drive);
+            counted(Refused(refusal))
+        }
     };
     if let Some(names) = not_forwarded {
         response.headers_mut().insert(TOOLS_NOT_FORWARDED, names);
@@ -87,7 +99,7 @@ fn counted(refused: Refused) -> Response {
 fn stream(drive: Drive, held: Held) -> Response {
     let headers =
         [(CONTENT_TYPE, EVENT_STREAM), (CACHE_CONTROL, NO_CACHE), (ACCEL_BUFFERING, HeaderValue::from_static("no"))];
-    (headers, Body::new(EventStream { drive: Some(drive), _held: held })).into_response()
+    (headers, Body::new(EventStream { drive: Some(drive), held })).into_response()
 }
 
 /// The tools that the client offered and no upstream sees, by name; without the names that no header may have.
@@ -129,13 +141,23 @@ async fn collect(state: &State, headers: &HeaderMap, body: Body) -> Result<Bytes
 struct EventStream {
     /// None once it has ended.
     drive: Option<Drive>,
-    _held: Held,
+    held: Held,
 }
 
 /// By what the connection knows that the request is still being answered.
 struct Held {
     _watching: Option<Watching>,
     _request: Option<Requests>,
+    afterwards: Option<Afterwards>,
+}
+
+impl Held {
+    /// The turn's answer is whole.
+    fn end(&self, drive: Drive) {
+        if let Some(afterwards) = &self.afterwards {
+            afterwards.end(drive);
+        }
+    }
 }
 
 impl http_body::Body for EventStream {
@@ -143,11 +165,14 @@ impl http_body::Body for EventStream {
     type Error = Infallible;
 
     // hot: per token
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let Some(drive) = &mut self.drive else { return Poll::Ready(None) };
-        let frame = ready!(drive.poll_ready(cx));
-        if frame.is_none() {
-            self.drive = None;
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let Self { drive, held } = self.get_mut();
+        let Some(running) = drive else { return Poll::Ready(None) };
+        let frame = ready!(running.poll_ready(cx));
+        if frame.is_none()
+            && let Some(ended) = drive.take()
+        {
+            held.end(ended);
         }
         Poll::Ready(frame.map(|bytes| Ok(Frame::data(bytes))))
     }

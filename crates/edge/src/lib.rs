@@ -5,6 +5,8 @@
 //! makes it a session, and `drive` moves the session's bytes and effects until it ends.
 
 mod admin;
+mod afterwards;
+mod again;
 mod auth;
 mod config;
 mod drive;

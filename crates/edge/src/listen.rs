@@ -1,6 +1,8 @@
 //! The listeners and the tasks: the only file of the edge that spawns. Each task belongs to [`Connections`], which ends it at shutdown.
 
 use crate::admin;
+use crate::afterwards::Afterwards;
+use crate::again::Again;
 use crate::config::EdgeConfig;
 use crate::error::Error;
 use crate::idle::{Idle, Requests};
@@ -139,22 +141,28 @@ async fn serve_connection(stream: TcpStream, app: App, permit: Permit) {
     let open = state.metrics.connection(Transport::Http);
     let watch = Watch::default();
     let requests = Requests::default();
+    let afterwards = Afterwards::default();
     let mut idle = Idle::new(requests.clone(), Duration::from_millis(state.config.header_ms_max));
     let io = TokioIo::new(Watched::new(io, watch.clone()));
+    let after = afterwards.clone();
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(permit.clone());
         request.extensions_mut().insert(watch.clone());
+        request.extensions_mut().insert(after.clone());
         request.extensions_mut().insert(requests.begin());
         router.clone().call(request.map(Body::new))
     });
     let protocol = protocol(&state.config);
     let mut connection = pin!(protocol.serve_connection_with_upgrades(io, service));
+    let again = Again::new();
     // An error is the client's: it left, or spoke no HTTP.
     let _ = poll_fn(|cx| {
         if draining.poll_begun(cx) || idle.poll_over(cx) {
             connection.as_mut().graceful_shutdown();
         }
-        connection.as_mut().poll(cx)
+        let polled = again.poll(cx, |cx| connection.as_mut().poll(cx));
+        afterwards.settle();
+        polled
     })
     .await;
     drop(open);
