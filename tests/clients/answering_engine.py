@@ -1,0 +1,51 @@
+"""A Chat Completions server that answers at once with one word, and keeps what it was asked. It knows nothing about flashlane."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class AnsweringEngine:
+    """`asked` has the bodies of its requests, in their order."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict] = []
+        asked = self.asked
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+                answer = b"".join(b"data: %s\n\n" % json.dumps(chunk).encode() for chunk in chunks()) + b"data: [DONE]\n\n"
+                self.send_response(200)
+                self.send_header("content-type", "text/event-stream")
+                self.send_header("content-length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.base_url = f"http://127.0.0.1:{self._server.server_port}/v1"
+
+    def __enter__(self) -> AnsweringEngine:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def chunks() -> list[dict]:
+    """One word, its end, and what it cost."""
+    same = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "engine"}
+    return [
+        {**same, "choices": [{"index": 0, "delta": {"role": "assistant", "content": "yes"}, "finish_reason": None}]},
+        {**same, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+        {**same, "choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 1, "total_tokens": 8}},
+    ]
