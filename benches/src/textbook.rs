@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 #[must_use]
 pub fn chat_request(body: &[u8]) -> Option<Value> {
     let request = serde_json::from_slice::<Value>(body).ok()?;
-    let messages = match request.get("input")? {
-        Value::Array(items) => items.iter().map(message).collect(),
-        text => vec![json!({"role": "user", "content": text})],
+    let input = request.get("input")?;
+    let messages: Vec<Value> = match input.as_array() {
+        Some(items) => items.iter().map(message).collect(),
+        None => vec![json!({"role": "user", "content": input})],
     };
     let mut chat = json!({
         "model": request.get("model"),

@@ -150,3 +150,61 @@ impl Write for Counted {
         self.socket.flush()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::target::Place;
+    use super::*;
+    use rustls::{HandshakeKind, ServerConfig, ServerConnection};
+    use rustls_pki_types::PrivateKeyDer;
+    use std::net::TcpListener;
+    use std::thread;
+
+    /// Answers one byte by one byte on each of so many connections, and counts them.
+    fn serve(listener: &TcpListener, config: &Arc<ServerConfig>, connections: usize) -> Vec<Wire> {
+        let mut wires = Vec::new();
+        for socket in listener.incoming().flatten().take(connections) {
+            let server = ServerConnection::new(Arc::clone(config)).unwrap();
+            let mut stream = StreamOwned::new(server, Counted { socket, wire: Wire::default() });
+            stream.read_exact(&mut [0]).unwrap();
+            stream.write_all(b"!").unwrap();
+            stream.flush().unwrap();
+            wires.push(stream.sock.wire);
+        }
+        wires
+    }
+
+    #[test]
+    fn a_second_connection_resumes_and_all_that_crosses_the_wire_is_counted() {
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let file = std::env::temp_dir().join(format!("flashlane-bench-{}.pem", std::process::id()));
+        fs::write(&file, made.cert.pem()).unwrap();
+        let trust = Trust::load(&file);
+        fs::remove_file(&file).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(made.signing_key.serialize_pem().as_bytes()).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("https://{}", listener.local_addr().unwrap());
+        let server = thread::spawn(move || serve(&listener, &Arc::new(config), 2));
+        let place = Place::of(&url.parse().unwrap(), Some(&trust.unwrap())).unwrap();
+        let mut clients = Vec::new();
+        for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+            let mut connection = place.open().unwrap();
+            connection.write_all(b"?").unwrap();
+            connection.read_exact(&mut [0]).unwrap();
+            let Connection::Tls(stream) = &connection else { panic!("{connection:?}") };
+            assert_eq!(stream.conn.handshake_kind(), Some(kind));
+            clients.push(connection);
+        }
+        for (server, client) in server.join().unwrap().into_iter().zip(clients) {
+            let Wire { up_bytes, down_bytes } = client.wire();
+            assert_eq!((server.down_bytes, server.up_bytes), (up_bytes, down_bytes));
+        }
+        assert!(Trust::load(&file).is_err());
+    }
+}

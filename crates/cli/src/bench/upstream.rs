@@ -280,7 +280,26 @@ fn answer(out: &mut TcpStream, shared: &Shared, api: Api, body: &[u8]) -> io::Re
 
 #[cfg(test)]
 mod tests {
+    use super::super::client::HttpClient;
+    use super::super::seen::Seen;
+    use super::super::target::Place;
     use super::*;
+
+    #[test]
+    fn a_new_hop_breaks_what_was_connected_and_costs_its_round_trips() {
+        let clock = Clock::start();
+        let upstream = Upstream::start(SocketAddr::from(([127, 0, 0, 1], 0)), clock).unwrap();
+        let place = Place::of(&format!("http://{}", upstream.address).parse().unwrap(), None).unwrap();
+        let mut seen = Seen::new(clock);
+        let mut ask = |client: &mut HttpClient| client.turn("/chat/completions", r#"{"stream":true}"#, &mut seen);
+        let mut kept = HttpClient::new(place.clone(), true);
+        ask(&mut kept).unwrap();
+        ask(&mut kept).unwrap();
+        upstream.reach_over(Link { rtt_ms: 20, mbit_per_s: 100, slow_start: true });
+        assert!(ask(&mut kept).is_err());
+        let turn = ask(&mut HttpClient::new(place, true)).unwrap();
+        assert!(turn.first_token_ns - turn.started_ns >= 40_000_000, "{turn:?}");
+    }
 
     #[test]
     fn what_a_text_quotes_is_no_field() {
