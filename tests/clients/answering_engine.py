@@ -1,4 +1,4 @@
-"""A Chat Completions server that answers at once with one word, and keeps what it was asked. It knows nothing about flashlane."""
+"""A Chat Completions server that answers at once with what it was told to say, and keeps what it was asked. It knows nothing about flashlane."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class AnsweringEngine:
-    """`asked` has the bodies of its requests, in their order."""
+    """`asked` has the bodies of its requests, in their order; `deltas` and `finish` are its answer. With no finish it breaks off."""
 
     def __init__(self) -> None:
         self.asked: list[dict] = []
-        asked = self.asked
+        self.deltas: list[dict] = [{"role": "assistant", "content": "yes"}]
+        self.finish: str | None = "stop"
+        engine = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-                answer = b"".join(b"data: %s\n\n" % json.dumps(chunk).encode() for chunk in chunks()) + b"data: [DONE]\n\n"
+                engine.asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+                answer = b"".join(b"data: %s\n\n" % json.dumps(chunk).encode() for chunk in engine.chunks()) + (b"data: [DONE]\n\n" if engine.finish else b"")
                 self.send_response(200)
                 self.send_header("content-type", "text/event-stream")
                 self.send_header("content-length", str(len(answer)))
@@ -41,11 +43,11 @@ class AnsweringEngine:
         self._server.server_close()
 
 
-def chunks() -> list[dict]:
-    """One word, its end, and what it cost."""
-    same = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "engine"}
-    return [
-        {**same, "choices": [{"index": 0, "delta": {"role": "assistant", "content": "yes"}, "finish_reason": None}]},
-        {**same, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
-        {**same, "choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 1, "total_tokens": 8}},
-    ]
+    def chunks(self) -> list[dict]:
+        """The answer, its end, and what it cost."""
+        same = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "engine"}
+        chunks = [{**same, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in self.deltas]
+        if self.finish:
+            usage = {"prompt_tokens": 7, "completion_tokens": len(self.deltas), "total_tokens": 7 + len(self.deltas)}
+            chunks += [{**same, "choices": [{"index": 0, "delta": {}, "finish_reason": self.finish}]}, {**same, "choices": [], "usage": usage}]
+        return chunks
