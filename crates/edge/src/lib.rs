@@ -21,6 +21,7 @@ mod reply;
 mod routes;
 mod socket;
 mod state;
+mod stored;
 mod tls;
 mod watch;
 mod ws;

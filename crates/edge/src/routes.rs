@@ -3,7 +3,7 @@
 
 use crate::reply::Refused;
 use crate::state::State;
-use crate::{http as turns, models, origin, ws};
+use crate::{http as turns, models, origin, stored, ws};
 use axum::Router;
 use axum::extract::{self, Request};
 use axum::middleware::{self, Next};
@@ -26,6 +26,9 @@ pub(crate) struct RequestId(pub(crate) Arc<str>);
 pub(crate) fn router(state: &Arc<State>) -> Router {
     Router::new()
         .route("/v1/responses", post(turns::responses).get(ws::upgrade))
+        .route("/v1/responses/{id}", get(stored::retrieve).delete(stored::delete))
+        .route("/v1/responses/{id}/cancel", post(stored::cancel))
+        .route("/v1/responses/{id}/input_items", get(stored::input_items))
         .route("/v1/chat/completions", post(turns::chat))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::one))
@@ -74,9 +77,7 @@ async fn unknown_path(request: Request) -> Refused {
     let (method, path) = (request.method(), request.uri().path());
     let message = match path.strip_prefix("/v1/") {
         Some(known) if known.starts_with("responses/") || known.starts_with("chat/completions/") => {
-            format!(
-                "{method} {path} is not served by this server yet; go on from a response by 'previous_response_id'."
-            )
+            format!("{method} {path} is not served by this server yet.")
         }
         _ => format!(
             "Unknown request URL: {method} {path}. This server has /v1/responses, /v1/chat/completions and /v1/models."

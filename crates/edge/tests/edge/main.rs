@@ -16,6 +16,7 @@ mod life;
 mod models;
 mod origin;
 mod pressure;
+mod stored;
 mod support;
 mod tls;
 mod websocket;

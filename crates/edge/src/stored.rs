@@ -1,0 +1,212 @@
+//! What a client asks of a response that was stored: `GET` and `DELETE /v1/responses/{id}`, its input items, and its cancel.
+//!
+//! Everything is looked for under the caller's own key: another's response is not there.
+
+use crate::auth;
+use crate::reply::{JSON, Refused};
+use crate::state::State;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{self, Path, RawQuery};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use flashlane_engine::{ErrorKind, Refusal};
+use flashlane_store::{Listing, OwnerId, Page};
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use std::sync::Arc;
+
+/// Items of a page, where the client does not say.
+const ITEMS_DEFAULT: usize = 20;
+const ITEMS_MAX: usize = 100;
+
+type Id = Result<Path<String>, PathRejection>;
+
+pub(crate) async fn retrieve(
+    extract::State(state): extract::State<Arc<State>>,
+    id: Id,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
+    let query = Query::parse(query.as_deref());
+    let (owner, id) = (owner(&headers), response_id(id)?);
+    let found = state.store.retrieve(owner, &id, state.clock.now().unix_ms).await.map_err(|error| failed(&error))?;
+    let response = found.ok_or_else(|| not_found(&id))?.response;
+    if query.value("stream") == Some("true") {
+        let message =
+            format!("The response '{id}' was not made in the background with \"stream\": true: it has no stream.");
+        return Err(Refused(Refusal::new(ErrorKind::ResponseNotFound, message).with_param("stream")));
+    }
+    Ok(json_of(response))
+}
+
+pub(crate) async fn delete(
+    extract::State(state): extract::State<Arc<State>>,
+    id: Id,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
+    let (owner, id) = (owner(&headers), response_id(id)?);
+    let deleted = state.store.delete(owner, &id, state.clock.now().unix_ms).await.map_err(|error| failed(&error))?;
+    if !deleted {
+        return Err(not_found(&id));
+    }
+    Ok(json_of(json!({"id": id, "object": "response.deleted", "deleted": true}).to_string().into()))
+}
+
+pub(crate) async fn cancel(
+    extract::State(state): extract::State<Arc<State>>,
+    id: Id,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
+    let (owner, id) = (owner(&headers), response_id(id)?);
+    let found = state.store.retrieve(owner, &id, state.clock.now().unix_ms).await.map_err(|error| failed(&error))?;
+    found.ok_or_else(|| not_found(&id))?;
+    let message = "Only a response that was made with \"background\": true can be cancelled. To end another, close its connection.";
+    Err(Refused(Refusal::new(ErrorKind::InvalidValue, message).with_param("response_id")))
+}
+
+pub(crate) async fn input_items(
+    extract::State(state): extract::State<Arc<State>>,
+    id: Id,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
+    let (owner, id) = (owner(&headers), response_id(id)?);
+    let query = Query::parse(query.as_deref());
+    let page = query.page()?;
+    let now = state.clock.now().unix_ms;
+    let listing = state.store.input_items(owner, &id, Page::WHOLE, now).await.map_err(|error| failed(&error))?;
+    let Some(Listing::Items { items, .. }) = listing else { return Err(not_found(&id)) };
+    let items = items.iter().enumerate().map(|(index, item)| listed(index, item)).collect();
+    Ok(json_of(page.of(items)?.to_string().into()))
+}
+
+fn owner(headers: &HeaderMap) -> OwnerId {
+    OwnerId(auth::owner(headers).0)
+}
+
+fn response_id(id: Id) -> Result<String, Refused> {
+    match id {
+        Ok(Path(id)) => Ok(id),
+        Err(_) => Err(not_found("?")),
+    }
+}
+
+fn not_found(id: &str) -> Refused {
+    Refused::new(ErrorKind::ResponseNotFound, format!("Response with id '{id}' not found."))
+}
+
+fn failed(error: &flashlane_store::Error) -> Refused {
+    tracing::error!(error = error as &dyn std::error::Error, "the store cannot answer");
+    Refused::new(ErrorKind::Internal, "Sorry, the stored response could not be reached. Please try again.")
+}
+
+fn json_of(body: Bytes) -> Response {
+    ([(CONTENT_TYPE, JSON)], body).into_response()
+}
+
+/// The query of a request; what is not known in it is not looked at.
+struct Query(Vec<(String, String)>);
+
+impl Query {
+    fn parse(query: Option<&str>) -> Self {
+        let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+        Self(pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect())
+    }
+
+    fn value(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    fn page(&self) -> Result<Wanted, Refused> {
+        let invalid = |name: &'static str, message: String| {
+            Refused(Refusal::new(ErrorKind::InvalidValue, message).with_param(name))
+        };
+        let items_max = match self.value("limit").map(str::parse::<usize>) {
+            None => ITEMS_DEFAULT,
+            Some(Ok(limit)) if (1..=ITEMS_MAX).contains(&limit) => limit,
+            Some(_) => {
+                let message = format!("Invalid 'limit': it is a number from 1 to {ITEMS_MAX}.");
+                return Err(invalid("limit", message));
+            }
+        };
+        let is_newest_first = match self.value("order") {
+            None | Some("desc") => true,
+            Some("asc") => false,
+            Some(other) => {
+                let message = format!("Invalid value: '{other}'. Supported values for 'order' are: 'asc' and 'desc'.");
+                return Err(invalid("order", message));
+            }
+        };
+        Ok(Wanted { after: self.value("after").map(str::to_owned), items_max, is_newest_first })
+    }
+}
+
+/// The page that a client wants.
+#[derive(Debug)]
+struct Wanted {
+    after: Option<String>,
+    items_max: usize,
+    is_newest_first: bool,
+}
+
+impl Wanted {
+    fn of(self, mut items: Vec<Value>) -> Result<Value, Refused> {
+        if self.is_newest_first {
+            items.reverse();
+        }
+        if let Some(after) = &self.after {
+            let at = items.iter().position(|item| item["id"] == **after).ok_or_else(|| {
+                let message = format!("Invalid 'after': there is no item '{after}' in this list.");
+                Refused(Refusal::new(ErrorKind::InvalidValue, message).with_param("after"))
+            })?;
+            items.drain(..=at);
+        }
+        let has_more = items.len() > self.items_max;
+        items.truncate(self.items_max);
+        let id = |item: Option<&Value>| item.map_or(Value::Null, |item| item["id"].clone());
+        let (first, last) = (id(items.first()), id(items.last()));
+        Ok(json!({"object": "list", "data": items, "first_id": first, "last_id": last, "has_more": has_more}))
+    }
+}
+
+/// An item as lists show it: with its type, an id, and a message's content as parts. An item that came without an id has one from its
+/// place and content, which stay as they are.
+fn listed(index: usize, json: &[u8]) -> Value {
+    let mut item: Value = serde_json::from_slice(json).unwrap_or_default();
+    let Some(fields) = item.as_object_mut() else { return item };
+    let kind = fields.entry("type").or_insert_with(|| "message".into()).as_str().unwrap_or_default().to_owned();
+    if kind == "message" {
+        let part =
+            if fields.get("role").is_some_and(|role| role == "assistant") { "output_text" } else { "input_text" };
+        if let Some(text) = fields.get("content").and_then(Value::as_str).map(str::to_owned) {
+            let mut content = json!({"type": part, "text": text});
+            if part == "output_text" {
+                content["annotations"] = json!([]);
+            }
+            fields.insert("content".to_owned(), Value::Array(vec![content]));
+        }
+        fields.entry("status").or_insert_with(|| "completed".into());
+    }
+    if !fields.get("id").is_some_and(Value::is_string) {
+        let digest = Sha256::new().chain_update(index.to_le_bytes()).chain_update(json).finalize();
+        let hex: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        fields.insert("id".to_owned(), format!("{}_{hex}", prefix(&kind)).into());
+    }
+    item
+}
+
+/// How the ids of a kind of item begin.
+fn prefix(kind: &str) -> &'static str {
+    match kind {
+        "message" => "msg",
+        "function_call" => "fc",
+        "function_call_output" => "fco",
+        "custom_tool_call" => "ctc",
+        "custom_tool_call_output" => "ctco",
+        "reasoning" => "rs",
+        "compaction" => "cmp",
+        _ => "item",
+    }
+}
