@@ -105,7 +105,7 @@ impl Bench<'_> {
             match scenario {
                 Scenario::Start => start::round(self, report)?,
                 Scenario::Idle => idle::round(self, round, report)?,
-                Scenario::HalfBusy => idle::half_busy(self, report)?,
+                Scenario::HalfBusy => idle::half_busy(self, round, report)?,
                 Scenario::One => self.streams(report, "one: 1 stream, 2,000 tokens/s", ONE)?,
                 Scenario::Joined => self.streams(report, "joined: 1 stream, flat out, 8 tokens a write", JOINED)?,
                 Scenario::Flat => {

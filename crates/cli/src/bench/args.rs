@@ -70,7 +70,8 @@ pub struct Args {
 pub enum Scenario {
     /// This binary's time until it is ready; memory and processor time of gateways with nothing to do
     Start,
-    /// WebSockets that are open and say nothing: memory of each, measured in the first round alone
+    /// WebSockets that are open and say nothing: memory of each, in the first round alone, compressing where --deflate says
+    /// so. A process keeps what it frees: measure one of these, idle or half-busy, a run
     Idle,
     /// WebSockets of which every other has a turn of 100 tokens at 20 tokens/s
     HalfBusy,

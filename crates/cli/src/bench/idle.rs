@@ -1,9 +1,10 @@
 //! Sessions by the thousand: how much a gateway's process grows for each WebSocket that is open and says nothing, and what
-//! they cost where half of them have a slow turn. What a process frees it often keeps, so memory is measured in the first
-//! round alone, and idle sessions before any other load.
+//! they cost where half of them have a slow turn. What a process frees it keeps and uses again, so memory is measured in the
+//! first round alone, and only the first measurement of a process tells the truth: one scenario and one way a run.
 
 use super::client::{Offer, WebSocketClient};
 use super::connection::Connection;
+use super::grid::Switch;
 use super::load::{self, Aim, Load};
 use super::process::Process;
 use super::report::{Report, Sample};
@@ -20,7 +21,7 @@ const LOOK: Duration = Duration::from_millis(100);
 const SLOW: Script =
     Script { tokens: 100, first_token: Duration::ZERO, interval: Duration::from_millis(50), tokens_per_write: 1 };
 
-/// Idle sessions, without compression and with it.
+/// Idle sessions, without compression or with it.
 ///
 /// # Errors
 /// When a WebSocket cannot be opened.
@@ -28,7 +29,11 @@ pub fn round(bench: &Bench<'_>, round: u32, report: &mut Report) -> Result<(), E
     let sessions = bench.args.sessions;
     let name = format!("idle: {sessions} WebSockets");
     for (subject, aim) in measured(bench).filter(|_| round == 1) {
-        for (offer, way) in [(Offer::Nothing, "websocket"), (Offer::Deflate, "websocket, compressed")] {
+        for switch in &bench.args.rollout.deflate {
+            let (offer, way) = match switch {
+                Switch::Off => (Offer::Nothing, "websocket"),
+                Switch::On => (Offer::Deflate, "websocket, deflate"),
+            };
             bench.step(report, [&name, &subject.name, way], || match idle(aim, sessions, offer) {
                 // Not every gateway compresses.
                 Err(Error::Upgrade { .. }) if offer == Offer::Deflate => Ok(None),
@@ -43,12 +48,12 @@ pub fn round(bench: &Bench<'_>, round: u32, report: &mut Report) -> Result<(), E
 ///
 /// # Errors
 /// When a WebSocket cannot be opened, or a turn fails.
-pub fn half_busy(bench: &Bench<'_>, report: &mut Report) -> Result<(), Error> {
+pub fn half_busy(bench: &Bench<'_>, round: u32, report: &mut Report) -> Result<(), Error> {
     let sessions = bench.args.half_busy_sessions;
     let name = format!("half-busy: {sessions} WebSockets, every other with 20 tokens/s");
     for (subject, aim) in measured(bench) {
         let way = aim.protocol.to_string();
-        bench.step(report, [&name, &subject.name, &way], || half(bench, aim, sessions))?;
+        bench.step(report, [&name, &subject.name, &way], || half(bench, aim, sessions, round))?;
     }
     Ok(())
 }
@@ -68,8 +73,6 @@ fn idle(aim: &Aim, sessions: u32, offer: Offer) -> Result<Option<Sample>, Error>
     thread::sleep(SETTLE);
     let after_kib = aim.process.rss_kib();
     drop(idle);
-    // The gateway has noticed before the next are opened.
-    thread::sleep(SETTLE);
     Ok(before_kib.zip(after_kib).map(|(before_kib, after_kib)| {
         let mut sample = Sample::default();
         sample.push("before_kib", before_kib as f64);
@@ -82,7 +85,7 @@ fn each(before_kib: u64, after_kib: u64, sessions: u32) -> f64 {
     (after_kib as f64 - before_kib as f64) / f64::from(sessions)
 }
 
-fn half(bench: &Bench<'_>, aim: &Aim, sessions: u32) -> Result<Option<Sample>, Error> {
+fn half(bench: &Bench<'_>, aim: &Aim, sessions: u32, round: u32) -> Result<Option<Sample>, Error> {
     let Some(before_kib) = aim.process.rss_kib() else { return Ok(None) };
     let idle = open(aim, sessions / 2, Offer::Nothing)?;
     let busy = Load::new(sessions - sessions / 2, 1, SLOW).evenly();
@@ -90,7 +93,9 @@ fn half(bench: &Bench<'_>, aim: &Aim, sessions: u32) -> Result<Option<Sample>, E
     let (seen, largest_kib) = load::beside(aim, busy, stage, |running| largest(aim.process, || running.any()))?;
     drop(idle);
     let mut sample = Sample::default();
-    sample.push("each_kib", each(before_kib, largest_kib, sessions));
+    if round == 1 {
+        sample.push("each_kib", each(before_kib, largest_kib, sessions));
+    }
     for name in ["token_p50_us", "token_p99_us", "tokens_per_s", "cpu_us_per_token"] {
         sample.push(name, seen.value(name).unwrap_or(f64::NAN));
     }

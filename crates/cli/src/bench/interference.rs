@@ -45,7 +45,7 @@ fn run(bench: &Bench<'_>, aim: &Aim) -> Result<Sample, Error> {
     sample.push("beside_ttft_p99_us", beside_p99_us);
     sample.push("p99_ratio", beside_p99_us / alone_p99_us);
     sample.push("new_requests", beside_ns.len() as f64);
-    for name in ["tokens_per_s", "token_p50_us", "token_p99_us", "cpu_us_per_token"] {
+    for name in ["tokens_per_s", "token_p50_us", "token_p99_us"] {
         sample.push(name, streams.value(name).unwrap_or(f64::NAN));
     }
     Ok(sample)

@@ -23,16 +23,19 @@ pub fn all(args: &Args, own: Option<&Serve>, upstream: &Upstream, clock: Clock) 
     let trust = args.ca.as_deref().map(Trust::load).transpose()?;
     let probe = |gateway: &Gateway, pid| {
         let place = Place::of(&gateway.address, trust.as_ref())?;
-        let (mut aims, mut last) = (Vec::new(), Error::Turn);
+        let (mut aims, mut first) = (Vec::new(), None);
         for &protocol in &args.protocol {
             let aim = Aim { place: place.clone(), protocol, process: Process(pid) };
             match load::probe(&aim, upstream, clock) {
                 Ok(()) => aims.push(aim),
-                Err(error) => last = error,
+                Err(error) => first = first.or(Some(error)),
             }
         }
         let name = gateway.name.clone();
-        if aims.is_empty() { Err(Error::Silent { name, source: Box::new(last) }) } else { Ok(Subject { name, aims }) }
+        match first {
+            Some(source) if aims.is_empty() => Err(Error::Silent { name, source: Box::new(source) }),
+            _ => Ok(Subject { name, aims }),
+        }
     };
     let url = format!("http://{}", upstream.address);
     let direct = Gateway { name: "direct".to_owned(), address: url.parse().map_err(|_| Error::Tls { url })? };
