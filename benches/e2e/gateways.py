@@ -94,9 +94,8 @@ class Gateway:
 
 
 class Engine(http.server.BaseHTTPRequestHandler):
-    """The engine until the bench plays it: some gateways want to have seen one before they are ready."""
-
-    protocol_version = "HTTP/1.1"
+    """The engine until the bench plays it: some gateways want to have seen one before they are ready. It speaks HTTP/1.0,
+    so that no connection outlives it."""
 
     def answer(self, value):
         body = json.dumps(value).encode()
