@@ -11,10 +11,6 @@ from pathlib import Path
 
 # Described below, and not served yet: a line goes when its route comes.
 LATER = {
-    ("get", "/v1/responses/{response_id}"),
-    ("delete", "/v1/responses/{response_id}"),
-    ("post", "/v1/responses/{response_id}/cancel"),
-    ("get", "/v1/responses/{response_id}/input_items"),
     ("post", "/v1/responses/compact"),
     ("post", "/v1/responses/input_tokens"),
     ("post", "/v1/conversations"),

@@ -2,8 +2,11 @@
 that is described."""
 
 import json
+import runpy
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import jsonschema
@@ -12,6 +15,7 @@ import pytest
 from rig import DEMO, ROOT, Flashlane, fetch
 
 DESCRIPTION = ROOT / "proto/openapi.json"
+SCRIPT = runpy.run_path(str(DESCRIPTION.with_suffix(".py")))
 MODEL = "flashlane-demo"
 # An engine that does not keep anybody waiting.
 AT_ONCE = DEMO.replace('backend = "simulator"', 'backend = "simulator"\nfirst_token_ms = 0\ntokens_per_second = 0')
@@ -35,9 +39,7 @@ def of_this_gateway() -> dict:
 
 
 def test_the_description_is_what_its_script_writes():
-    script = "import openapi; print(openapi.text(), end='')"
-    written = subprocess.run([sys.executable, "-B", "-c", script], cwd=DESCRIPTION.parent, capture_output=True, text=True, check=True, timeout=30)
-    assert written.stdout == DESCRIPTION.read_text(), "run python3 proto/openapi.py"
+    assert SCRIPT["text"]() == DESCRIPTION.read_text(), "run python3 proto/openapi.py"
 
 
 def test_no_request_finds_a_server_error_or_an_answer_that_is_not_described(at_once, tmp_path):
@@ -48,6 +50,15 @@ def test_no_request_finds_a_server_error_or_an_answer_that_is_not_described(at_o
     assert ran.returncode == 0, ran.stdout + ran.stderr
     completed = [row for row in fetch(f"{at_once.admin_url}/metrics").splitlines() if row.startswith("flashlane_turns_total") and 'outcome="completed"' in row]
     assert sum(float(row.split()[-1]) for row in completed) > 20, "hardly a request reached a model"
+
+
+def test_what_is_described_for_later_is_answered_as_unknown(at_once):
+    """An endpoint that is served now leaves the script's list of what comes later."""
+    for method, path in sorted(SCRIPT["LATER"]):
+        request = urllib.request.Request(at_once.base_url.removesuffix("/v1") + path.replace("{", "").replace("}", ""), b"{}" if method == "post" else None, method=method.upper())
+        with pytest.raises(urllib.error.HTTPError) as raised:
+            urllib.request.urlopen(request, timeout=10)
+        assert (raised.value.code, json.loads(raised.value.read())["error"]["code"]) == (404, "unknown_url"), (method, path)
 
 
 @pytest.mark.parametrize(
