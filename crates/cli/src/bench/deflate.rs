@@ -109,7 +109,7 @@ mod tests {
             let mut read = String::new();
             let on = |event: Event<'_>| match event {
                 Event::Text(text) => read.push_str(text),
-                other => panic!("{other:?}"),
+                Event::Binary(_) | Event::Ping(_) | Event::Pong(_) | Event::Close(_) => panic!("{event:?}"),
             };
             decoder.decode(&mut frame(COMPRESSED_TEXT, &payload), 0, on).unwrap();
             assert!(read == *text, "{} bytes came as {}", text.len(), read.len());

@@ -178,8 +178,9 @@ impl<'a> Agent<'a> {
         let mut client = HttpClient::new(place.clone(), self.way == Way::B);
         upstream.play(Script::SHORT);
         if self.way == Way::B {
-            let hello = Conversation::new(self.stage.aim.protocol, 0).body();
-            let turn = client.turn(path, &hello, &mut self.seen)?;
+            let mut hello = Conversation::new(self.stage.aim.protocol, 0);
+            hello.say(&Item::Message { role: "user", text: "Hello.".to_owned() });
+            let turn = client.turn(path, &hello.body(), &mut self.seen)?;
             self.before = Some(self.turn_bytes(&turn, Answer::Text, 1)?);
         }
         drop(upstream.turns());
