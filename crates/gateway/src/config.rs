@@ -2,6 +2,7 @@
 //! and the field. Knows nothing of flags.
 
 use crate::places::Places;
+use crate::runtime::RuntimeConfig;
 use flashlane_backend::{Backends, EndpointConfig};
 use flashlane_edge::{EdgeConfig, Tls, TlsError};
 use flashlane_engine::{Fleet, Modality, Model, Route, Settings, Tier};
@@ -11,8 +12,13 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 
+/// Of addresses to listen on. A name may mean many addresses, and another one tomorrow.
+pub const ADDRESS_EXPECTED: &str =
+    "expected an IP address and a port, such as 127.0.0.1:8700 or [::1]:8700, and no name";
+
 /// A checked config, ready to run.
 pub struct Config {
+    pub runtime: RuntimeConfig,
     pub server: EdgeConfig,
     /// What `server.tls` amounts to.
     pub tls: Option<Tls>,
@@ -33,6 +39,8 @@ pub struct File {
     pub session: SessionConfig,
     #[serde(default, skip_serializing_if = "is_default")]
     pub store: StoreConfig,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub runtime: RuntimeConfig,
     #[serde(default)]
     pub endpoints: Vec<EndpointConfig>,
     #[serde(default)]
@@ -304,7 +312,7 @@ impl Config {
                 source_name: source_name.to_owned(),
                 line: offset.map(|offset| places.line(offset)),
                 field: offset.and_then(|offset| places.path_at(offset)).map(str::to_owned),
-                message: error.message().trim_end().replace('\n', "; "),
+                message: explained(error.message()),
             }
         })?;
         check(file).map_err(|Fault { path, message }| Invalid {
@@ -346,7 +354,16 @@ fn check(file: File) -> Result<Config, Fault> {
         fleet.models.push(model);
     }
     let (settings, store) = (file.session.into(), file.store.into());
-    Ok(Config { server: file.server, tls, settings, store, backends, fleet })
+    Ok(Config { runtime: file.runtime, server: file.server, tls, settings, store, backends, fleet })
+}
+
+/// The parser's message on one line, with what was expected where it does not say so.
+fn explained(message: &str) -> String {
+    let message = message.trim_end().replace('\n', "; ");
+    match message.contains("invalid socket address") {
+        true => format!("{message}: {ADDRESS_EXPECTED}"),
+        false => message,
+    }
 }
 
 /// Who can reach the port can use the endpoints: without keys, only this machine may.

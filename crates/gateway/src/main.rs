@@ -4,6 +4,7 @@ mod announce;
 mod app;
 mod config;
 mod places;
+mod runtime;
 mod serve;
 mod shutdown;
 mod source;
@@ -14,7 +15,7 @@ use flashlane_cli::{bench, chat, completions, connect, simulate};
 use mimalloc::MiMalloc;
 use std::io::{self, Write};
 use std::process::ExitCode;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 
 /// What it gives and costs: docs/adr/0009-allocator.md.
 #[global_allocator]
@@ -75,7 +76,7 @@ fn main() -> ExitCode {
 
 fn run(verb: Verb) -> anyhow::Result<ExitCode> {
     match verb {
-        Verb::Serve(args) => block_on(Builder::new_multi_thread(), serve::run(args))?.map(|end| match end {
+        Verb::Serve(args) => Ok(match serve::run(&args)? {
             serve::End::Checked | serve::End::Drained => ExitCode::SUCCESS,
             serve::End::CutShort => ExitCode::from(EXIT_INTERRUPTED),
         }),
@@ -105,7 +106,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
 
 /// Runs a verb to its end. Threads that still wait for a person's input are left behind.
 fn block_on<F: Future>(mut builder: Builder, verb: F) -> anyhow::Result<F::Output> {
-    let runtime: Runtime = builder.enable_all().build().context("the system gives no threads")?;
+    let runtime = builder.enable_all().build().context("the system gives no threads")?;
     let output = runtime.block_on(verb);
     runtime.shutdown_background();
     Ok(output)

@@ -8,11 +8,16 @@ use crate::source::{self, Flags, Latency, Source};
 use anyhow::Context as _;
 use flashlane_edge::Listeners;
 use flashlane_telemetry::log;
+use std::env;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
+use tokio::runtime::Builder;
 use tokio::sync::oneshot;
+
+const CONFIG_VARIABLE: &str = "FLASHLANE_CONFIG";
+const NO_THREADS: &str = "the system gives no threads";
 
 /// Arguments of `flashlane serve`.
 #[derive(Debug, clap::Args)]
@@ -31,23 +36,27 @@ Examples:
   flashlane serve --config flashlane.toml")]
 pub struct Args {
     /// The config, a TOML file
-    #[arg(long, value_name = "FILE", env = "FLASHLANE_CONFIG", hide_env_values = true)]
+    #[arg(long, value_name = "FILE", env = CONFIG_VARIABLE, hide_env_values = true)]
     config: Option<PathBuf>,
     /// Check the config, print it where there is no file yet, and end; exit code 64 for a bad one
     #[arg(long)]
     check: bool,
     /// Where clients connect, in place of the config's; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     listen: Option<SocketAddr>,
     /// Where operators connect, in place of the config's
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     admin_listen: Option<SocketAddr>,
     /// The latency tier: cerebras, simulator, or the base URL of an engine that speaks Chat Completions
-    #[arg(long, value_name = "WHAT", conflicts_with = "config")]
+    #[arg(long, value_name = "WHAT")]
     latency: Option<Latency>,
     /// The throughput tier: the base URL of an engine that speaks Chat Completions
-    #[arg(long, value_name = "URL", conflicts_with = "config")]
+    #[arg(long, value_name = "URL")]
     throughput: Option<String>,
+}
+
+fn address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| config::ADDRESS_EXPECTED)
 }
 
 /// How serving ended.
@@ -65,12 +74,12 @@ pub enum End {
 ///
 /// # Errors
 /// [`Invalid`] for a bad config; otherwise what kept it from serving.
-pub async fn run(args: Args) -> anyhow::Result<End> {
-    let source = read(&args).await?;
+pub fn run(args: &Args) -> anyhow::Result<End> {
+    let source = read(args)?;
     let mut config = Config::parse(&source.name, &source.text)?;
-    override_addresses(&mut config, &args)?;
+    override_addresses(&mut config, args)?;
     if args.check {
-        return check(&args, &source);
+        return check(args, &source);
     }
     log::set_up()?;
     if source.is_new {
@@ -81,6 +90,14 @@ pub async fn run(args: Args) -> anyhow::Result<End> {
             source.text.trim_end()
         )?;
     }
+    let runtime = config.runtime.build().context(NO_THREADS)?;
+    let end = runtime.block_on(serve(config));
+    // A name that is still being looked up must not hold up the end.
+    runtime.shutdown_background();
+    end
+}
+
+async fn serve(config: Config) -> anyhow::Result<End> {
     // From here on a signal drains: before it there is nothing to lose.
     let mut signals = Signals::new().context("signals cannot be listened for")?;
     let listeners = Listeners::bind(&config.server).await?;
@@ -108,16 +125,33 @@ pub async fn run(args: Args) -> anyhow::Result<End> {
     }
 }
 
-async fn read(args: &Args) -> Result<Source, source::Error> {
-    if let Some(path) = &args.config {
-        return source::file(path);
-    }
+fn read(args: &Args) -> anyhow::Result<Source> {
     let Args { latency, throughput, listen, admin_listen, .. } = args;
+    if let Some(path) = &args.config {
+        let flag =
+            [("--latency", latency.is_some()), ("--throughput", throughput.is_some())].into_iter().find(|flag| flag.1);
+        return match flag {
+            Some((flag, _)) => Err(two_configs(path, flag).into()),
+            None => Ok(source::file(path)?),
+        };
+    }
     if latency.is_none() && throughput.is_none() {
         return Ok(source::embedded());
     }
     let (latency, throughput) = (latency.clone(), throughput.clone());
-    source::flags(Flags { latency, throughput, listen: *listen, admin_listen: *admin_listen }).await
+    let flags = Flags { latency, throughput, listen: *listen, admin_listen: *admin_listen };
+    // The config that says what to serve on is not there yet: one thread asks the engines.
+    let runtime = Builder::new_current_thread().enable_all().build().context(NO_THREADS)?;
+    Ok(runtime.block_on(source::flags(flags))?)
+}
+
+/// Neither goes before the other: what is served must not depend on what somebody forgot.
+fn two_configs(path: &Path, flag: &str) -> Invalid {
+    let is_variable = env::var_os(CONFIG_VARIABLE).is_some_and(|named| named == path.as_os_str());
+    let source_name = if is_variable { CONFIG_VARIABLE } else { "--config" }.to_owned();
+    let message =
+        format!("names the config {}, and {flag} makes one of its own: leave one of the two out", path.display());
+    Invalid { source_name, line: None, field: None, message }
 }
 
 fn override_addresses(config: &mut Config, args: &Args) -> Result<(), Invalid> {

@@ -173,6 +173,20 @@ fn the_environment_may_name_the_config() {
 }
 
 #[test]
+fn a_config_and_flags_that_make_one_are_too_many() {
+    let flags = ["serve", "--throughput", "http://127.0.0.1:1/v1"];
+    let output = rig::command(&flags).env("FLASHLANE_CONFIG", "mine.toml").output().unwrap();
+    assert_said(&output, 64, "FLASHLANE_CONFIG: names the config mine.toml, and --throughput makes one of its own");
+    let output = run(&["serve", "--config", "mine.toml", "--latency", "simulator"]);
+    assert_said(&output, 64, "--config: names the config mine.toml, and --latency makes one of its own");
+}
+
+#[test]
+fn a_name_is_no_address_to_listen_on_and_the_error_says_what_is() {
+    assert_said(&run(&["serve", "--listen", "localhost:8700"]), 2, "such as 127.0.0.1:8700");
+}
+
+#[test]
 fn what_check_prints_is_a_config_that_passes_the_check() {
     let printed = run(&["serve", "--check"]);
     assert_said(&printed, 0, "good");

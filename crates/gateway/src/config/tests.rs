@@ -104,7 +104,7 @@ fn a_wrong_type_names_its_field() {
     assert_invalid(&text, "models[0].context_tokens_max", "expected u32");
     let text = with_models("[[models]]\nname = \"m\"\nroute = \"fastest\" # here\n");
     assert_invalid(&text, "models[0].route", "expected one of `latency-first`");
-    assert_invalid("[server]\nlisten = \"localhost\" # here\n", "server.listen", "invalid socket address");
+    assert_invalid("[server]\nlisten = \"localhost\" # here\n", "server.listen", "such as 127.0.0.1:8700");
 }
 
 #[test]
