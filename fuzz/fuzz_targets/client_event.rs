@@ -22,7 +22,7 @@ fn shared() -> Arc<Shared> {
     };
     let endpoint = Endpoint { name: "e".into(), tier: Tier::Latency, simulated: true };
     let fleet = Fleet { endpoints: vec![endpoint], models: vec![model], created_unix_s: 0 };
-    Arc::new(Shared { settings: Settings::default(), fleet: Arc::new(fleet) })
+    Arc::new(Shared::new(Settings::default(), Arc::new(fleet)))
 }
 
 /// Runs what the session wants, with an upstream that says one word.

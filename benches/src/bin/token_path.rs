@@ -66,7 +66,7 @@ fn session(client: Client) -> Session {
     let endpoint = Endpoint { name: "e".into(), tier: Tier::Latency, simulated: true };
     let fleet = Fleet { endpoints: vec![endpoint], models: vec![model], created_unix_s: 0 };
     let settings = Settings { output_bytes_max: usize::MAX, ..Settings::default() };
-    let shared = Arc::new(Shared { settings, fleet: Arc::new(fleet) });
+    let shared = Arc::new(Shared::new(settings, Arc::new(fleet)));
     let ids = IdSource::new([3; 32]);
     let now = Now::default();
     let mut session = match client {
@@ -82,8 +82,8 @@ fn session(client: Client) -> Session {
                 .handle_chat_body(br#"{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true}"#, now);
         }
     }
-    session.handle_granted(TurnId(0), Ok(Grant { endpoint: EndpointId(0), tier: Tier::Latency }), now);
-    session.handle_upstream(TurnId(0), UpstreamEvent::Opened, now);
+    session.handle_granted(TurnId::default(), Ok(Grant { endpoint: EndpointId(0), tier: Tier::Latency }), now);
+    session.handle_upstream(TurnId::default(), UpstreamEvent::Opened, now);
     session
 }
 
@@ -92,13 +92,13 @@ fn stream(scenario: &Scenario, tokens: usize) -> usize {
     let mut session = session(scenario.client);
     let now = Now::default();
     if !scenario.opening.is_empty() {
-        session.handle_upstream(TurnId(0), UpstreamEvent::Bytes(scenario.opening.as_bytes()), now);
+        session.handle_upstream(TurnId::default(), UpstreamEvent::Bytes(scenario.opening.as_bytes()), now);
     }
     let chunks: Vec<Vec<u8>> =
         TOKENS.iter().map(|token| [scenario.before, token, scenario.after].concat().into_bytes()).collect();
     let mut written = 0;
     for chunk in chunks.iter().cycle().take(tokens) {
-        session.handle_upstream(TurnId(0), UpstreamEvent::Bytes(chunk), now);
+        session.handle_upstream(TurnId::default(), UpstreamEvent::Bytes(chunk), now);
         let out = session.outgoing();
         let ready = out.len();
         written += ready;

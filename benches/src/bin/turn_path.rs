@@ -8,7 +8,7 @@ use flashlane_benches::textbook;
 use flashlane_engine::admission::Grant;
 use flashlane_engine::{
     Effect, Endpoint, EndpointId, Fleet, IdSource, Modality, Model, Now, Owner, Route, Session, Settings, Shared, Tier,
-    TurnId, UpstreamEvent,
+    UpstreamEvent,
 };
 use flashlane_wire::chat;
 use flashlane_wire::websocket::Encoder;
@@ -18,12 +18,14 @@ use std::sync::Arc;
 
 const HISTORY_BYTES: usize = 400_000;
 const INPUT_BYTES: usize = 2048;
+const KNOWN_BYTES_MAX: usize = 64 << 20;
 /// How a coding agent's text is: short lines, quotes.
 const LINE: &str = "    let buffer = count(\\\"name\\\") -> { };\\n";
 const STREAM: &[u8] = b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"ok\"}}]}\n\n\
     data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
 
-fn shared() -> Arc<Shared> {
+/// With `bytes` for what clients send again.
+fn shared(bytes: usize) -> Arc<Shared> {
     let model = Model {
         name: "m".into(),
         context_tokens_max: 131_072,
@@ -34,7 +36,8 @@ fn shared() -> Arc<Shared> {
     };
     let endpoint = Endpoint { name: "e".into(), tier: Tier::Latency, simulated: true };
     let fleet = Fleet { endpoints: vec![endpoint], models: vec![model], created_unix_s: 0 };
-    Arc::new(Shared { settings: Settings::default(), fleet: Arc::new(fleet) })
+    let settings = Settings { recognised_bytes_max: bytes, recognised_bytes_per_key_max: bytes, ..Settings::default() };
+    Arc::new(Shared::new(settings, Arc::new(fleet)))
 }
 
 /// The item that a user's turn adds; no two are equal.
@@ -90,7 +93,13 @@ fn created(session: &mut Session) -> String {
 
 /// Turns that are chained over a WebSocket, each with 2 KB of new input.
 fn warm(turns: usize, store: bool) -> usize {
-    let mut session = Session::websocket(shared(), IdSource::new([3; 32]), Owner::default(), Encoder::new(None), false);
+    let mut session = Session::websocket(
+        shared(KNOWN_BYTES_MAX),
+        IdSource::new([3; 32]),
+        Owner::default(),
+        Encoder::new(None),
+        false,
+    );
     let first = format!(
         r#"{{"type":"response.create","model":"m","generate":false,"store":false,"input":[{}]}}"#,
         history().join(",")
@@ -172,7 +181,8 @@ fn main() -> ExitCode {
     let moved = match &*name {
         "warm" => warm(turns, false),
         "stored" => warm(turns, true),
-        "unknown" => http(turns, &shared()),
+        "unknown" => http(turns, &shared(0)),
+        "recognised" => http(turns, &shared(KNOWN_BYTES_MAX)),
         "textbook" => textbook(turns),
         _ => return ExitCode::from(64),
     };

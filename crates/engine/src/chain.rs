@@ -71,6 +71,18 @@ impl Chain {
         }
     }
 
+    /// Appends all of another chain, sharing its pieces.
+    pub fn extend(&mut self, other: &Self) {
+        if self.pieces.is_empty() && self.tools.is_none() {
+            self.clone_from(other);
+            return;
+        }
+        other.pieces.iter().for_each(|piece| self.append(Arc::clone(piece)));
+        if let Some(tools) = &other.tools {
+            self.add_tools(&tools.set);
+        }
+    }
+
     /// Adds the tools of an `additional_tools` item.
     pub fn add_tools(&mut self, tools: &ToolSet) {
         let all = match &self.tools {
@@ -104,7 +116,8 @@ impl Chain {
     /// Whether a tool was called under this id.
     #[must_use]
     pub fn has_call(&self, id: &str) -> bool {
-        self.pieces.iter().rev().any(|piece| piece.calls.iter().any(|call| **call == *id))
+        // An output comes soon after its call.
+        self.pieces.iter().rev().any(|piece| piece.calls.iter().rev().any(|call| **call == *id))
     }
 
     /// What the chain holds in memory, in bytes.
@@ -136,6 +149,8 @@ pub struct Rendered {
     pub tools: Option<ToolSet>,
     pub images: bool,
     pub files: bool,
+    /// The last message may still grow by what follows: this cannot be rendered apart from it.
+    pub ends_open: bool,
 }
 
 /// Reads and renders raw items; `path` is the array's name in errors.
@@ -143,11 +158,38 @@ pub struct Rendered {
 /// # Errors
 /// The first item that is wrong, by its path.
 pub fn render_items(path: &str, items: &[&RawValue]) -> Result<Rendered, ParseError> {
-    let mut renderer = Renderer::default();
-    let mut rendered = Rendered::default();
-    for (index, raw) in items.iter().enumerate() {
-        let path = format!("{path}[{index}]");
+    let mut reading = Reading::new(path, 0);
+    for raw in items {
+        reading.push(raw, Bytes::copy_from_slice(raw.get().as_bytes()))?;
+    }
+    Ok(reading.finish())
+}
+
+/// Items on their way to a piece.
+pub struct Reading<'a> {
+    path: &'a str,
+    /// The place of the next item in its array.
+    index: usize,
+    renderer: Renderer,
+    rendered: Rendered,
+}
+
+impl<'a> Reading<'a> {
+    /// Begins with the item at `index` of the array `path`.
+    #[must_use]
+    pub fn new(path: &'a str, index: usize) -> Self {
+        Self { path, index, renderer: Renderer::default(), rendered: Rendered::default() }
+    }
+
+    /// Takes an item; `json` are its bytes, to be kept.
+    ///
+    /// # Errors
+    /// The item is wrong.
+    pub fn push(&mut self, raw: &RawValue, json: Bytes) -> Result<(), ParseError> {
+        let path = format!("{}[{}]", self.path, self.index);
+        self.index += 1;
         let item = Item::parse(&path, raw)?;
+        let rendered = &mut self.rendered;
         match &item {
             Item::AdditionalTools { tools } => {
                 let set = rendered.tools.get_or_insert_default();
@@ -159,12 +201,19 @@ pub fn render_items(path: &str, items: &[&RawValue]) -> Result<Rendered, ParseEr
             Item::CallOutput { call_id, .. } => rendered.outputs.push(id_of(call_id)),
             Item::Message { .. } | Item::NotForwarded => {}
         }
-        renderer.push(&item);
-        rendered.piece.items.push(Bytes::copy_from_slice(raw.get().as_bytes()));
+        self.renderer.push(&item);
+        rendered.piece.items.push(json);
+        Ok(())
     }
-    (rendered.images, rendered.files) = (renderer.images, renderer.files);
-    rendered.piece.messages = Bytes::from(renderer.finish());
-    Ok(rendered)
+
+    #[must_use]
+    pub fn finish(self) -> Rendered {
+        let mut rendered = self.rendered;
+        (rendered.images, rendered.files) = (self.renderer.images, self.renderer.files);
+        rendered.ends_open = self.renderer.is_open();
+        rendered.piece.messages = Bytes::from(self.renderer.finish());
+        rendered
+    }
 }
 
 /// The id that a raw string stands for.

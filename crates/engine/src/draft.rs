@@ -5,10 +5,11 @@ use crate::assembler::Frame;
 use crate::chain::{Piece, Rendered, render_items};
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::{Modality, Model};
+use crate::recognition::{self, Fresh, History};
 use crate::tools::{Choice, Tools};
 use bytes::Bytes;
 use flashlane_wire::chat::{ChatRequest, Field, ToolSet, instructions};
-use flashlane_wire::responses::{CreateRequest, Input, TextFormat};
+use flashlane_wire::responses::{CreateRequest, Input, ParseError, TextFormat};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 
@@ -34,8 +35,11 @@ pub struct ResponsesDraft {
     pub previous: Option<String>,
     /// A whole system message.
     pub instructions: Option<Bytes>,
+    /// The first items of the input, or all of them, where they are recognised.
+    pub history: Option<Arc<History>>,
+    /// The others.
     pub input: Arc<Piece>,
-    /// The ids of the calls whose outputs the input brings.
+    /// The ids of the calls whose outputs the input brings, but for those whose calls it brings as well.
     pub outputs: Vec<Arc<str>>,
     /// The request's own tools.
     pub tools: Arc<Tools>,
@@ -54,6 +58,7 @@ impl ResponsesDraft {
         Self {
             frame: self.frame.going_on_from(previous),
             previous: Some(previous.to_owned()),
+            history: None,
             input: Arc::default(),
             outputs: Vec::new(),
             added_tools: None,
@@ -76,34 +81,50 @@ impl Draft {
         let fields: usize = self.fields.iter().map(|field| field.value.len()).sum();
         fields
             + match &self.contract {
-                Contract::Responses(responses) => responses.input.weight() + responses.frame.bytes(),
+                Contract::Responses(responses) => {
+                    let history = responses.history.as_ref().map_or(0, |history| history.chain.weight());
+                    history + responses.input.weight() + responses.frame.bytes()
+                }
                 Contract::Chat(chat) => chat.messages.len(),
             }
     }
 
     /// The hosted tools that this request offers and that are not forwarded.
     pub fn hosted_tools(&self) -> impl Iterator<Item = &String> {
-        let (own, added) = match &self.contract {
-            Contract::Responses(responses) => (responses.tools.set.hosted(), responses.added_tools.as_ref()),
-            Contract::Chat(_) => (&[][..], None),
+        let (own, added, known) = match &self.contract {
+            Contract::Responses(responses) => {
+                let known = responses.history.as_ref().and_then(|history| history.chain.tools());
+                (responses.tools.set.hosted(), responses.added_tools.as_ref(), known)
+            }
+            Contract::Chat(_) => (&[][..], None, None),
         };
-        own.iter().chain(added.map(ToolSet::hosted).unwrap_or_default())
+        let known = known.map(|tools| tools.set.hosted()).unwrap_or_default();
+        own.iter().chain(known).chain(added.map(ToolSet::hosted).unwrap_or_default())
     }
 
-    /// Makes a Responses request ready. `tools` are its tools, already read.
+    /// Makes a Responses request ready. `tools` are its tools, already read; `read` reads its items.
     ///
     /// # Errors
     /// An item that is wrong, or content that the model does not take.
-    pub fn responses(request: &CreateRequest<'_>, tools: Arc<Tools>, model: &Model) -> Result<Self, Refusal> {
-        let rendered = match &request.input {
-            Input::Text(raw) => text_input(raw)?,
-            Input::Items(items) => render_items("input", items)?,
+    pub fn responses(
+        request: &CreateRequest<'_>,
+        tools: Arc<Tools>,
+        model: &Model,
+        read: impl FnOnce(&Fresh<'_>) -> Result<recognition::Input, ParseError>,
+    ) -> Result<Self, Refusal> {
+        let recognition::Input { history, rendered } = match &request.input {
+            Input::Text(raw) => recognition::Input { history: None, rendered: text_input(raw)? },
+            Input::Items(items) => {
+                let is_whole = request.previous_response_id.is_none();
+                read(&Fresh { items, known_items: request.known_items, is_whole })?
+            }
         };
         refuse_modalities(&rendered, model)?;
         let draft = ResponsesDraft {
             frame: Frame::new(request),
             previous: request.previous_response_id.as_deref().map(str::to_owned),
             instructions: request.instructions.map(|raw| Bytes::from(instructions(raw))),
+            history,
             input: Arc::new(rendered.piece),
             outputs: rendered.outputs,
             tools,

@@ -143,6 +143,9 @@ impl Turn {
         let mut orphan = None;
         let mut is_empty = false;
         if let Contract::Responses(responses) = &self.draft.contract {
+            if let Some(history) = &responses.history {
+                chain.extend(&history.chain);
+            }
             let known = |id: &Arc<str>| responses.input.calls.contains(id) || chain.has_call(id);
             orphan = responses.outputs.iter().find(|id| !known(id)).cloned();
             // Outputs stay beside their calls: chat backends want nothing between them.

@@ -19,7 +19,7 @@ pub fn state(config: Config) -> anyhow::Result<Arc<State>> {
     Ok(Arc::new(State::new(Parts {
         config: config.server,
         tls: config.tls,
-        shared: Arc::new(Shared { settings: config.settings, fleet: Arc::new(fleet) }),
+        shared: Arc::new(Shared::new(config.settings, Arc::new(fleet))),
         backends: Arc::new(config.backends),
         store: Arc::new(MemoryStore::new(config.store)),
         metrics: Arc::new(Metrics::new().context("the metrics")?),

@@ -81,6 +81,11 @@ pub struct SessionConfig {
     pub running_turns_max: usize,
     /// Steers that may wait for one response. Default 16.
     pub steers_max: usize,
+    /// Bytes kept of what clients may send again, histories and tools, of all keys. Default 64 MiB: some 80 histories of
+    /// 400 KB with their messages. 0 keeps nothing.
+    pub recognised_bytes_max: usize,
+    /// The same of one key. Default 32 MiB; without keys all callers are one.
+    pub recognised_bytes_per_key_max: usize,
     /// A WebSocket's longest life, in milliseconds; the client is told between turns and connects again. Default an hour, as OpenAI's.
     pub life_ms_max: u64,
 }
@@ -99,6 +104,8 @@ impl Default for SessionConfig {
             lanes_max,
             running_turns_max,
             steers_max,
+            recognised_bytes_max,
+            recognised_bytes_per_key_max,
             life_ms_max,
         } = Settings::default();
         Self {
@@ -113,6 +120,8 @@ impl Default for SessionConfig {
             lanes_max,
             running_turns_max,
             steers_max,
+            recognised_bytes_max,
+            recognised_bytes_per_key_max,
             life_ms_max,
         }
     }
@@ -132,6 +141,8 @@ impl From<SessionConfig> for Settings {
             lanes_max,
             running_turns_max,
             steers_max,
+            recognised_bytes_max,
+            recognised_bytes_per_key_max,
             life_ms_max,
         } = config;
         Self {
@@ -146,6 +157,8 @@ impl From<SessionConfig> for Settings {
             lanes_max,
             running_turns_max,
             steers_max,
+            recognised_bytes_max,
+            recognised_bytes_per_key_max,
             life_ms_max,
         }
     }

@@ -83,7 +83,7 @@ impl Gateway {
         let state = State::new(Parts {
             config,
             tls,
-            shared: Arc::new(Shared { settings, fleet: Arc::new(fleet) }),
+            shared: Arc::new(Shared::new(settings, Arc::new(fleet))),
             backends: Arc::new(backends),
             store: Arc::new(flashlane_store::MemoryStore::new(flashlane_store::Limits::default())),
             metrics: Arc::new(Metrics::new().unwrap()),

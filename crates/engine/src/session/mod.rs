@@ -16,6 +16,7 @@ use crate::error::{ErrorKind, Refusal};
 use crate::fleet::Fleet;
 use crate::ids::IdSource;
 use crate::outgoing::Outgoing;
+use crate::recognition::{Found, Fresh, Limits, Recognition};
 use crate::time::Now;
 use crate::tools::Tools;
 use flashlane_wire::chat::ChatRequest;
@@ -54,6 +55,10 @@ pub struct Settings {
     pub running_turns_max: usize,
     /// Steers that may wait for one response.
     pub steers_max: usize,
+    /// Bytes of what clients may send again, kept to be recognised, of all keys.
+    pub recognised_bytes_max: usize,
+    /// The same of one key.
+    pub recognised_bytes_per_key_max: usize,
     /// A WebSocket's life; a client connects again then.
     pub life_ms_max: u64,
 }
@@ -72,6 +77,8 @@ impl Default for Settings {
             lanes_max: 32,
             running_turns_max: 16,
             steers_max: 16,
+            recognised_bytes_max: 64 * 1024 * 1024,
+            recognised_bytes_per_key_max: 32 * 1024 * 1024,
             life_ms_max: 60 * 60 * 1000,
         }
     }
@@ -82,6 +89,17 @@ impl Default for Settings {
 pub struct Shared {
     pub settings: Settings,
     pub fleet: Arc<Fleet>,
+    /// What clients send again.
+    pub recognition: Arc<Recognition>,
+}
+
+impl Shared {
+    #[must_use]
+    pub fn new(settings: Settings, fleet: Arc<Fleet>) -> Self {
+        let limits =
+            Limits { bytes_max: settings.recognised_bytes_max, owner_bytes_max: settings.recognised_bytes_per_key_max };
+        Self { settings, fleet, recognition: Arc::new(Recognition::new(limits)) }
+    }
 }
 
 /// Whose state a session sees: the digest of the key that it came with.
@@ -209,9 +227,15 @@ impl Session {
     /// One text message of a WebSocket.
     pub fn handle_message(&mut self, text: &[u8], now: Now) {
         self.speak(LaneId::default());
-        let handled = match ClientEvent::parse(text) {
+        let mut found = Found::default();
+        let recognition = Arc::clone(&self.shared.recognition);
+        let event = ClientEvent::parse(text, |items| {
+            found = recognition.find(self.owner, items);
+            found.known()
+        });
+        let handled = match event {
             Ok(ClientEvent::Create { stream_id, previous_response_id, request }) => {
-                let draft = request.map_err(Refusal::from).and_then(|request| self.draft(&request));
+                let draft = request.map_err(Refusal::from).and_then(|request| self.draft(&request, found));
                 let previous = previous_response_id.map(Cow::into_owned);
                 self.enqueue(stream_id.as_deref(), draft, previous, now)
             }
@@ -240,7 +264,13 @@ impl Session {
 
     /// The body of `POST /v1/responses`.
     pub fn handle_responses_body(&mut self, body: &[u8], now: Now) {
-        let parsed = Fields::parse(body).map_err(Refusal::from);
+        let mut found = Found::default();
+        let recognition = Arc::clone(&self.shared.recognition);
+        let parsed = Fields::parse_request(body, |items| {
+            found = recognition.find(self.owner, items);
+            found.known()
+        });
+        let parsed = parsed.map_err(Refusal::from);
         let handled = parsed.and_then(|fields| {
             let request = CreateRequest::parse(&fields)?;
             self.outgoing = if request.stream { Outgoing::sse() } else { Outgoing::collect() };
@@ -248,7 +278,7 @@ impl Session {
                 let message = "'stream_id' names a lane of a WebSocket: leave it out over HTTP.";
                 return Err(Refusal::new(ErrorKind::InvalidStreamId, message).with_param("stream_id"));
             }
-            let draft = self.draft(&request)?;
+            let draft = self.draft(&request, found)?;
             self.enqueue(None, Ok(draft), None, now)
         });
         if let Err(refusal) = handled {
@@ -269,7 +299,7 @@ impl Session {
         }
     }
 
-    fn draft(&mut self, request: &CreateRequest<'_>) -> Result<Draft, Refusal> {
+    fn draft(&mut self, request: &CreateRequest<'_>, found: Found) -> Result<Draft, Refusal> {
         if request.background {
             let message = "'background' is not supported by this server yet: leave it out, or send false.";
             return Err(Refusal::new(ErrorKind::UnsupportedParameter, message).with_param("background"));
@@ -277,7 +307,8 @@ impl Session {
         let shared = Arc::clone(&self.shared);
         let model = model_of(&shared.fleet, &request.model)?;
         let tools = self.recognise_tools(request)?;
-        let draft = Draft::responses(request, tools, model)?;
+        let read = |fresh: &Fresh<'_>| shared.recognition.read(self.owner, found, fresh);
+        let draft = Draft::responses(request, tools, model, read)?;
         self.hosted_tools = draft.hosted_tools().cloned().collect();
         Ok(draft)
     }
@@ -290,7 +321,15 @@ impl Session {
         {
             return Ok(Arc::clone(tools));
         }
-        let tools = Arc::new(Tools::parse(elements)?);
+        let known = self.shared.recognition.find_tools(self.owner, raw.get());
+        let tools = match known {
+            Some(tools) => tools,
+            None => {
+                let tools = Arc::new(Tools::parse(elements)?);
+                self.shared.recognition.remember_tools(self.owner, raw.get(), &tools);
+                tools
+            }
+        };
         self.tools_seen = Some((raw.get().into(), Arc::clone(&tools)));
         Ok(tools)
     }

@@ -136,7 +136,7 @@ const TOOLS: &str = r#","tools":[{"type":"function","name":"run","parameters":{}
 impl Peers {
     pub fn new() -> Self {
         let fleet = Arc::new(fleet());
-        let shared = Arc::new(Shared { settings: Settings::default(), fleet: Arc::clone(&fleet) });
+        let shared = Arc::new(Shared::new(Settings::default(), Arc::clone(&fleet)));
         let now = Now { mono_ns: 1_000_000_000, unix_ms: 1_700_000_000_000 };
         let mut session =
             Session::websocket(shared, IdSource::new([1; 32]), Owner::default(), Encoder::new(None), false);

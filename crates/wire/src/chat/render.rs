@@ -57,6 +57,12 @@ impl Renderer {
         }
     }
 
+    /// Whether the last message may still grow: what follows would not begin a message of its own.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.open != Open::Nothing
+    }
+
     /// The rendered messages.
     #[must_use]
     pub fn finish(mut self) -> Vec<u8> {

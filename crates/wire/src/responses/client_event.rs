@@ -3,6 +3,7 @@
 use super::error::{ParseError, Reason};
 use super::fields::Fields;
 use super::request::CreateRequest;
+use super::split::Known;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
@@ -31,12 +32,15 @@ pub enum ClientEvent<'a> {
 }
 
 impl<'a> ClientEvent<'a> {
-    /// Reads one text message.
+    /// Reads one text message. `known` is as for [`Fields::parse_request`].
     ///
     /// # Errors
     /// Not an object, an unknown `type`, or a wrong field of an event that is no request.
-    pub fn parse(bytes: &'a [u8]) -> Result<Self, ParseError> {
-        let fields = Fields::parse(bytes)?;
+    pub fn parse(bytes: &'a [u8], known: impl FnOnce(&'a [u8]) -> Known) -> Result<Self, ParseError> {
+        let mut fields = Fields::parse_request(bytes, known)?;
+        if fields.input().is_some() && fields.required_string("type")? != "response.create" {
+            fields = Fields::parse(bytes)?;
+        }
         match &*fields.required_string("type")? {
             "response.create" => Ok(Self::Create {
                 stream_id: fields.string("stream_id")?,

@@ -1,0 +1,36 @@
+//! What the first items of an input came to, whole and ready to be gone on from.
+
+use crate::chain::{Chain, Rendered};
+use std::sync::Arc;
+
+/// Items read and rendered, up to where a new message begins.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    pub chain: Chain,
+    /// The ids of the outputs among them whose call is not.
+    pub outputs: Vec<Arc<str>>,
+    pub images: bool,
+    pub files: bool,
+}
+
+impl History {
+    /// This history and what came after it.
+    #[must_use]
+    pub fn and(&self, rendered: Rendered) -> Self {
+        let mut chain = self.chain.clone();
+        chain.append(Arc::new(rendered.piece));
+        if let Some(tools) = &rendered.tools {
+            chain.add_tools(tools);
+        }
+        let outputs = self.outputs.iter().cloned().chain(rendered.outputs);
+        let outputs = outputs.filter(|id| !chain.has_call(id)).collect();
+        Self { outputs, images: self.images || rendered.images, files: self.files || rendered.files, chain }
+    }
+
+    /// What it holds beside the bytes of its items, which the tree's nodes hold.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let tools = self.chain.tools().and_then(|tools| tools.array.as_ref());
+        self.chain.message_bytes() + 2 * tools.map_or(0, bytes::Bytes::len)
+    }
+}
