@@ -15,8 +15,9 @@
 //! ```
 //!
 //! So what comes down while the engine thinks costs nothing, and what the closing events repeat is on the clock. A session's
-//! windows live on from turn to turn, those of a new connection begin anew. Handshakes' bytes are not in it. A gateway that
-//! passes a request on before it has read all of it could be below it where both hops are slow; none here does.
+//! windows live on from turn to turn, those of a new connection begin anew; on the upstream hop one request has gone before.
+//! Handshakes' bytes are not in it. What passes a request on before it has read all of it, as the relay does, may be below it
+//! where both hops are slow.
 
 use super::link::Link;
 use super::rollout::Way;
@@ -70,8 +71,10 @@ pub fn costs(path: &Path, way: Way, before: Option<&TurnBytes>, turns: &[TurnByt
         Way::C | Way::D => 2 + u64::from(path.tls),
     };
     let mut upstream = Line::open(path.upstream, 1, 0);
-    let mut client = Line::open(path.client, trips, 0);
-    let mut now_ns = 0;
+    // What the gateway asked before has opened the window there.
+    let asked = turns.first().map_or(0, |turn| turn.upstream_request);
+    let mut now_ns = upstream.up.arrival_ns(asked, 0) + path.upstream.rtt_ns() / 2;
+    let mut client = Line::open(path.client, trips, now_ns);
     if let Some(before) = before {
         now_ns = play(path, before, [&mut client, &mut upstream], now_ns).1;
     }
@@ -162,11 +165,21 @@ mod tests {
     fn the_upstreams_hop_costs_a_round_trip_and_the_whole_history() {
         let far = path(Link::NONE, LINK, false);
         // 5,000 bytes up take 2 ms, the last token and the closing 0.15.
-        assert_eq!(overheads(&far, Way::A, None, &[turn(50_000, 9000)]), [42_150]);
+        assert_eq!(overheads(&far, Way::A, None, &[turn(50_000, 9000)]), [22_150]);
         assert_eq!(overheads(&far, Way::D, Some(&turn(0, 0)), &[turn(50_000, 9000)]), [22_150]);
         let both = path(LINK, LINK, false);
         assert_eq!(overheads(&both, Way::D, Some(&turn(0, 0)), &[turn(2500, 2500)]), [44_150]);
         assert_eq!(overheads(&path(Link::NONE, Link::NONE, true), Way::A, None, &[turn(50_000, 9000)]), [0]);
+    }
+
+    #[test]
+    fn the_upstreams_window_is_open_already() {
+        let slow = Link { slow_start: true, ..LINK };
+        let mut turn = turn(2500, 0);
+        turn.upstream_request = 100_000;
+        let [slow, free] =
+            [slow, LINK].map(|link| overheads(&path(Link::NONE, link, false), Way::C, None, &[turn.clone()]));
+        assert_eq!(slow, free);
     }
 
     #[test]
