@@ -1,5 +1,5 @@
 //! proto/openapi.json describes every route that the server has for clients, and no other.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails this way")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails this way")]
 
 use serde_json::Value;
 use std::collections::BTreeSet;
