@@ -181,10 +181,10 @@ fn listed(index: usize, json: &[u8]) -> Value {
         let part =
             if fields.get("role").is_some_and(|role| role == "assistant") { "output_text" } else { "input_text" };
         if let Some(text) = fields.get("content").and_then(Value::as_str).map(str::to_owned) {
-            let mut content = json!({"type": part, "text": text});
-            if part == "output_text" {
-                content["annotations"] = json!([]);
-            }
+            let content = match part {
+                "output_text" => json!({"type": part, "text": text, "annotations": []}),
+                _ => json!({"type": part, "text": text}),
+            };
             fields.insert("content".to_owned(), Value::Array(vec![content]));
         }
         fields.entry("status").or_insert_with(|| "completed".into());

@@ -4,7 +4,6 @@ use crate::config::Config;
 use anyhow::Context as _;
 use flashlane_edge::{Parts, State};
 use flashlane_engine::Shared;
-use flashlane_store::MemoryStore;
 use flashlane_telemetry::Metrics;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// The state of one process.
 ///
 /// # Errors
-/// When the metrics cannot be registered: a mistake of ours.
+/// When the store cannot be opened; when the metrics cannot be registered: a mistake of ours.
 pub fn state(config: Config) -> anyhow::Result<Arc<State>> {
     let mut fleet = config.fleet;
     fleet.created_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -21,7 +20,7 @@ pub fn state(config: Config) -> anyhow::Result<Arc<State>> {
         tls: config.tls,
         shared: Arc::new(Shared::new(config.settings, Arc::new(fleet))),
         backends: Arc::new(config.backends),
-        store: Arc::new(MemoryStore::new(config.store)),
+        store: config.store.open().context("the store (`store.folder` in the config)")?,
         metrics: Arc::new(Metrics::new().context("the metrics")?),
     })))
 }

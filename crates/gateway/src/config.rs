@@ -3,10 +3,10 @@
 
 use crate::places::Places;
 use crate::runtime::RuntimeConfig;
+use crate::store::{Place, StoreConfig};
 use flashlane_backend::{Backends, EndpointConfig};
 use flashlane_edge::{EdgeConfig, Tls, TlsError};
 use flashlane_engine::{Fleet, Modality, Model, Route, Settings, Tier};
-use flashlane_store::Limits;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -23,7 +23,7 @@ pub struct Config {
     /// What `server.tls` amounts to.
     pub tls: Option<Tls>,
     pub settings: Settings,
-    pub store: Limits,
+    pub store: Place,
     pub backends: Backends,
     /// `created_unix_s` is the caller's.
     pub fleet: Fleet,
@@ -161,31 +161,6 @@ impl From<SessionConfig> for Settings {
             recognised_bytes_per_key_max,
             life_ms_max,
         }
-    }
-}
-
-/// `[store]`: responses that clients may come back to (`store: true`), in this process's memory. Each field may be left out.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct StoreConfig {
-    /// Bytes of all of them together; the oldest make room. Default 256 MiB.
-    pub bytes_max: usize,
-    /// How many. Default 100,000.
-    pub records_max: usize,
-    /// How long each is kept, in milliseconds. Default a day.
-    pub age_ms_max: u64,
-}
-
-impl Default for StoreConfig {
-    fn default() -> Self {
-        let Limits { bytes_max, records_max, age_ms_max } = Limits::default();
-        Self { bytes_max, records_max, age_ms_max }
-    }
-}
-
-impl From<StoreConfig> for Limits {
-    fn from(StoreConfig { bytes_max, records_max, age_ms_max }: StoreConfig) -> Self {
-        Self { bytes_max, records_max, age_ms_max }
     }
 }
 
@@ -366,7 +341,8 @@ fn check(file: File) -> Result<Config, Fault> {
         let model = check_model(model, &fleet).map_err(|(field, message)| fault(field, &message))?;
         fleet.models.push(model);
     }
-    let (settings, store) = (file.session.into(), file.store.into());
+    let store = file.store.place().map_err(|(field, message)| fault(format!("store.{field}"), message))?;
+    let settings = file.session.into();
     Ok(Config { runtime: file.runtime, server: file.server, tls, settings, store, backends, fleet })
 }
 

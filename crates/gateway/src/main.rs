@@ -8,6 +8,7 @@ mod runtime;
 mod serve;
 mod shutdown;
 mod source;
+mod store;
 
 use anyhow::Context as _;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -57,7 +58,7 @@ enum Verb {
     /// Run the simulator as an inference server of its own
     Simulate(simulate::Args),
     /// Measure a gateway, this one or any other
-    Bench(bench::Args),
+    Bench(Box<bench::Args>),
     /// Print completions for a shell
     Completions(completions::Args),
 }

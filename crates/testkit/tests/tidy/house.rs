@@ -223,7 +223,7 @@ const CONFIG: [(&str, &str, &str); 6] = [
     ("crates/edge/src/config.rs", "EdgeConfig", "`[server]`"),
     ("crates/edge/src/config.rs", "TlsConfig", "`[server.tls]`"),
     ("crates/gateway/src/config.rs", "SessionConfig", "`[session]`"),
-    ("crates/gateway/src/config.rs", "StoreConfig", "`[store]`"),
+    ("crates/gateway/src/store.rs", "StoreConfig", "`[store]`"),
     ("crates/backend/src/config.rs", "EndpointConfig", "`[[endpoints]]`"),
     ("crates/gateway/src/config.rs", "ModelConfig", "`[[models]]`"),
 ];

@@ -1,0 +1,155 @@
+//! What the data folder keeps, and what it never sees: a real process, killed without a word and started again.
+
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may fail this way")]
+
+mod rig;
+
+use rig::{Gateway, run, text};
+use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::{env, fs};
+
+/// A folder that is gone after the test, with a config in it that names a data folder beside it.
+struct Place(PathBuf);
+
+impl Place {
+    fn new() -> Self {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let name = format!("flashlane-store-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+        let place = Self(env::temp_dir().join(name));
+        fs::create_dir(&place.0).unwrap();
+        let config = format!(
+            "[store]\nfolder = {:?}\n[[endpoints]]\nname = \"sim\"\ntier = \"latency\"\nbackend = \"simulator\"\n\
+             first_token_ms = 1\ntokens_per_second = 0\n[[models]]\nname = \"demo\"\n",
+            place.data()
+        );
+        fs::write(place.0.join("flashlane.toml"), config).unwrap();
+        place
+    }
+
+    fn data(&self) -> PathBuf {
+        self.0.join("data")
+    }
+
+    fn config(&self) -> String {
+        self.0.join("flashlane.toml").to_str().unwrap().to_owned()
+    }
+
+    fn start(&self) -> Gateway {
+        Gateway::start(&["--config", &self.config()])
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn ask(gateway: &Gateway, method: &str, path: &str, body: &str) -> TcpStream {
+    let mut socket = TcpStream::connect(&gateway.clients).unwrap();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    socket.write_all((head + body).as_bytes()).unwrap();
+    socket
+}
+
+/// Of an answer that is not chunked.
+fn json_of(gateway: &Gateway, method: &str, path: &str, body: &Value) -> Value {
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let mut answer = String::new();
+    ask(gateway, method, path, &body).read_to_string(&mut answer).unwrap();
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
+fn create(gateway: &Gateway, body: &Value) -> Value {
+    json_of(gateway, "POST", "/v1/responses", body)
+}
+
+fn retrieve(gateway: &Gateway, id: &Value) -> Value {
+    json_of(gateway, "GET", &format!("/v1/responses/{}", id.as_str().unwrap()), &Value::Null)
+}
+
+#[test]
+fn a_response_outlives_a_kill_and_can_be_gone_on_from() {
+    let place = Place::new();
+    let mut gateway = place.start();
+    let made = create(&gateway, &json!({"model": "demo", "input": "My name is Ada."}));
+    gateway.running.signal("KILL");
+    gateway.running.child.wait().unwrap();
+    let gateway = place.start();
+    assert_eq!(retrieve(&gateway, &made["id"]), made);
+    let next = json!({"model": "demo", "input": "What is my name?", "previous_response_id": made["id"]});
+    assert!(create(&gateway, &next).to_string().contains("Your name is Ada."));
+}
+
+#[test]
+fn what_a_client_saw_completed_is_on_the_disk() {
+    let place = Place::new();
+    for round in 0..5 {
+        let mut gateway = place.start();
+        let body = json!({"model": "demo", "input": format!("repeat: round {round}"), "stream": true}).to_string();
+        let mut socket = ask(&gateway, "POST", "/v1/responses", &body);
+        let (mut seen, mut buf) = (Vec::new(), [0; 4096]);
+        while !seen.windows(25).any(|window| window == b"event: response.completed") {
+            let count = socket.read(&mut buf).unwrap();
+            assert!(count > 0, "{}", text(&seen));
+            seen.extend_from_slice(&buf[..count]);
+        }
+        gateway.running.child.kill().unwrap();
+        gateway.running.child.wait().unwrap();
+        let seen = text(&seen);
+        let id = seen.split("\"id\":\"").nth(1).unwrap().split('"').next().unwrap();
+        let found = retrieve(&place.start(), &json!(id));
+        assert_eq!(found["status"], "completed", "{found}");
+    }
+}
+
+#[test]
+fn what_is_not_to_be_stored_never_reaches_the_disk() {
+    let place = Place::new();
+    let mut gateway = place.start();
+    let canary = |name: &str| format!("canary-{name}-7c1e");
+    let turn = |store: bool, word: &str| {
+        json!({
+            "model": "demo", "store": store, "input": format!("repeat: {}", canary(word)),
+            "instructions": canary(word), "metadata": {"of": canary(word)},
+            "tools": [{"type": "function", "name": "look", "description": canary(word), "parameters": {"type": "object"}}],
+        })
+    };
+    let secret = create(&gateway, &turn(false, "secret"));
+    assert!(secret["output"].to_string().contains(&canary("secret")), "{secret}");
+    let failed =
+        json!({"model": "demo", "store": false, "previous_response_id": "resp_none", "input": canary("secret")});
+    assert_eq!(create(&gateway, &failed)["error"]["code"], "previous_response_not_found");
+    assert_eq!(create(&gateway, &turn(true, "kept"))["status"], "completed");
+    let look = |folder: &Path, word: &str| {
+        let files = fs::read_dir(folder).unwrap().map(|entry| fs::read(entry.unwrap().path()).unwrap());
+        let bytes: Vec<u8> = files.flatten().collect();
+        bytes.windows(word.len()).any(|window| window == word.as_bytes())
+    };
+    for _ in 0..2 {
+        assert!(!look(&place.data(), &canary("secret")), "what was not to be stored is there");
+        assert!(look(&place.data(), &canary("kept")), "the search finds nothing at all");
+        // Then once more, with the log gone back into the database.
+        gateway.running.signal("TERM");
+        assert_eq!(gateway.running.end().status.code(), Some(0));
+        gateway = place.start();
+    }
+}
+
+#[test]
+fn a_folder_has_one_process_and_the_second_says_so() {
+    let place = Place::new();
+    let _first = place.start();
+    let ports = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--config"];
+    let second = run(&[&ports[..], &[&place.config()]].concat());
+    assert_eq!(second.status.code(), Some(1));
+    let said = text(&second.stderr);
+    assert!(said.contains("store.folder") && said.contains("another process holds the data folder"), "{said}");
+}
