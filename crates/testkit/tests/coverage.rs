@@ -1,4 +1,4 @@
-//! docs/PROTOCOL.md, clause 9: the tests that it names are there, and nothing that this server has is missing from it.
+//! docs/PROTOCOL.md, clause 11: the tests that it names are there, and nothing that this server has is missing from it.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails this way")]
 
 use flashlane_engine::ErrorKind;
@@ -42,7 +42,7 @@ fn named(needed: impl IntoIterator<Item = String>) {
     let rows = rows();
     let names: Vec<&str> = rows.iter().flat_map(|row| quoted(row.what)).collect();
     let absent: Vec<_> = needed.into_iter().filter(|name| !names.contains(&name.as_str())).collect();
-    assert!(absent.is_empty(), "clause 9 of docs/PROTOCOL.md has no row for {absent:?}");
+    assert!(absent.is_empty(), "clause 11 of docs/PROTOCOL.md has no row for {absent:?}");
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn every_endpoint_that_is_described_has_a_row() {
     let starts: Vec<String> = rows().iter().flat_map(|row| quoted(row.what)).map(str::to_owned).collect();
     let absent: Vec<_> =
         endpoints.filter(|endpoint| !starts.contains(endpoint) && !is_below_one(endpoint, &starts)).collect();
-    assert!(absent.is_empty(), "clause 9.1 of docs/PROTOCOL.md has no row for {absent:?}");
+    assert!(absent.is_empty(), "clause 11.1 of docs/PROTOCOL.md has no row for {absent:?}");
 }
 
 /// A row may stand for a path and all below it.
