@@ -1,6 +1,6 @@
 # Thin verbs: each is a command that a person could type. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run demo test fmt lint unit clients conformance tidy fuzz micro bench clean
+.PHONY: help run demo test fmt lint unit clients conformance tidy fuzz micro gates bench clean
 SHELL := bash
 
 # The tests build everything once, in this profile (release without LTO).
@@ -18,7 +18,7 @@ demo: ## A real model as throughput tier beside the simulated wafer tier; one ch
 	cargo build --release -p flashlane-gateway
 	FLASHLANE=$(CURDIR)/target/release/flashlane tests/demo
 
-test: fmt lint unit clients micro ## Format, lints, unit tests, real clients and a real model, instruction counts
+test: fmt lint unit clients micro gates ## Format, lints, unit tests, real clients and a real model, counts of instructions and syscalls
 
 fmt: ## Check the format
 	cargo fmt --all --check
@@ -51,6 +51,11 @@ fuzz: ## Each fuzz target for FUZZ_SECONDS (60)
 
 micro: ## Count the instructions of the token path (callgrind), held to the recorded counts
 	benches/micro/run
+
+gates: ## Count instructions and syscalls of tokens and turns in the whole process, held to the recorded counts
+	@# The tests' own build, for the reason above.
+	cargo test --profile $(CARGO_TEST_PROFILE) --workspace --no-run
+	benches/gates/run --bin $(FLASHLANE)
 
 bench: ## Measure flashlane beside a do-nothing relay and the textbook gateway (ARGS="..." adds flags of `flashlane bench`)
 	benches/e2e/run $(ARGS)
