@@ -19,7 +19,8 @@ def tables(rows):
     """The text of all tables that these rows can fill."""
     at = {(row["scenario"], row["gateway"], row["way"]): row["median"] for row in rows}
     scenarios = list(dict.fromkeys(row["scenario"] for row in rows))
-    others = [name for name in dict.fromkeys(row["gateway"] for row in rows) if name not in ("direct", "relay", "flashlane")]
+    gateways = dict.fromkeys(row["gateway"] for row in rows)
+    others = [name for name in gateways if name not in ("direct", "relay", "flashlane") and not name.endswith(" TLS")]
     text = []
 
     def cells(scenario, ours, theirs, measures):

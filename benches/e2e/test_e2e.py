@@ -2,6 +2,7 @@
 
 import importlib.machinery
 import importlib.util
+import math
 import pathlib
 import unittest
 import xml.dom.minidom
@@ -35,13 +36,15 @@ class Bars(unittest.TestCase):
 
 
 class Plot(unittest.TestCase):
-    def test_the_first_result_that_has_something_is_drawn(self):
-        figure = plot.streams("f", "t", "µs", "cpu_us_per_token", ["a", "b"], ["flat"])
-        empty = {"machine": "m", "processors": 2, "rows": [row("one: 1 stream", "flashlane", "chat", cpu_us_per_token=1)]}
-        full = empty | {"rows": [row("flat: 64 streams", "flashlane", "chat", cpu_us_per_token=1.0), row("flat: 64 streams", "direct", "chat")]}
-        self.assertIsNone(plot.draw(figure, {"a": empty}))
-        self.assertEqual(plot.draw(figure, {"a": empty, "b": full})[1], "b")
-        self.assertEqual(plot.groups(full, figure), [("flat: 64 streams", [{"label": "flashlane, chat", "value": 1.0, "ours": True}])])
+    def test_the_result_that_shows_the_most_is_drawn_and_every_rollout(self):
+        head = {"machine": "m", "processors": 2}
+        less = head | {"rows": [row("flat: 64 streams", "flashlane", "chat", cpu_us_per_token=1.0)]}
+        more = head | {"rows": less["rows"] + [row("flat: 64 streams", "smg", "chat", cpu_us_per_token=7.0), row("flat: 64 streams", "direct", "chat")]}
+        rollout = head | {"rows": [row("rollout: 40 turns", "flashlane", "D", overhead_ms=2.0, bound_ms=1.5), row("rollout: 40 turns", "smg", "A", overhead_ms=math.nan)]}
+        drawn = dict(plot.drawings({"less": less, "more": more, "far": rollout}))
+        self.assertIn("flashlane, chat 1.00; flat: 64 streams, smg, chat 7.00.", drawn["cpu-flat"])
+        self.assertIn("flashlane, D 2.00 (least possible 1.50).", drawn["rollout-far"])
+        self.assertEqual((drawn["idle"], "rollout-more" in drawn), (None, False))
 
 
 class Ratios(unittest.TestCase):
