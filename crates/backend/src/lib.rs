@@ -23,4 +23,4 @@ pub use config::{EndpointConfig, Kind, ProfileName, Tier};
 pub use error::{Error, Problem};
 pub use openai::dialect::Dialect;
 pub use secret::Secret;
-pub use stream::TokenStream;
+pub use stream::{Handed, TokenStream};

@@ -16,22 +16,31 @@ pub enum TokenStream {
     Failed(Option<UpstreamFailure>),
 }
 
+/// Whether a stream that handed something over has more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handed {
+    /// There may be more at once.
+    More,
+    /// That was all for now: the waker is registered.
+    All,
+}
+
 impl TokenStream {
     /// Hands over what is ready: `Opened` once, `Bytes` any number of times, `Ended` once; `Ended` may come first. `Ready` if anything was
-    /// handed over, and there may be more at once; `Pending` has registered the waker. Connecting and sending happen in here too. After
-    /// `Ended` there is nothing to poll for.
+    /// handed over; `Pending` has registered the waker. Connecting and sending happen in here too. After `Ended` there is nothing to
+    /// poll for.
     ///
     /// Does not block. Needs tokio's reactor and timer around it.
     // hot: per token
-    pub fn poll(&mut self, cx: &mut Context<'_>, on: &mut impl FnMut(UpstreamEvent<'_>)) -> Poll<()> {
+    pub fn poll(&mut self, cx: &mut Context<'_>, on: &mut impl FnMut(UpstreamEvent<'_>)) -> Poll<Handed> {
         match self {
             Self::Http1(stream) => stream.poll(cx, on),
-            Self::Http2(stream) => stream.poll(cx, on),
-            Self::Simulator(stream) => stream.poll(cx, on),
+            Self::Http2(stream) => stream.poll(cx, on).map(|()| Handed::More),
+            Self::Simulator(stream) => stream.poll(cx, on).map(|()| Handed::More),
             Self::Failed(failure) => match failure.take() {
                 Some(failure) => {
                     on(UpstreamEvent::Ended(Ended::Failed(failure)));
-                    Poll::Ready(())
+                    Poll::Ready(Handed::More)
                 }
                 None => Poll::Pending,
             },

@@ -11,7 +11,7 @@
 
 use crate::error::Error;
 use crate::state::State;
-use flashlane_backend::{Alarm, TokenStream};
+use flashlane_backend::{Alarm, Handed, TokenStream};
 use flashlane_engine::{
     Answer, Effect, ErrorKind, IdSource, Now, Outcome, Outgoing, Owner, Refusal, Session, Shared, TurnId, UpstreamEvent,
 };
@@ -76,6 +76,8 @@ pub(crate) struct Drive {
     request_id: Arc<str>,
     streams: Vec<(TurnId, TokenStream)>,
     store_work: Vec<(TurnId, StoreWork)>,
+    /// A stream or store work began or ended: whoever polls must look again.
+    has_changed: bool,
     timer: Timer,
     /// Turns that ended since [`Drive::settle`], and how many of them are counted.
     finished: Vec<Outcome>,
@@ -103,6 +105,7 @@ impl Drive {
             request_id,
             streams: Vec::new(),
             store_work: Vec::new(),
+            has_changed: false,
             timer: Timer::default(),
             finished: Vec::new(),
             counted: 0,
@@ -230,6 +233,7 @@ impl Drive {
     // hot: per token
     fn poll_streams(&mut self, cx: &mut Context<'_>, now: Now) -> Round {
         let mut round = Round::Still;
+        self.has_changed = false;
         let mut index = 0;
         while let Some((turn, stream)) = self.streams.get_mut(index) {
             let turn = *turn;
@@ -247,13 +251,16 @@ impl Drive {
             } else {
                 index += 1;
             }
-            if polled.is_ready() {
-                round = Round::Moved;
-                // May end, park or open streams: one that takes another's place is polled in the next round.
-                self.run_effects(now);
+            match polled {
+                Poll::Ready(Handed::More) => round = Round::Moved,
+                Poll::Ready(Handed::All) => {}
+                Poll::Pending => continue,
             }
+            // May end, park or open streams: one that takes another's place is polled in the next round.
+            self.has_changed |= has_ended;
+            self.run_effects(now);
         }
-        round
+        if self.has_changed { Round::Moved } else { round }
     }
 
     fn poll_store(&mut self, cx: &mut Context<'_>, now: Now) {
@@ -299,6 +306,7 @@ impl Drive {
             Effect::Open(turn, request) => {
                 let stream = self.state.backends.open(request.endpoint, *request);
                 self.streams.push((turn, stream));
+                self.has_changed = true;
             }
             Effect::Park(turn) => {
                 if let Some(stream) = self.take_stream(turn) {
@@ -310,10 +318,12 @@ impl Drive {
             Effect::Load(turn, response_id) => {
                 let load = self.state.store.load(self.owner, &response_id, now.unix_ms);
                 self.store_work.push((turn, StoreWork::Load(load)));
+                self.has_changed = true;
             }
             Effect::Commit(turn, record) => {
                 let commit = self.state.store.commit(stored(*record));
                 self.store_work.push((turn, StoreWork::Commit(commit)));
+                self.has_changed = true;
             }
             Effect::Finish(_, outcome) => self.finished.push(*outcome),
             Effect::Close { code, reason } => self.close = Some((code, reason)),
@@ -322,6 +332,7 @@ impl Drive {
 
     fn take_stream(&mut self, turn: TurnId) -> Option<TokenStream> {
         let index = self.streams.iter().position(|(of, _)| *of == turn)?;
+        self.has_changed = true;
         Some(self.streams.swap_remove(index).1)
     }
 }

@@ -7,6 +7,7 @@ use crate::client::pool::Connection;
 use crate::error::chain;
 use crate::openai::request::Outbound;
 use crate::openai::verdict::{Refused, Verdict};
+use crate::stream::Handed;
 use flashlane_engine::{Ended, UpstreamEvent, UpstreamFailure};
 use flashlane_wire::http1::{self, Event};
 use std::future::Future;
@@ -60,7 +61,7 @@ enum Answer {
 /// What a poll leads to.
 enum Step {
     Pending,
-    Handed,
+    Handed(Handed),
     /// The reader has seen the end of the answer.
     Whole {
         reusable: bool,
@@ -74,7 +75,7 @@ impl Http1 {
         Self { remote, request, state: State::Begin }
     }
 
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, on: &mut impl FnMut(UpstreamEvent<'_>)) -> Poll<()> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, on: &mut impl FnMut(UpstreamEvent<'_>)) -> Poll<Handed> {
         loop {
             let step = match &mut self.state {
                 State::Begin => {
@@ -94,17 +95,20 @@ impl Http1 {
             };
             match step {
                 Step::Pending => return Poll::Pending,
-                Step::Handed => return Poll::Ready(()),
+                Step::Handed(handed) => return Poll::Ready(handed),
                 Step::SendAgain => {
                     self.remote.counters.resent();
                     self.request.rewind();
                     self.dial();
                 }
-                Step::Whole { reusable } => return self.end(reusable, on),
+                Step::Whole { reusable } => {
+                    self.end(reusable, on);
+                    return Poll::Ready(Handed::All);
+                }
                 Step::Failed(failure) => {
                     self.state = State::Done;
                     on(failed(failure));
-                    return Poll::Ready(());
+                    return Poll::Ready(Handed::All);
                 }
             }
         }
@@ -136,7 +140,7 @@ impl Http1 {
         self.state = State::Exchange(Exchange { connection, reused, answer: Answer::Nothing, handed: false });
     }
 
-    fn end(&mut self, reusable: bool, on: &mut impl FnMut(UpstreamEvent<'_>)) -> Poll<()> {
+    fn end(&mut self, reusable: bool, on: &mut impl FnMut(UpstreamEvent<'_>)) {
         if let State::Exchange(Exchange { mut connection, answer, .. }) =
             std::mem::replace(&mut self.state, State::Done)
         {
@@ -149,7 +153,6 @@ impl Http1 {
                 Answer::Refused(mut refused) => failed(refused.failure()),
             });
         }
-        Poll::Ready(())
     }
 }
 
@@ -185,7 +188,7 @@ impl Exchange {
             }
         }
         if self.handed {
-            return Step::Handed;
+            return Step::Handed(Handed::More);
         }
         cx.waker().wake_by_ref();
         Step::Pending
@@ -216,8 +219,8 @@ impl Exchange {
     fn wait(&mut self, cx: &mut Context<'_>, broken: Option<io::Error>) -> Step {
         match broken {
             Some(error) => self.broken(&error),
-            None if self.handed => Step::Handed,
             None => match self.connection.watch.poll(cx) {
+                Poll::Pending if self.handed => Step::Handed(Handed::All),
                 Poll::Pending => Step::Pending,
                 Poll::Ready(waited_ms) => self.failed(UpstreamFailure::Silent { waited_ms }),
             },
