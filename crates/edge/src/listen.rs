@@ -137,7 +137,7 @@ async fn serve_connection(stream: TcpStream, app: App, permit: Permit) {
     set_options(&stream, &app.state.config);
     let App { router, tls, state, connections } = app;
     let mut draining = connections.draining();
-    let Some(io) = opened(stream, tls, &mut draining).await else { return };
+    let Some(io) = opened(stream, tls, &state, &mut draining).await else { return };
     let open = state.metrics.connection(Transport::Http);
     let watch = Watch::default();
     let requests = Requests::default();
@@ -169,16 +169,22 @@ async fn serve_connection(stream: TcpStream, app: App, permit: Permit) {
 }
 
 /// The connection, behind the handshake where there is one. None: it failed, or draining has begun.
-async fn opened(stream: TcpStream, tls: Option<Tls>, draining: &mut Draining) -> Option<Io> {
+async fn opened(stream: TcpStream, tls: Option<Tls>, state: &State, draining: &mut Draining) -> Option<Io> {
     let Some(tls) = tls else { return Some(Io::Plain(stream)) };
     let mut handshake = pin!(tls.accept(stream));
     let accepted = poll_fn(|cx| {
         if draining.poll_begun(cx) {
             return Poll::Ready(None);
         }
-        handshake.as_mut().poll(cx)
+        handshake.as_mut().poll(cx).map(Some)
     });
-    accepted.await.map(|stream| Io::Tls(Box::new(stream)))
+    match accepted.await? {
+        Ok(stream) => Some(Io::Tls(Box::new(stream))),
+        Err(failure) => {
+            state.metrics.handshake_failed(failure);
+            None
+        }
+    }
 }
 
 /// Small writes go out at once, and so do our acknowledgements, since a client with Nagle's algorithm on waits for them. A client that

@@ -5,6 +5,7 @@
 //! and change every six hours, so that resumption costs no memory here. Early data is refused: it could be replayed.
 
 use crate::config::TlsConfig;
+use flashlane_telemetry::label::Handshake;
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::server::Acceptor;
@@ -90,17 +91,18 @@ impl Tls {
         })
     }
 
-    /// The connection behind its handshake; None when that fails or takes too long.
-    pub(crate) async fn accept(&self, tcp: TcpStream) -> Option<TlsStream<TcpStream>> {
+    /// The connection behind its handshake.
+    pub(crate) async fn accept(&self, tcp: TcpStream) -> Result<TlsStream<TcpStream>, Handshake> {
         match tokio::time::timeout(self.wait_max, self.handshake(tcp)).await {
-            Ok(Ok(stream)) => stream,
+            Ok(Ok(Some(stream))) => Ok(stream),
+            Ok(Ok(None)) => Err(Handshake::Plain),
             Ok(Err(error)) => {
                 tracing::debug!(error = &error as &dyn std::error::Error, "a TLS handshake failed");
-                None
+                Err(Handshake::Failed)
             }
             Err(_) => {
                 tracing::debug!("a TLS handshake took longer than {} ms", self.wait_max.as_millis());
-                None
+                Err(Handshake::Late)
             }
         }
     }

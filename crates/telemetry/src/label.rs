@@ -41,6 +41,30 @@ impl Direction {
     }
 }
 
+/// Why a TLS handshake with a client came to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handshake {
+    /// Refused by either side, or broken off.
+    Failed,
+    /// Not whole within its time.
+    Late,
+    /// The client spoke something else than TLS.
+    Plain,
+}
+
+impl Handshake {
+    pub(crate) const ALL: [Self; 3] = [Self::Failed, Self::Late, Self::Plain];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Late => "late",
+            Self::Plain => "plain",
+        }
+    }
+}
+
 /// The tier's label; `none` for a turn that ended before a tier was granted.
 pub(crate) fn tier(tier: Option<Tier>) -> &'static str {
     tier.map_or("none", Tier::name)

@@ -2,7 +2,7 @@
 //!
 //! A turn is counted once, at its end, from its own plain counters: no atomic is touched per token.
 
-use crate::label::{self, Direction, Transport};
+use crate::label::{self, Direction, Handshake, Transport};
 use flashlane_engine::{ErrorKind, Outcome, Tier};
 use prometheus::core::Collector;
 use prometheus::{
@@ -53,6 +53,7 @@ pub struct Metrics {
     /// Indexed as [`Tier::ALL`], then `none`.
     tiers: [TierMetrics; 3],
     connections_open: IntGaugeVec,
+    handshakes_failed: IntCounterVec,
     websocket_bytes: [IntCounter; 2],
     /// Behind a lock, for two scrapes at once: each brings the counters up to what it was told.
     upstreams: Mutex<UpstreamFamilies>,
@@ -130,12 +131,21 @@ impl Metrics {
                 "Client connections open now",
                 &["transport"],
             )?,
+            handshakes_failed: counters(
+                &registry,
+                "flashlane_tls_handshakes_failed_total",
+                "TLS handshakes with clients that came to nothing",
+                &["reason"],
+            )?,
             websocket_bytes: Direction::ALL.map(|d| websocket_bytes.with_label_values(&[d.name()])),
             upstreams: Mutex::new(UpstreamFamilies::new(&registry)?),
             registry,
         };
         for transport in Transport::ALL {
             metrics.connections_open.with_label_values(&[transport.name()]);
+        }
+        for failure in Handshake::ALL {
+            metrics.handshakes_failed.with_label_values(&[failure.name()]);
         }
         Ok(metrics)
     }
@@ -169,6 +179,11 @@ impl Metrics {
         let gauge = self.connections_open.with_label_values(&[transport.name()]);
         gauge.inc();
         OpenConnection(gauge)
+    }
+
+    /// A client's TLS handshake came to nothing.
+    pub fn handshake_failed(&self, failure: Handshake) {
+        self.handshakes_failed.with_label_values(&[failure.name()]).inc();
     }
 
     pub fn websocket_bytes(&self, direction: Direction, bytes: u64) {

@@ -236,6 +236,28 @@ async fn a_handshake_that_takes_too_long_is_closed() {
 }
 
 #[tokio::test]
+async fn a_handshake_that_comes_to_nothing_is_counted_by_its_reason() {
+    let secure = Secure::start_with(simulated(), |tls| tls.handshake_ms_max = 500).await;
+    // Half of a record, a record that is no hello, no record.
+    for begun in [&[22, 3, 1][..], &[22, 3, 1, 0, 4, 9, 9, 9, 9], b"GET"] {
+        let mut io = secure.gateway.connect().await;
+        io.write_all(begun).await.unwrap();
+        soon("the end", io.read_to_end(&mut Vec::new())).await.unwrap();
+    }
+    let lines = ["late", "failed", "plain"]
+        .map(|reason| format!("flashlane_tls_handshakes_failed_total{{reason=\"{reason}\"}} 1\n"));
+    let counted = async {
+        loop {
+            let metrics = secure.gateway.metrics().await;
+            if lines.iter().all(|line| metrics.contains(line)) {
+                break;
+            }
+        }
+    };
+    soon("the counts", counted).await;
+}
+
+#[tokio::test]
 async fn clients_that_are_slow_to_shake_hands_hold_up_nobody_and_no_drain() {
     let mut secure = Secure::start(simulated()).await;
     let mut slow = Vec::new();
