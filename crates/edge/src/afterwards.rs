@@ -1,8 +1,9 @@
 //! What an HTTP/1.1 connection keeps of its last turn: the turn itself until its answer is written, since a client need not wait for
-//! a log line, and its timer for the next one, since setting a new timer wakes the thread that waits for the earliest.
+//! a log line, and its timer for the next one, since setting a new timer wakes the thread that waits for the earliest. It counts the
+//! connection's polls, too: hyper asks a body up to three times in one.
 
 use crate::drive::{Drive, Timer};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// One a connection. Touched once a turn, but for a look at each poll.
@@ -12,6 +13,7 @@ pub(crate) struct Afterwards(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     has_ended: AtomicBool,
+    polls: AtomicU64,
     kept: Mutex<Kept>,
 }
 
@@ -46,6 +48,18 @@ impl Afterwards {
             let ended = self.kept().ended.take();
             drop(ended);
         }
+    }
+
+    /// The connection is polled, after a wake.
+    // hot: per token
+    pub(crate) fn begin_poll(&self) {
+        self.0.polls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Which poll this is: whoever waits since an earlier call of the same one has not been woken.
+    // hot: per token
+    pub(crate) fn poll_number(&self) -> u64 {
+        self.0.polls.load(Ordering::Relaxed)
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {

@@ -18,6 +18,7 @@ use flashlane_engine::{
 use flashlane_store::{BoxFuture, OwnerId, Record};
 use flashlane_telemetry::log;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
@@ -25,19 +26,31 @@ use tokio::time::Instant;
 /// Rounds over all streams before others on the same thread get their turn.
 const ROUNDS_MAX: u32 = 64;
 
-/// Both clocks, read together.
+/// How long the system's time is told by the steady clock before it is read again: a token pays for one clock, not for two.
+const UNIX_NS_MAX: u64 = 1_000_000_000;
+
+/// Both clocks, told together.
 pub(crate) struct Clock {
     base: Instant,
+    /// The system's time at `base`, as it was seen last, and when that was.
+    unix_ms_at_base: AtomicU64,
+    unix_read_ns: AtomicU64,
 }
 
 impl Clock {
     pub(crate) fn new() -> Self {
-        Self { base: Instant::now() }
+        Self { base: Instant::now(), unix_ms_at_base: AtomicU64::new(unix_ms()), unix_read_ns: AtomicU64::new(0) }
     }
 
+    // hot: per token
     pub(crate) fn now(&self) -> Now {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now { mono_ns: self.mono_ns(), unix_ms: u64::try_from(unix.as_millis()).unwrap_or(u64::MAX) }
+        let mono_ns = self.mono_ns();
+        let mono_ms = mono_ns / 1_000_000;
+        if mono_ns.saturating_sub(self.unix_read_ns.load(Ordering::Relaxed)) > UNIX_NS_MAX {
+            self.unix_ms_at_base.store(unix_ms().saturating_sub(mono_ms), Ordering::Relaxed);
+            self.unix_read_ns.store(mono_ns, Ordering::Relaxed);
+        }
+        Now { mono_ns, unix_ms: self.unix_ms_at_base.load(Ordering::Relaxed).saturating_add(mono_ms) }
     }
 
     fn mono_ns(&self) -> u64 {
@@ -47,6 +60,11 @@ impl Clock {
     fn instant(&self, mono_ns: u64) -> Instant {
         self.base + Duration::from_nanos(mono_ns)
     }
+}
+
+fn unix_ms() -> u64 {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(unix.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Why [`Drive::poll`] came back.

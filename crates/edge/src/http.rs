@@ -27,6 +27,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+/// A frame up to so long is copied out of its buffer, a longer one takes the buffer along.
+const FRAME_BYTES_COPIED_MAX: usize = 4096;
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream; charset=utf-8");
 const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 /// Tells proxies (nginx first) to pass each event on at once.
@@ -99,7 +101,7 @@ fn counted(refused: Refused) -> Response {
 fn stream(drive: Drive, held: Held) -> Response {
     let headers =
         [(CONTENT_TYPE, EVENT_STREAM), (CACHE_CONTROL, NO_CACHE), (ACCEL_BUFFERING, HeaderValue::from_static("no"))];
-    (headers, Body::new(EventStream { drive: Some(drive), held })).into_response()
+    (headers, Body::new(EventStream { drive: Some(drive), quiet_in: None, held })).into_response()
 }
 
 /// The tools that the client offered and no upstream sees, by name; without the names that no header may have.
@@ -141,6 +143,8 @@ async fn collect(state: &State, headers: &HeaderMap, body: Body) -> Result<Bytes
 struct EventStream {
     /// None once it has ended.
     drive: Option<Drive>,
+    /// The poll of the connection in which all wakers were left with what may be next.
+    quiet_in: Option<u64>,
     held: Held,
 }
 
@@ -166,9 +170,16 @@ impl http_body::Body for EventStream {
 
     // hot: per token
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let Self { drive, held } = self.get_mut();
+        let Self { drive, quiet_in, held } = self.get_mut();
         let Some(running) = drive else { return Poll::Ready(None) };
-        let frame = ready!(running.poll_ready(cx));
+        // hyper asks again after a frame, and again after it has flushed: without a wake there is nothing new.
+        let poll_number = held.afterwards.as_ref().map(Afterwards::poll_number);
+        if poll_number.is_some() && *quiet_in == poll_number && !running.is_drained() {
+            return Poll::Pending;
+        }
+        let (polled, rest) = running.poll_ready(cx);
+        *quiet_in = poll_number.filter(|_| rest == Rest::Quiet);
+        let frame = ready!(polled);
         if frame.is_none()
             && let Some(ended) = drive.take()
         {
@@ -179,22 +190,35 @@ impl http_body::Body for EventStream {
 }
 
 impl Drive {
-    /// All that is ready to be written; None when all has been.
+    /// All that is ready to be written, None when all has been; and why there is no more.
     // hot: per token
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> (Poll<Option<Bytes>>, Rest) {
         let now = self.now();
         let rest = self.poll(cx, now, None);
         self.was_busy_since(now);
         if !self.outgoing().is_empty() {
-            return Poll::Ready(Some(self.outgoing().take()));
+            return (Poll::Ready(Some(self.take_frame())), rest);
         }
         if self.is_drained() {
-            return Poll::Ready(None);
+            return (Poll::Ready(None), rest);
         }
         match rest {
             Rest::Quiet => {}
             Rest::Busy | Rest::Full => cx.waker().wake_by_ref(),
         }
-        Poll::Pending
+        (Poll::Pending, rest)
+    }
+
+    /// A small frame is copied, so that the outgoing buffer keeps its room: one allocation, where a new buffer grows by five.
+    // hot: per token
+    fn take_frame(&mut self) -> Bytes {
+        let outgoing = self.outgoing();
+        let bytes = outgoing.len();
+        if bytes > FRAME_BYTES_COPIED_MAX {
+            return outgoing.take();
+        }
+        let frame = Bytes::copy_from_slice(outgoing.ready());
+        outgoing.consume(bytes);
+        frame
     }
 }

@@ -160,7 +160,10 @@ async fn serve_connection(stream: TcpStream, app: App, permit: Permit) {
         if draining.poll_begun(cx) || idle.poll_over(cx) {
             connection.as_mut().graceful_shutdown();
         }
-        let polled = again.poll(cx, |cx| connection.as_mut().poll(cx));
+        let polled = again.poll(cx, |cx| {
+            afterwards.begin_poll();
+            connection.as_mut().poll(cx)
+        });
         afterwards.settle();
         polled
     })

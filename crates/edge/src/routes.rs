@@ -11,7 +11,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use flashlane_engine::ErrorKind;
 use http::header::{ALLOW, HeaderName, HeaderValue};
-use std::fmt::Write as _;
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -66,10 +65,8 @@ fn request_id() -> Result<Arc<str>, crate::Error> {
     getrandom::fill(&mut random).map_err(|source| crate::Error::Random { source })?;
     let mut id = String::with_capacity(4 + 2 * random.len());
     id.push_str("req_");
-    for byte in random {
-        // Writing to a String does not fail.
-        let _ = write!(id, "{byte:02x}");
-    }
+    let digits = random.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+    id.extend(digits.filter_map(|digit| char::from_digit(u32::from(digit), 16)));
     Ok(id.into())
 }
 
