@@ -53,7 +53,10 @@ impl Chain {
         if piece.items.is_empty() && piece.messages.is_empty() {
             return;
         }
-        self.message_bytes += piece.messages.len();
+        if !piece.messages.is_empty() {
+            // With the comma between: the same however the messages came in pieces.
+            self.message_bytes += piece.messages.len() + usize::from(self.message_bytes > 0);
+        }
         self.weight += piece.weight();
         self.pieces.push(piece);
         while let [.., before, last] = self.pieces.as_slice() {

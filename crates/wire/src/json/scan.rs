@@ -259,4 +259,17 @@ mod tests {
         assert_eq!(value_end(nested(129).as_bytes(), 0), Some(258));
         assert_eq!(value_end(nested(130).as_bytes(), 0), None);
     }
+
+    #[test]
+    fn an_escape_may_lie_anywhere_in_a_long_string() {
+        for before in 0..40 {
+            for escape in ["\\\\", "\\\"", "\\n", "\\u00e9", "\\\\\\\\\\\""] {
+                for after in [0, 1, 20] {
+                    check(&format!("\"{}{escape}{}\"", "a".repeat(before), "b".repeat(after)));
+                    check(&format!("\"{}{escape}{}", "a".repeat(before), "b".repeat(after)));
+                    check(&format!("[\"{}{escape}{}\\x\"]", "a".repeat(before), "b".repeat(after)));
+                }
+            }
+        }
+    }
 }
