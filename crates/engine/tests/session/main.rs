@@ -7,7 +7,7 @@
     reason = "a test that meets what it does not expect shall fail"
 )]
 
-mod background;
+mod again;
 mod http;
 mod lanes;
 mod peer;
