@@ -40,7 +40,7 @@ const SETTINGS: [(&str, &str); 6] = [
 /// A folder that this process holds, until it is dropped.
 pub(super) struct Folder {
     pub(super) database: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl Folder {
@@ -58,7 +58,7 @@ impl Folder {
         let database = path.join("store.sqlite");
         // SQLite gives its log and index the permissions of the database.
         drop(private_file(&database)?);
-        Ok(Self { database, _lock: lock })
+        Ok(Self { database, lock })
     }
 
     /// The one connection that writes, with the tables as this version wants them.
@@ -109,6 +109,13 @@ impl Folder {
             Value::Null | Value::Real(_) | Value::Blob(_) => false,
         };
         if is_set { Ok(()) } else { Err(Error::Setting { path: self.database.clone(), setting }) }
+    }
+}
+
+/// Said aloud: a process that was just begun has this file too, until it becomes its own program, and would hold the lock for as long.
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(self.lock.unlock());
     }
 }
 

@@ -134,7 +134,7 @@ pub(super) fn unfinished(db: &Connection) -> Result<Vec<UnfinishedJob>, Error> {
     let mut query = db.prepare_cached(
         "SELECT owner, id, state, is_cancelled, created_unix_ms,
          (SELECT coalesce(max(sequence_number) + 1, 0) FROM events WHERE events.response = number)
-         FROM jobs JOIN responses ON number = response WHERE state < 2 AND id IS NOT NULL
+         FROM jobs CROSS JOIN responses ON number = response WHERE state < 2 AND id IS NOT NULL
          ORDER BY created_unix_ms, number",
     )?;
     let read = |row: &Row<'_>| {

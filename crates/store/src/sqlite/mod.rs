@@ -54,7 +54,7 @@ impl Options {
         const DAY_MS: u64 = 24 * 60 * 60 * 1000;
         Self {
             folder,
-            limits: Limits { bytes_max: 16 << 30, records_max: 10_000_000, age_ms_max: 30 * DAY_MS },
+            limits: Limits { bytes_max: 16 << 30, records_max: 1_000_000, age_ms_max: 30 * DAY_MS },
             usage_age_ms_max: 400 * DAY_MS,
             file_bytes_max: 64 << 30,
             queue_max: 1024,

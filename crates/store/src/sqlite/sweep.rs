@@ -7,6 +7,8 @@ use crate::{Error, Limits};
 
 /// Of each kind, in one step.
 const STEP_ROWS_MAX: i64 = 64;
+/// A step ends with what goes beyond this: a commit may be waiting for it, and what goes is written over.
+const STEP_BYTES: usize = 1024 * 1024;
 
 pub(super) fn is_due(db: &Connection, limits: &Limits, usage_age_ms_max: u64, now_unix_ms: u64) -> Result<bool, Error> {
     let since = moment(now_unix_ms.saturating_sub(limits.age_ms_max));
@@ -27,10 +29,13 @@ pub(super) fn step(writing: &Writing<'_>, usage_age_ms_max: u64, now_unix_ms: u6
     };
     let old = "SELECT number FROM responses WHERE id IS NOT NULL AND created_unix_ms < ?1
                ORDER BY created_unix_ms LIMIT ?2";
-    for number in numbers(old)? {
+    let bytes_before = writing.totals.get().bytes;
+    let is_enough = || bytes_before - writing.totals.get().bytes >= STEP_BYTES;
+    for number in numbers(old)?.into_iter().take_while(|_| !is_enough()) {
         responses::remove(writing, number)?;
     }
-    for number in numbers("SELECT number FROM conversations WHERE changed_unix_ms < ?1 LIMIT ?2")? {
+    let old = "SELECT number FROM conversations WHERE changed_unix_ms < ?1 LIMIT ?2";
+    for number in numbers(old)?.into_iter().take_while(|_| !is_enough()) {
         writing.remove_conversation(number)?;
     }
     let usage_since = moment(now_unix_ms.saturating_sub(usage_age_ms_max));

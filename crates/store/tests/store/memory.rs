@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use flashlane_store::{Error, Limits, MemoryStore, OwnerId, Record, Store, Usage};
+use flashlane_store::{Conversation, Error, Event, Limits, MemoryStore, OwnerId, Record, Store, Usage};
 
-use crate::support::{ANN, BOB, Chance, answer, now};
+use crate::support::{ANN, BOB, Chance, answer, first, items, now};
 
 const PLENTY: Limits = Limits { bytes_max: 1 << 20, records_max: 100, age_ms_max: 1000 };
 
@@ -69,6 +69,53 @@ fn a_record_larger_than_the_store_is_refused_and_nothing_is_lost_for_it() {
     assert!(bytes > bytes_max);
     assert_eq!(store.usage(), before);
     assert_eq!(load(&store, ANN, "resp_1", 0), Some(Arc::new(record(ANN, "resp_1", 100, 0))));
+}
+
+#[test]
+fn what_is_not_finished_makes_no_room() {
+    let store = MemoryStore::new(Limits { bytes_max: 40_000, ..PLENTY });
+    let request = || Bytes::from(vec![b'q'; 9_000]);
+    now(store.job_create(record(ANN, "resp_job", 10, 0), request()));
+    for number in 0..50 {
+        now(store.commit(record(ANN, &format!("resp_{number}"), 5_000, 0)));
+    }
+    assert!(load(&store, ANN, "resp_job", 0).is_some());
+    for id in ["resp_2", "resp_3", "resp_4"] {
+        now(store.job_create(record(ANN, id, 10, 0), request()));
+    }
+    let Err(Error::Full { .. }) = answer(store.commit(record(ANN, "resp_5", 5_000, 0))) else { panic!("it was kept") };
+    let event = Event { sequence_number: 0, json: request() };
+    let Err(Error::Full { .. }) = answer(store.job_append(ANN, "resp_2", vec![event])) else { panic!("it was kept") };
+    assert_eq!(now(store.jobs_unfinished()).len(), 4);
+    assert!(now(store.job_finish(record(ANN, "resp_2", 10, 0), vec![])));
+    now(store.commit(record(ANN, "resp_5", 5_000, 0)));
+    for id in ["resp_job", "resp_2", "resp_3", "resp_4", "resp_5"] {
+        now(store.delete(ANN, id, 0));
+    }
+    assert_eq!(store.usage(), Usage::default());
+}
+
+/// Whatever is done to conversations and jobs, what is left is counted for what it is: nothing, in the end.
+#[test]
+fn the_counts_stay_true_through_all_that_changes_them() {
+    let store = MemoryStore::new(PLENTY);
+    let made = Conversation { id: "conv".into(), owner: ANN, metadata: Bytes::from_static(b"{}"), created_unix_ms: 0 };
+    now(store.conversation_create(made, items(&["a", "b"])));
+    now(store.conversation_append(ANN, "conv", items(&["c"]), 0));
+    now(store.conversation_update(ANN, "conv", Bytes::from_static(b"{\"longer\":1}"), 0));
+    now(store.conversation_update(ANN, "conv", Bytes::new(), 0));
+    now(store.conversation_item_delete(ANN, "conv", "a", 0));
+    let said = Record { conversation: Some("conv".into()), inherited: 0, ..first("resp_1") };
+    now(store.job_create(said.clone(), Bytes::from_static(b"request")));
+    now(store.job_start(ANN, "resp_1", Bytes::from_static(b"longer than before, by some bytes")));
+    now(store.job_start(ANN, "resp_1", Bytes::new()));
+    now(store.job_append(ANN, "resp_1", vec![Event { sequence_number: 0, json: Bytes::from_static(b"{}") }]));
+    assert!(now(store.job_finish(said, vec![])));
+    assert_eq!(store.usage().records, 2);
+    now(store.delete(ANN, "resp_1", 0));
+    now(store.conversation_delete(ANN, "conv", 0));
+    assert_eq!(store.usage(), Usage::default());
+    assert_eq!(now(store.find_items(ANN, vec!["resp_1_in".into()], 0)), [None]);
 }
 
 #[test]
