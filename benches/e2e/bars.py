@@ -50,7 +50,7 @@ def ticks(largest, count=5):
 
 def chart(title, unit, groups, note=""):
     """The SVG's text. A group is (its name, its bars); a bar is a dict of `label`, `value`, and if wanted `ours` and
-    `bound`, the least that there could be."""
+    `bound`, the least that there could be. What is less than nothing, as differences may be, has no length."""
     bars = [bar for _, group in groups for bar in group]
     axis = ticks(max([bar["value"] for bar in bars] + [bar.get("bound") or 0 for bar in bars]))
     room = WIDTH - LABEL_WIDTH - VALUE_WIDTH

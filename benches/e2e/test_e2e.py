@@ -25,11 +25,12 @@ class Bars(unittest.TestCase):
             self.assertEqual([round(tick, 6) for tick in bars.ticks(largest)], expected)
 
     def test_numbers_have_three_digits(self):
-        self.assertEqual([bars.short(value) for value in (0, 0.256, 3.14159, 52.44, 1234.5)], ["0", "0.256", "3.14", "52.4", "1,234"])
+        self.assertEqual([bars.short(value) for value in (0, 0.256, -3.14159, 52.44, 1234.5)], ["0", "0.256", "-3.14", "52.4", "1,234"])
 
     def test_a_bar_is_as_long_as_its_value_and_the_text_tells_it_too(self):
         svg = bars.chart("a < b", "µs", [("", [{"label": "x", "value": 10.0}, {"label": "y", "value": 5.0, "ours": True, "bound": 4.0}])])
         root = xml.dom.minidom.parseString(svg)
+        self.assertIn('width="1.0"', bars.chart("a", "ms", [("", [{"label": "x", "value": -2.0}, {"label": "y", "value": 5.0}])]))
         long, half = [float(rect.getAttribute("width")) for rect in root.getElementsByTagName("rect")]
         self.assertAlmostEqual(long, 2 * half, delta=0.2)
         self.assertIn("x 10.0; y 5.00 (least possible 4.00)", root.getElementsByTagName("desc")[0].firstChild.data)
