@@ -30,7 +30,7 @@ pub fn push_optional_string(out: &mut Vec<u8>, text: Option<&str>) {
 pub fn push_escaped(out: &mut Vec<u8>, text: &str) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut rest = text.as_bytes();
-    while let Some(at) = rest.iter().position(|&byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
+    while let Some(at) = scan::special(rest, 0) {
         let (plain, from) = rest.split_at(at);
         out.extend_from_slice(plain);
         let Some((&byte, after)) = from.split_first() else { break };

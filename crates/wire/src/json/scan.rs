@@ -93,7 +93,7 @@ pub fn string_end(bytes: &[u8], at: usize) -> Option<usize> {
 }
 
 /// The first quote, backslash or control character from `at` on.
-fn special(bytes: &[u8], at: usize) -> Option<usize> {
+pub(super) fn special(bytes: &[u8], at: usize) -> Option<usize> {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGHS: u64 = ONES << 7;
     let mut rest = bytes.get(at..)?;

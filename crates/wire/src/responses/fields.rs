@@ -96,6 +96,15 @@ impl<'a> Fields<'a> {
         Ok(Self { prefix, raw: fields, input: None })
     }
 
+    /// Splits the array at `path` whose elements are objects, all in one pass. None where some element is none: those are
+    /// split, and refused, one by one.
+    pub(super) fn objects(path: &str, raw: &'a RawValue) -> Option<Vec<(&'a RawValue, Self)>> {
+        let objects = split::objects(raw.get())?.into_iter().enumerate();
+        let fields =
+            |(index, (raw, members))| (raw, Self { prefix: format!("{path}[{index}]."), raw: members, input: None });
+        Some(objects.map(fields).collect())
+    }
+
     /// The items of `input`, where it is an array that [`Self::parse_request`] has split.
     #[must_use]
     pub fn input(&self) -> Option<&Items<'a>> {

@@ -186,15 +186,20 @@ impl<'a> Content<'a> {
         if !raw.get().starts_with('[') {
             return Err(ParseError::wrong_type(&path, "a string or an array", raw.get()));
         }
+        if let Some(parts) = Fields::objects(&path, raw) {
+            return parts.iter().map(|(raw, fields)| Part::of(raw, fields)).collect::<Result<_, _>>().map(Self::Parts);
+        }
         let parts = elements(&path, raw)?;
-        let parts = parts.into_iter().enumerate().map(|(index, part)| Part::parse(&format!("{path}[{index}]"), part));
+        let parts = parts.into_iter().enumerate().map(|(index, part)| {
+            let fields = Fields::nested(&format!("{path}[{index}]"), part)?;
+            Part::of(part, &fields)
+        });
         parts.collect::<Result<_, _>>().map(Self::Parts)
     }
 }
 
 impl<'a> Part<'a> {
-    fn parse(path: &str, raw: &'a RawValue) -> Result<Self, ParseError> {
-        let fields = Fields::nested(path, raw)?;
+    fn of(raw: &'a RawValue, fields: &Fields<'a>) -> Result<Self, ParseError> {
         let kind = fields.required_string("type")?;
         match &*kind {
             "input_text" | "output_text" | "text" | "summary_text" | "reasoning_text" => {

@@ -27,22 +27,26 @@ pub struct Items<'a> {
 
 /// The members of the object that `text` is.
 pub(super) fn object(text: &str) -> Option<Members<'_>> {
-    let mut members = Vec::with_capacity(8);
-    let mut cut = Cut { bytes: text.as_bytes(), text: |from, to| text.get(from..to) };
-    cut.object(|cut, name, at| {
-        let (value, end) = cut.value(at)?;
-        members.push((name, value));
-        Some(end)
+    let cut = Cut { bytes: text.as_bytes(), text: |from, to| text.get(from..to) };
+    let (members, end) = cut.members(skip_space(cut.bytes, 0))?;
+    cut.is_end(end).then_some(members)
+}
+
+/// The elements of the array that `text` is, each an object: as they are, and their members.
+pub(super) fn objects(text: &str) -> Option<Vec<(&RawValue, Members<'_>)>> {
+    let cut = Cut { bytes: text.as_bytes(), text: |from, to| text.get(from..to) };
+    let (objects, end) = cut.elements(cut.opening(0, b'[')?, Known::default(), |at| {
+        let (members, end) = cut.members(at)?;
+        Some(((raw_value(text.get(at..end)?).ok()?, members), end))
     })?;
-    Some(members)
+    cut.is_end(end).then_some(objects)
 }
 
 /// The elements of the array that `text` is.
 pub(super) fn array(text: &str) -> Option<Vec<&RawValue>> {
     let cut = Cut { bytes: text.as_bytes(), text: |from, to| text.get(from..to) };
-    let inside = cut.opening(0, b'[')?;
-    let (elements, end) = cut.elements(inside, Known::default())?;
-    (skip_space(cut.bytes, end) == text.len()).then_some(elements)
+    let (elements, end) = cut.elements(cut.opening(0, b'[')?, Known::default(), |at| cut.value(at))?;
+    cut.is_end(end).then_some(elements)
 }
 
 /// The members of a request's object but for the array `input`, and that.
@@ -54,13 +58,13 @@ pub(super) fn request<'a>(
     let mut input = None;
     let mut known = Some(known);
     // What is known was checked when it was new: only the rest is.
-    let mut cut = Cut { bytes, text: |from, to| std::str::from_utf8(bytes.get(from..to)?).ok() };
-    cut.object(|cut, name, at| {
+    let cut = Cut { bytes, text: |from, to| std::str::from_utf8(bytes.get(from..to)?).ok() };
+    let end = cut.object(skip_space(bytes, 0), |name, at| {
         if name == "input" && bytes.get(at) == Some(&b'[') {
             // A second `input` has no one to ask for what is known, and ends this.
             let inside = skip_space(bytes, at + 1);
             let known = known.take()?(bytes.get(inside..)?);
-            let (new, end) = cut.elements(inside, known)?;
+            let (new, end) = cut.elements(inside, known, |at| cut.value(at))?;
             input = Some(Items { known: known.items, new });
             return Some(end);
         }
@@ -73,7 +77,7 @@ pub(super) fn request<'a>(
         Some(end)
     })?;
     let both = input.is_some() && members.iter().any(|(name, _)| name == "input");
-    (!both).then_some((members, input))
+    (!both && cut.is_end(end)).then_some((members, input))
 }
 
 /// Bytes, and how a range of them becomes text.
@@ -110,25 +114,48 @@ impl<'a, T: Fn(usize, usize) -> Option<&'a str>> Cut<'a, T> {
         (*self.bytes.get(colon)? == b':').then(|| (name, skip_space(self.bytes, colon + 1)))
     }
 
-    /// Cuts the whole of the bytes, one object. `member` is given each name and where its value begins, and says where that ends.
-    fn object(&mut self, mut member: impl FnMut(&Self, Cow<'a, str>, usize) -> Option<usize>) -> Option<()> {
-        let mut at = self.opening(0, b'{')?;
+    /// Whether nothing but space follows.
+    fn is_end(&self, at: usize) -> bool {
+        skip_space(self.bytes, at) == self.bytes.len()
+    }
+
+    /// Cuts the object at `at`, and says where it ends. `member` is given each name and where its value begins, and says where
+    /// that ends.
+    fn object(&self, at: usize, mut member: impl FnMut(Cow<'a, str>, usize) -> Option<usize>) -> Option<usize> {
+        let mut at = self.opening(at, b'{')?;
         if *self.bytes.get(at)? == b'}' {
-            return (skip_space(self.bytes, at + 1) == self.bytes.len()).then_some(());
+            return Some(at + 1);
         }
         loop {
             let (name, value) = self.name(at)?;
-            at = skip_space(self.bytes, member(self, name, value)?);
+            at = skip_space(self.bytes, member(name, value)?);
             match *self.bytes.get(at)? {
                 b',' => at = skip_space(self.bytes, at + 1),
-                b'}' => return (skip_space(self.bytes, at + 1) == self.bytes.len()).then_some(()),
+                b'}' => return Some(at + 1),
                 _ => return None,
             }
         }
     }
 
+    /// The members of the object at `at`, and where it ends.
+    fn members(&self, at: usize) -> Option<(Members<'a>, usize)> {
+        let mut members = Vec::with_capacity(8);
+        let end = self.object(at, |name, at| {
+            let (value, end) = self.value(at)?;
+            members.push((name, value));
+            Some(end)
+        })?;
+        Some((members, end))
+    }
+
     /// The elements of the array whose inside begins at `at`, without those that are known, and where the array ends.
-    fn elements(&self, at: usize, known: Known) -> Option<(Vec<&'a RawValue>, usize)> {
+    /// `element` is given where each begins, and says where that ends.
+    fn elements<E>(
+        &self,
+        at: usize,
+        known: Known,
+        element: impl Fn(usize) -> Option<(E, usize)>,
+    ) -> Option<(Vec<E>, usize)> {
         let mut elements = Vec::new();
         let mut at = at;
         if known.items == 0 && *self.bytes.get(at)? == b']' {
@@ -143,8 +170,8 @@ impl<'a, T: Fn(usize, usize) -> Option<&'a str>> Cut<'a, T> {
             }
         }
         loop {
-            let (element, end) = self.value(at)?;
-            elements.push(element);
+            let (one, end) = element(at)?;
+            elements.push(one);
             at = skip_space(self.bytes, end);
             match *self.bytes.get(at)? {
                 b',' => at = skip_space(self.bytes, at + 1),
