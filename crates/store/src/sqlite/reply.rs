@@ -65,3 +65,53 @@ impl<T> Future for Reply<T> {
 fn lock<T>(slot: &Mutex<Slot<T>>) -> MutexGuard<'_, Slot<T>> {
     slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicU32);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn poll<T>(reply: &mut Reply<T>, woken: &Arc<Woken>) -> Poll<Result<T, Error>> {
+        Pin::new(reply).poll(&mut Context::from_waker(&Waker::from(Arc::clone(woken))))
+    }
+
+    #[test]
+    fn who_waits_is_woken_once_and_has_the_answer() {
+        let (woken, (promise, mut reply)) = (Arc::new(Woken::default()), pair());
+        assert!(poll(&mut reply, &woken).is_pending());
+        assert!(poll(&mut reply, &woken).is_pending());
+        promise.keep(Ok(7));
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+        assert!(matches!(poll(&mut reply, &woken), Poll::Ready(Ok(7))));
+    }
+
+    #[test]
+    fn a_promise_that_nobody_keeps_says_that_the_store_is_closed() {
+        let (woken, (promise, mut reply)) = (Arc::new(Woken::default()), pair::<()>());
+        assert!(poll(&mut reply, &woken).is_pending());
+        drop(promise);
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+        assert!(matches!(poll(&mut reply, &woken), Poll::Ready(Err(Error::Closed))));
+    }
+
+    #[test]
+    fn an_answer_may_come_before_it_is_asked_for_or_to_nobody() {
+        let (woken, (promise, mut reply)) = (Arc::new(Woken::default()), pair());
+        promise.keep(Ok(7));
+        assert!(matches!(poll(&mut reply, &woken), Poll::Ready(Ok(7))));
+        let (promise, reply) = pair();
+        drop(reply);
+        promise.keep(Ok(7));
+    }
+}

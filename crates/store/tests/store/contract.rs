@@ -312,6 +312,8 @@ fn responses_follow_their_conversation(store: &dyn Store) {
     let three = said(&all(), "d");
     now(store.commit(three.clone()));
     assert!(now(store.conversation_item_delete(ANN, "conv_1", "a_in", 0)));
+    // As many as before, but others.
+    assert!(now(store.conversation_append(ANN, "conv_1", items(&["msg_2"]), 0)));
     let four = said(&all(), "e");
     now(store.job_create(Record { items: four.input_items().to_vec(), outputs: 0, ..four.clone() }, Bytes::new()));
     assert_eq!(all(), four.items[..four.inherited], "a job's items are in it when it has finished");
