@@ -29,18 +29,16 @@ fn turn(shared: &Arc<Shared>, input: &str, over_websocket: bool) -> (String, Str
     }
     let (mut up, mut down) = (String::new(), String::new());
     while let Some(effect) = session.poll_effect() {
-        match effect {
-            Effect::Ask(turn, _) => {
-                session.handle_granted(turn, Ok(Grant { endpoint: EndpointId(0), tier: Tier::Latency }), now);
+        if let Effect::Ask(turn, _) = effect {
+            session.handle_granted(turn, Ok(Grant { endpoint: EndpointId(0), tier: Tier::Latency }), now);
+        } else if let Effect::Open(turn, request) = effect {
+            for piece in chat::body(&request.model, &request.fields, &request.messages) {
+                up.push_str(std::str::from_utf8(&piece).unwrap());
             }
-            Effect::Open(turn, request) => {
-                for piece in chat::body(&request.model, &request.fields, &request.messages) {
-                    up.push_str(std::str::from_utf8(&piece).unwrap());
-                }
-                session.handle_upstream(turn, UpstreamEvent::Opened, now);
-                session.handle_upstream(turn, UpstreamEvent::Bytes(STREAM), now);
-            }
-            other => write!(down, "{other:?}").unwrap(),
+            session.handle_upstream(turn, UpstreamEvent::Opened, now);
+            session.handle_upstream(turn, UpstreamEvent::Bytes(STREAM), now);
+        } else {
+            write!(down, "{effect:?}").unwrap();
         }
     }
     if let Some(Answer::Refused(refusal)) = session.answer() {
