@@ -43,7 +43,12 @@ fn settle(session: &mut Session, shared: &Shared) {
             Effect::Load(turn, _) => session.handle_loaded(turn, Ok(None), now),
             Effect::Commit(turn, _) => session.handle_committed(turn, Ok(()), now),
             Effect::Release(grant) => admission.release(grant),
-            Effect::Park(_) | Effect::Abort(_) | Effect::Warm(_) | Effect::Finish(..) | Effect::Close { .. } => {}
+            Effect::Park(_)
+            | Effect::Abort(_)
+            | Effect::Warm(_)
+            | Effect::EndJob(..)
+            | Effect::Finish(..)
+            | Effect::Close { .. } => {}
         }
     }
 }

@@ -111,6 +111,11 @@ class Process:
             self._process.kill()
             return self._process.wait()
 
+    def kill(self) -> None:
+        """Ends it without a word."""
+        self._process.kill()
+        self._process.wait()
+
     def _read(self, stream: IO[str]) -> None:
         for line in stream:
             self.lines.append(line.rstrip("\n"))

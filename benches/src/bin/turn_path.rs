@@ -74,6 +74,7 @@ fn drive(session: &mut Session) -> usize {
             | Effect::Abort(_)
             | Effect::Warm(_)
             | Effect::Load(..)
+            | Effect::EndJob(..)
             | Effect::Finish(..)
             | Effect::Close { .. } => {}
         }

@@ -45,11 +45,13 @@ pub struct EdgeConfig {
     pub ping_ms: u64,
     /// How long a client may take to answer a WebSocket close, in milliseconds. Default 2,000.
     pub close_ms_max: u64,
-    /// How long running turns may go on after a stop was asked for, in milliseconds. Default 30,000.
+    /// How long running turns, those in the background too, may go on after a stop was asked for, in milliseconds. Default 30,000.
     pub drain_ms_max: u64,
     /// From how many unwritten bytes on a client's upstreams are not read, until the client has read. Default 65,536. From as many
     /// unwritten bytes of answers to its own messages on (errors, pongs), the client itself is not read.
     pub outgoing_bytes_high: usize,
+    /// Most responses that run in the background at once; one more is refused. Default 256.
+    pub background_turns_max: usize,
     /// TLS for clients; see [`TlsConfig`]. Default none: plain HTTP and WebSocket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsConfig>,
@@ -76,6 +78,7 @@ impl Default for EdgeConfig {
             close_ms_max: 2_000,
             drain_ms_max: 30_000,
             outgoing_bytes_high: 64 * 1024,
+            background_turns_max: 256,
             tls: None,
         }
     }

@@ -13,9 +13,10 @@ use crate::error::Error;
 use crate::state::State;
 use flashlane_backend::{Alarm, Handed, TokenStream};
 use flashlane_engine::{
-    Answer, Effect, ErrorKind, IdSource, Now, Outcome, Outgoing, Owner, Refusal, Session, Shared, TurnId, UpstreamEvent,
+    Answer, Effect, ErrorKind, IdSource, Now, Outcome, Outgoing, Owner, Refusal, Session, Shared, Tier, TurnId,
+    UpstreamEvent, Usage,
 };
-use flashlane_store::{BoxFuture, OwnerId, Record};
+use flashlane_store::{BoxFuture, OwnerId, Record, Tokens, UsageEntry};
 use flashlane_telemetry::log;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -101,6 +102,8 @@ pub(crate) struct Drive {
     finished: Vec<Outcome>,
     counted: usize,
     close: Option<(u16, &'static str)>,
+    /// What a background turn came to, until its owner keeps it.
+    ended: Option<Record>,
     is_gone: bool,
 }
 
@@ -128,12 +131,17 @@ impl Drive {
             finished: Vec::new(),
             counted: 0,
             close: None,
+            ended: None,
             is_gone: false,
         })
     }
 
     pub(crate) fn state(&self) -> &State {
         &self.state
+    }
+
+    pub(crate) fn shared_state(&self) -> Arc<State> {
+        Arc::clone(&self.state)
     }
 
     pub(crate) fn now(&self) -> Now {
@@ -221,6 +229,26 @@ impl Drive {
         }
     }
 
+    /// Polls until a journal has events that are not taken, or its turn has ended.
+    pub(crate) fn poll_journal(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let now = self.now();
+        let rest = self.poll(cx, now, None);
+        self.was_busy_since(now);
+        if self.ended.is_some() || !self.outgoing().is_empty() || self.is_drained() {
+            return Poll::Ready(());
+        }
+        match rest {
+            Rest::Quiet => {}
+            Rest::Busy | Rest::Full => cx.waker().wake_by_ref(),
+        }
+        Poll::Pending
+    }
+
+    /// What the background turn came to, once.
+    pub(crate) fn take_ended(&mut self) -> Option<Record> {
+        self.ended.take()
+    }
+
     /// Counts the turns that have ended.
     pub(crate) fn count(&mut self) {
         for outcome in self.finished.iter().skip(self.counted) {
@@ -234,6 +262,10 @@ impl Drive {
         self.count();
         for outcome in self.finished.drain(..) {
             log::turn(&self.request_id, &outcome);
+            if let Some(tier) = outcome.tier {
+                // It is written, whoever waits for it.
+                drop(self.state.store.usage_append(usage_of(self.owner, tier, outcome, self.state.clock.now())));
+            }
         }
         self.counted = 0;
     }
@@ -333,16 +365,22 @@ impl Drive {
             }
             Effect::Abort(turn) => drop(self.take_stream(turn)),
             Effect::Warm(endpoint) => self.state.backends.warm(endpoint),
+            Effect::Load(turn, response_id) if self.state.jobs.live(self.owner, &response_id).is_some() => {
+                let message = format!("The response '{response_id}' still runs in the background: wait for its end.");
+                let refusal = Refusal::new(ErrorKind::InvalidValue, message).with_param("previous_response_id");
+                self.session.handle_loaded(turn, Err(refusal), now);
+            }
             Effect::Load(turn, response_id) => {
                 let load = self.state.store.load(self.owner, &response_id, now.unix_ms);
                 self.store_work.push((turn, StoreWork::Load(load)));
                 self.has_changed = true;
             }
             Effect::Commit(turn, record) => {
-                let commit = self.state.store.commit(stored(*record));
+                let commit = self.state.store.commit(record_of(*record));
                 self.store_work.push((turn, StoreWork::Commit(commit)));
                 self.has_changed = true;
             }
+            Effect::EndJob(_, record) => self.ended = Some(record_of(*record)),
             Effect::Finish(_, outcome) => self.finished.push(*outcome),
             Effect::Close { code, reason } => self.close = Some((code, reason)),
         }
@@ -376,15 +414,28 @@ enum StoreDone {
     Committed(Result<(), flashlane_store::Error>),
 }
 
-fn store_failed(error: &flashlane_store::Error, what: &str) -> Refusal {
+pub(crate) fn store_failed(error: &flashlane_store::Error, what: &str) -> Refusal {
     tracing::error!(error = error as &dyn std::error::Error, "{what}");
     Refusal::new(ErrorKind::Internal, format!("Sorry, {what}. Please try again, or send \"store\": false."))
 }
 
-fn stored(record: flashlane_engine::Record) -> Record {
+/// A response as the store takes it.
+pub(crate) fn record_of(record: flashlane_engine::Record) -> Record {
     let flashlane_engine::Record { id, owner, previous, inherited, outputs, items, response, created_unix_ms } = record;
     let owner = OwnerId(owner.0);
     Record { id, owner, previous, conversation: None, items, inherited, outputs, response, created_unix_ms }
+}
+
+fn usage_of(owner: OwnerId, tier: Tier, outcome: Outcome, now: Now) -> UsageEntry {
+    let Usage { input, cached, output, reasoning, .. } = outcome.usage;
+    UsageEntry {
+        owner,
+        response_id: outcome.response_id,
+        model: outcome.model.as_ref().to_owned(),
+        tier: tier.name().to_owned(),
+        tokens: Tokens { input, cached, output, reasoning },
+        unix_ms: now.unix_ms,
+    }
 }
 
 fn earliest(a: Option<u64>, b: Option<u64>) -> Option<u64> {

@@ -5,7 +5,9 @@
 
 use crate::afterwards::Afterwards;
 use crate::auth;
+use crate::background;
 use crate::drive::{Drive, Rest};
+use crate::follow::Reader;
 use crate::idle::Requests;
 use crate::reply::{JSON, Refused};
 use crate::routes::RequestId;
@@ -15,8 +17,10 @@ use axum::body::Body;
 use axum::extract::{self, Extension, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use flashlane_engine::{Answer, ErrorKind, Now, Session};
+use flashlane_engine::{Answer, Enlisting, ErrorKind, Now, Session};
+use flashlane_store::OwnerId;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::request::Parts;
 use http::{HeaderMap, Version};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -57,17 +61,13 @@ async fn serve(
     request: Request,
     begin: impl FnOnce(&mut Session, &[u8], Now),
 ) -> Result<Response, Refused> {
-    let (mut head, body) = request.into_parts();
+    let (head, body) = request.into_parts();
     let body = collect(&state, &head.headers, body).await?;
-    // HTTP/2 reads on always, and its turns are many at once.
-    let is_exclusive = head.version < Version::HTTP_2;
-    let watch = head.extensions.remove::<Watch>().filter(|_| is_exclusive);
-    let afterwards = head.extensions.remove::<Afterwards>().filter(|_| is_exclusive);
     let mut drive = Drive::new(state, auth::owner(&head.headers), id, Session::http)?;
-    if let Some(afterwards) = &afterwards {
+    let held = Held::of(head);
+    if let Some(afterwards) = &held.afterwards {
         drive.set_timer(afterwards.timer());
     }
-    let held = Held { _watching: watch.map(Watch::begin), _request: head.extensions.remove(), afterwards };
     let now = drive.now();
     drive.handle(now, |session, now| begin(session, &body, now));
     drive.was_busy_since(now);
@@ -80,6 +80,7 @@ async fn serve(
             held.end(drive);
             ([(CONTENT_TYPE, JSON)], json).into_response()
         }
+        Answer::Background(enlisting) => in_background(drive, *enlisting, held).await,
         Answer::Refused(refusal) => {
             held.end(drive);
             counted(Refused(refusal))
@@ -98,10 +99,25 @@ fn counted(refused: Refused) -> Response {
     response
 }
 
+/// The response is kept, and runs on by itself.
+async fn in_background(drive: Drive, enlisting: Enlisting, held: Held) -> Response {
+    let (owner, id) = (OwnerId(enlisting.record.owner.0), enlisting.record.id.clone());
+    let (state, is_streamed) = (drive.shared_state(), enlisting.is_streamed);
+    match background::start(drive, enlisting).await {
+        Ok(_) if is_streamed => Reader::new(state, owner, id, None).stream(held),
+        Ok(queued) => ([(CONTENT_TYPE, JSON)], queued).into_response(),
+        Err(refusal) => counted(Refused(refusal)),
+    }
+}
+
 fn stream(drive: Drive, held: Held) -> Response {
+    event_stream(Body::new(EventStream { drive: Some(drive), quiet_in: None, held }))
+}
+
+pub(crate) fn event_stream(body: Body) -> Response {
     let headers =
         [(CONTENT_TYPE, EVENT_STREAM), (CACHE_CONTROL, NO_CACHE), (ACCEL_BUFFERING, HeaderValue::from_static("no"))];
-    (headers, Body::new(EventStream { drive: Some(drive), quiet_in: None, held })).into_response()
+    (headers, body).into_response()
 }
 
 /// The tools that the client offered and no upstream sees, by name; without the names that no header may have.
@@ -149,13 +165,21 @@ struct EventStream {
 }
 
 /// By what the connection knows that the request is still being answered.
-struct Held {
+pub(crate) struct Held {
     _watching: Option<Watching>,
     _request: Option<Requests>,
     afterwards: Option<Afterwards>,
 }
 
 impl Held {
+    pub(crate) fn of(mut head: Parts) -> Self {
+        // HTTP/2 reads on always, and its turns are many at once.
+        let is_exclusive = head.version < Version::HTTP_2;
+        let watch = head.extensions.remove::<Watch>().filter(|_| is_exclusive);
+        let afterwards = head.extensions.remove::<Afterwards>().filter(|_| is_exclusive);
+        Self { _watching: watch.map(Watch::begin), _request: head.extensions.remove(), afterwards }
+    }
+
     /// The turn's answer is whole.
     fn end(&self, drive: Drive) {
         if let Some(afterwards) = &self.afterwards {

@@ -1,8 +1,9 @@
-//! The listeners and the tasks: the only file of the edge that spawns. Each task belongs to [`Connections`], which ends it at shutdown.
+//! The listeners and the tasks of connections. Each task belongs to [`Connections`], which ends it at shutdown.
 
 use crate::admin;
 use crate::afterwards::Afterwards;
 use crate::again::Again;
+use crate::background;
 use crate::config::EdgeConfig;
 use crate::error::Error;
 use crate::idle::{Idle, Requests};
@@ -80,6 +81,7 @@ impl Listeners {
     /// Serves until `shutdown` is done and running turns have ended, or `drain_ms_max` later.
     pub async fn serve(self, state: Arc<State>, shutdown: impl Future<Output = ()>) {
         let Self { clients, admin } = self;
+        background::recover(&state).await;
         let operators = Connections::new(ADMIN_CONNECTIONS_MAX);
         let admin_app = App::new(admin::router(&state), None, &state, Arc::clone(&operators));
         operators.spawn(accept_all(admin, admin_app));
@@ -89,7 +91,8 @@ impl Listeners {
             () = accept_all(clients, client_app) => {}
         }
         // Operators are answered until the end: /readyz tells them that this is one.
-        state.connections.drain(Duration::from_millis(state.config.drain_ms_max)).await;
+        let wait_max = Duration::from_millis(state.config.drain_ms_max);
+        tokio::join!(state.connections.drain(wait_max), state.jobs.drain(wait_max));
         operators.end().await;
     }
 }

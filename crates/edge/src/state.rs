@@ -1,5 +1,6 @@
 //! What all client connections share. Touched per turn, never per token.
 
+use crate::background::Jobs;
 use crate::config::EdgeConfig;
 use crate::drive::Clock;
 use crate::listen::Connections;
@@ -37,6 +38,7 @@ pub struct State {
     pub metrics: Arc<Metrics>,
     pub(crate) clock: Clock,
     pub(crate) connections: Arc<Connections>,
+    pub(crate) jobs: Jobs,
 }
 
 impl State {
@@ -45,6 +47,7 @@ impl State {
         let Parts { config, tls, shared, backends, store, metrics } = parts;
         Self {
             connections: Connections::new(config.connections_max),
+            jobs: Jobs::new(config.background_turns_max),
             config,
             tls,
             shared: ArcSwap::new(shared),

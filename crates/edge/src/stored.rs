@@ -3,14 +3,17 @@
 //! Everything is looked for under the caller's own key: another's response is not there.
 
 use crate::auth;
+use crate::background;
+use crate::follow::Reader;
+use crate::http::Held;
 use crate::reply::{JSON, Refused};
 use crate::state::State;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{self, Path, RawQuery};
+use axum::extract::{self, Path, RawQuery, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use flashlane_engine::{ErrorKind, Refusal};
-use flashlane_store::{Listing, OwnerId, Page};
+use flashlane_store::{JobState, Listing, OwnerId, Page, Retrieved};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
@@ -27,18 +30,57 @@ pub(crate) async fn retrieve(
     extract::State(state): extract::State<Arc<State>>,
     id: Id,
     RawQuery(query): RawQuery,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<Response, Refused> {
+    let (head, _) = request.into_parts();
     let query = Query::parse(query.as_deref());
-    let (owner, id) = (owner(&headers), response_id(id)?);
-    let found = state.store.retrieve(owner, &id, state.clock.now().unix_ms).await.map_err(|error| failed(&error))?;
-    let response = found.ok_or_else(|| not_found(&id))?.response;
+    let (owner, id) = (owner(&head.headers), response_id(id)?);
+    let found = find(&state, owner, &id).await?;
     if query.value("stream") == Some("true") {
-        let message =
-            format!("The response '{id}' was not made in the background with \"stream\": true: it has no stream.");
-        return Err(Refused(Refusal::new(ErrorKind::ResponseNotFound, message).with_param("stream")));
+        let after = query.starting_after()?;
+        if !is_streamed(&state, owner, &id, &found).await? {
+            let message =
+                format!("The response '{id}' was not made in the background with \"stream\": true: it has no stream.");
+            return Err(Refused(Refusal::new(ErrorKind::ResponseNotFound, message).with_param("stream")));
+        }
+        return Ok(Reader::new(state, owner, id, after).stream(Held::of(head)));
     }
-    Ok(json_of(response))
+    Ok(json_of(found.response))
+}
+
+/// A response as it is now. One whose task is gone without a trace has failed, whatever the store says.
+async fn find(state: &State, owner: OwnerId, id: &str) -> Result<Retrieved, Refused> {
+    let found = look(state, owner, id).await?;
+    if !is_unfinished(&found) || state.jobs.live(owner, id).is_some() {
+        return Ok(found);
+    }
+    // It may have ended between the two looks.
+    let found = look(state, owner, id).await?;
+    if !is_unfinished(&found) {
+        return Ok(found);
+    }
+    Ok(Retrieved { response: background::object_left(&found.response), job: Some(JobState::Finished), ..found })
+}
+
+async fn look(state: &State, owner: OwnerId, id: &str) -> Result<Retrieved, Refused> {
+    let found = state.store.retrieve(owner, id, state.clock.now().unix_ms).await.map_err(|error| failed(&error))?;
+    found.ok_or_else(|| not_found(id))
+}
+
+fn is_unfinished(found: &Retrieved) -> bool {
+    found.job.is_some_and(|job| job != JobState::Finished)
+}
+
+async fn is_streamed(state: &State, owner: OwnerId, id: &str, found: &Retrieved) -> Result<bool, Refused> {
+    if found.job.is_none() {
+        return Ok(false);
+    }
+    if let Some(live) = state.jobs.live(owner, id) {
+        return Ok(live.is_streamed);
+    }
+    let journal = state.store.job_events(owner, id, None, state.clock.now().unix_ms).await;
+    let journal = journal.map_err(|error| failed(&error))?;
+    Ok(journal.is_some_and(|journal| !journal.events.is_empty()))
 }
 
 pub(crate) async fn delete(
@@ -47,6 +89,9 @@ pub(crate) async fn delete(
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
     let (owner, id) = (owner(&headers), response_id(id)?);
+    if let Some(live) = state.jobs.live(owner, &id) {
+        live.cancel().await;
+    }
     let deleted = state.store.delete(owner, &id, state.clock.now().unix_ms).await.map_err(|error| failed(&error))?;
     if !deleted {
         return Err(not_found(&id));
@@ -60,8 +105,20 @@ pub(crate) async fn cancel(
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
     let (owner, id) = (owner(&headers), response_id(id)?);
-    let found = state.store.retrieve(owner, &id, state.clock.now().unix_ms).await.map_err(|error| failed(&error))?;
-    found.ok_or_else(|| not_found(&id))?;
+    let found = find(&state, owner, &id).await?;
+    match found.job {
+        None => {}
+        Some(JobState::Finished) => return Ok(json_of(found.response)),
+        Some(JobState::Queued | JobState::InProgress) => {
+            // First in the store: what is cancelled stays so after a restart.
+            let now = state.clock.now().unix_ms;
+            state.store.job_cancel(owner, &id, now).await.map_err(|error| failed(&error))?;
+            if let Some(live) = state.jobs.live(owner, &id) {
+                live.cancel().await;
+            }
+            return Ok(json_of(find(&state, owner, &id).await?.response));
+        }
+    }
     let message = "Only a response that was made with \"background\": true can be cancelled. To end another, close its connection.";
     Err(Refused(Refusal::new(ErrorKind::InvalidValue, message).with_param("response_id")))
 }
@@ -117,6 +174,14 @@ impl Query {
 
     fn value(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    fn starting_after(&self) -> Result<Option<u64>, Refused> {
+        let Some(value) = self.value("starting_after") else { return Ok(None) };
+        value.parse().map(Some).map_err(|_| {
+            let message = "Invalid 'starting_after': it is the sequence number of an event.";
+            Refused(Refusal::new(ErrorKind::InvalidValue, message).with_param("starting_after"))
+        })
     }
 
     fn page(&self) -> Result<Wanted, Refused> {

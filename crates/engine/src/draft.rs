@@ -49,6 +49,16 @@ pub struct ResponsesDraft {
     pub parallel_tool_calls: Option<bool>,
     pub warm_up: bool,
     pub store: bool,
+    pub background: Option<Background>,
+}
+
+/// That a request runs in the background.
+#[derive(Debug, Clone)]
+pub struct Background {
+    /// As it came.
+    pub request: Bytes,
+    /// Its events can be read, while it runs and after.
+    pub is_streamed: bool,
 }
 
 impl ResponsesDraft {
@@ -63,6 +73,7 @@ impl ResponsesDraft {
             outputs: Vec::new(),
             added_tools: None,
             warm_up: false,
+            background: None,
             ..self.clone()
         }
     }
@@ -133,6 +144,7 @@ impl Draft {
             parallel_tool_calls: request.parallel_tool_calls,
             warm_up: request.warm_up,
             store: request.store,
+            background: None,
         };
         Ok(Self {
             model: Arc::clone(&model.name),
@@ -140,6 +152,23 @@ impl Draft {
             fields: settings(request),
             cache_key: request.cache_key.as_deref().map(Arc::from),
         })
+    }
+
+    #[must_use]
+    pub fn background(&self) -> Option<&Background> {
+        match &self.contract {
+            Contract::Responses(responses) => responses.background.as_ref(),
+            Contract::Chat(_) => None,
+        }
+    }
+
+    /// The request is to run in the background.
+    #[must_use]
+    pub fn in_background(mut self, background: Background) -> Self {
+        if let Contract::Responses(responses) = &mut self.contract {
+            responses.background = Some(background);
+        }
+        self
     }
 
     /// Makes a chat request ready.

@@ -20,6 +20,8 @@ enum Sink {
     Sse,
     /// Nobody listens to events: only the final object counts.
     Collect,
+    /// Unframed, for a journal that is read later: where each event ends.
+    Journal { ends: Vec<usize> },
 }
 
 /// A buffer that once held a large burst is given back at rest.
@@ -39,6 +41,11 @@ impl Outgoing {
     #[must_use]
     pub fn collect() -> Self {
         Self { sink: Sink::Collect, out: Vec::new(), written: 0, lane: Vec::new() }
+    }
+
+    #[must_use]
+    pub fn journal() -> Self {
+        Self { sink: Sink::Journal { ends: Vec::new() }, out: Vec::new(), written: 0, lane: Vec::new() }
     }
 
     /// Appends one event; `write` appends its JSON. An empty name makes an event without one (Chat Completions).
@@ -65,8 +72,23 @@ impl Outgoing {
                 write(&mut self.out);
                 self.out.extend_from_slice(b"\n\n");
             }
+            Sink::Journal { ends } => {
+                write(&mut self.out);
+                ends.push(self.out.len());
+            }
             Sink::Collect => {}
         }
+    }
+
+    /// Takes a journal's events, each its JSON in bytes of its own.
+    pub fn take_events(&mut self) -> Vec<Bytes> {
+        let Sink::Journal { ends } = &mut self.sink else { return Vec::new() };
+        let starts = std::iter::once(0).chain(ends.iter().copied());
+        let events = starts.zip(ends.iter()).filter_map(|(start, end)| self.out.get(start..*end));
+        let events = events.map(Bytes::copy_from_slice).collect();
+        ends.clear();
+        self.out.clear();
+        events
     }
 
     /// The events to come are of this lane, and say so; None is the default lane. A lane's name needs no escape.
@@ -84,7 +106,7 @@ impl Outgoing {
         match &mut self.sink {
             Sink::WebSocket(encoder) => encoder.rest(),
             Sink::Sse => self.out.extend_from_slice(b"data: [DONE]\n\n"),
-            Sink::Collect => {}
+            Sink::Collect | Sink::Journal { .. } => {}
         }
     }
 
@@ -92,6 +114,15 @@ impl Outgoing {
     pub fn comment(&mut self) {
         if matches!(self.sink, Sink::Sse) {
             self.out.extend_from_slice(b": keepalive\n\n");
+        }
+    }
+
+    /// Whether somebody waits for events now.
+    #[must_use]
+    pub fn has_listener(&self) -> bool {
+        match &self.sink {
+            Sink::WebSocket(_) | Sink::Sse => true,
+            Sink::Collect | Sink::Journal { .. } => false,
         }
     }
 

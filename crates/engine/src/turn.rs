@@ -1,7 +1,7 @@
 //! One turn: from a request that may start to its terminal event.
 //!
 //! ```text
-//!            Loaded            Granted            Opened               [DONE]              Committed
+//!      Loaded (Enlisted)       Granted            Opened               [DONE]              Committed
 //! Loading ----------> Waiting ----------> Opening ----------> Streaming --------> Committing ----------> (done)
 //!    |                   |     Refused       |  ^  failed: the    |   cut, error        |
 //!    +-------------------+------> (done)     |  +-- next endpoint  +------> (done)       |
@@ -73,6 +73,8 @@ impl FailedAttempt {
 pub enum TurnState {
     /// The store was asked for the chain.
     Loading,
+    /// The store was asked to keep it as one that runs in the background.
+    Enlisting,
     /// Admission was asked for a place.
     Waiting,
     /// The upstream request is out. The client hears of the turn when the upstream answers, or at `announce_at`.
@@ -183,7 +185,7 @@ impl Turn {
     pub fn grant(&self) -> Option<Grant> {
         match &self.state {
             TurnState::Opening { grant, .. } | TurnState::Streaming { grant, .. } => Some(*grant),
-            TurnState::Loading | TurnState::Waiting | TurnState::Committing { .. } => None,
+            TurnState::Loading | TurnState::Enlisting | TurnState::Waiting | TurnState::Committing { .. } => None,
         }
     }
 }

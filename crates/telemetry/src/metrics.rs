@@ -54,6 +54,7 @@ pub struct Metrics {
     tiers: [TierMetrics; 3],
     connections_open: IntGaugeVec,
     handshakes_failed: IntCounterVec,
+    background_turns: IntGauge,
     websocket_bytes: [IntCounter; 2],
     /// Behind a lock, for two scrapes at once: each brings the counters up to what it was told.
     upstreams: Mutex<UpstreamFamilies>,
@@ -96,6 +97,16 @@ impl Drop for OpenConnection {
     }
 }
 
+/// A running background response in the gauge; its drop is its end.
+#[derive(Debug)]
+pub struct BackgroundTurn(IntGauge);
+
+impl Drop for BackgroundTurn {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 impl Metrics {
     /// A registry of its own with every metric in it.
     ///
@@ -123,6 +134,10 @@ impl Metrics {
                 "flashlane_upstream_attempts_failed_total",
                 "Turns that an endpoint failed, whether or not another served them",
                 &["endpoint"],
+            )?,
+            background_turns: registered(
+                &registry,
+                IntGauge::new("flashlane_background_turns_running", "Background responses running now")?,
             )?,
             tiers: [Some(Tier::Latency), Some(Tier::Throughput), None].map(|tier| tiers.of(tier)),
             connections_open: gauges(
@@ -179,6 +194,13 @@ impl Metrics {
         let gauge = self.connections_open.with_label_values(&[transport.name()]);
         gauge.inc();
         OpenConnection(gauge)
+    }
+
+    /// Counts a response that runs in the background until the returned value is dropped.
+    #[must_use]
+    pub fn background_turn(&self) -> BackgroundTurn {
+        self.background_turns.inc();
+        BackgroundTurn(self.background_turns.clone())
     }
 
     /// A client's TLS handshake came to nothing.

@@ -8,6 +8,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod background;
 mod cancel;
 mod errors;
 mod http;

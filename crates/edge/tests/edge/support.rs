@@ -3,6 +3,7 @@
 use flashlane_backend::{Backends, EndpointConfig, Kind, Tier};
 use flashlane_edge::{EdgeConfig, Listeners, Parts, State, Tls};
 use flashlane_engine::{Fleet, Modality, Model, Route, Settings, Shared};
+use flashlane_store::{Limits, MemoryStore, Store};
 use flashlane_telemetry::Metrics;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::Value;
@@ -27,6 +28,7 @@ pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 pub struct Gateway {
     pub address: SocketAddr,
     pub admin: SocketAddr,
+    store: Arc<dyn Store>,
     stop: Option<oneshot::Sender<()>>,
     serving: JoinHandle<()>,
 }
@@ -67,6 +69,15 @@ impl Gateway {
     }
 
     pub async fn start_with(endpoint: EndpointConfig, edit: impl FnOnce(&mut EdgeConfig, &mut Settings)) -> Self {
+        Self::start_on(endpoint, Arc::new(MemoryStore::new(Limits::default())), edit).await
+    }
+
+    /// With a store that may have something in it.
+    pub async fn start_on(
+        endpoint: EndpointConfig,
+        store: Arc<dyn Store>,
+        edit: impl FnOnce(&mut EdgeConfig, &mut Settings),
+    ) -> Self {
         let any_port = "127.0.0.1:0".parse().unwrap();
         let mut config = EdgeConfig { listen: any_port, admin_listen: any_port, ..EdgeConfig::default() };
         let mut settings = Settings::default();
@@ -85,14 +96,18 @@ impl Gateway {
             tls,
             shared: Arc::new(Shared::new(settings, Arc::new(fleet))),
             backends: Arc::new(backends),
-            store: Arc::new(flashlane_store::MemoryStore::new(flashlane_store::Limits::default())),
+            store: Arc::clone(&store),
             metrics: Arc::new(Metrics::new().unwrap()),
         });
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(listeners.serve(Arc::new(state), async {
             let _ = stopped.await;
         }));
-        Self { address, admin, stop: Some(stop), serving }
+        Self { address, admin, store, stop: Some(stop), serving }
+    }
+
+    pub fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.store)
     }
 
     /// Asks it to end, as a signal does.

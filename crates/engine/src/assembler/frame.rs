@@ -19,12 +19,14 @@ pub struct Frame {
 /// Where a response stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResponseStatus<'a> {
+    Queued,
     InProgress,
     Completed,
     /// With the reason.
     Incomplete(&'static str),
     /// With the error's code and message.
     Failed(&'a str, &'a str),
+    Cancelled,
 }
 
 /// The part that changes.
@@ -131,10 +133,12 @@ impl Frame {
 
 fn push_status(out: &mut Vec<u8>, status: ResponseStatus<'_>) {
     let name = match status {
+        ResponseStatus::Queued => "queued",
         ResponseStatus::InProgress => "in_progress",
         ResponseStatus::Completed => "completed",
         ResponseStatus::Incomplete(_) => "incomplete",
         ResponseStatus::Failed(..) => "failed",
+        ResponseStatus::Cancelled => "cancelled",
     };
     out.extend_from_slice(b",\"status\":");
     json::push_string(out, name);
@@ -147,9 +151,11 @@ fn push_status(out: &mut Vec<u8>, status: ResponseStatus<'_>) {
             json::push_string(out, message);
             out.push(b'}');
         }
-        ResponseStatus::InProgress | ResponseStatus::Completed | ResponseStatus::Incomplete(_) => {
-            out.extend_from_slice(b"null");
-        }
+        ResponseStatus::Queued
+        | ResponseStatus::InProgress
+        | ResponseStatus::Completed
+        | ResponseStatus::Incomplete(_)
+        | ResponseStatus::Cancelled => out.extend_from_slice(b"null"),
     }
     out.extend_from_slice(b",\"incomplete_details\":");
     match status {
@@ -158,9 +164,11 @@ fn push_status(out: &mut Vec<u8>, status: ResponseStatus<'_>) {
             json::push_string(out, reason);
             out.push(b'}');
         }
-        ResponseStatus::InProgress | ResponseStatus::Completed | ResponseStatus::Failed(..) => {
-            out.extend_from_slice(b"null");
-        }
+        ResponseStatus::Queued
+        | ResponseStatus::InProgress
+        | ResponseStatus::Completed
+        | ResponseStatus::Failed(..)
+        | ResponseStatus::Cancelled => out.extend_from_slice(b"null"),
     }
 }
 

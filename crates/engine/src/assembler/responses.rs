@@ -1,6 +1,7 @@
 //! Chunks become the events of one response, in the order that PROTOCOL clause 2 gives.
 //!
 //! ```text
+//! New --enlist--> created, queued --announce--> in_progress --chunks--> ... (in the background)
 //! New --announce--> created, in_progress --chunks--> items --conclude--> (commit) --terminal--> completed | incomplete
 //!                                             \--fail--> failed      \--interrupt--> interrupted, incomplete
 //! ```
@@ -37,7 +38,16 @@ pub struct ResponsesAssembler {
     finish: Option<FinishReason>,
     /// Its client has redirected the model: PROTOCOL clause 3.8.
     steered: bool,
-    announced: bool,
+    stage: Stage,
+}
+
+/// What its client was told so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    New,
+    /// That it waits, in the background.
+    Queued,
+    Begun,
 }
 
 #[derive(Debug)]
@@ -88,7 +98,7 @@ impl ResponsesAssembler {
             usage: None,
             finish: None,
             steered: false,
-            announced: false,
+            stage: Stage::New,
         }
     }
 
@@ -108,7 +118,13 @@ impl ResponsesAssembler {
 
     #[must_use]
     pub fn is_announced(&self) -> bool {
-        self.announced
+        self.stage != Stage::New
+    }
+
+    /// Whether its client knows that it is being made.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.stage == Stage::Begun
     }
 
     #[must_use]
@@ -123,13 +139,20 @@ impl ResponsesAssembler {
 
     /// `response.created` and `response.in_progress`; the latter not for a warm-up, which has no progress.
     pub fn announce(&mut self, warm_up: bool, out: &mut Outgoing) {
-        if std::mem::replace(&mut self.announced, true) {
-            return;
+        let before = std::mem::replace(&mut self.stage, Stage::Begun);
+        if before == Stage::New {
+            self.lifecycle("response.created", ResponseStatus::InProgress, None, out);
         }
-        self.lifecycle("response.created", ResponseStatus::InProgress, None, out);
-        if !warm_up {
+        if before != Stage::Begun && !warm_up {
             self.lifecycle("response.in_progress", ResponseStatus::InProgress, None, out);
         }
+    }
+
+    /// `response.created` and `response.queued`.
+    pub fn enlist(&mut self, out: &mut Outgoing) {
+        self.stage = Stage::Queued;
+        self.lifecycle("response.created", ResponseStatus::Queued, None, out);
+        self.lifecycle("response.queued", ResponseStatus::Queued, None, out);
     }
 
     /// Takes plain text of the stream.
@@ -278,9 +301,31 @@ impl ResponsesAssembler {
     /// The response object as it stands at its end.
     #[must_use]
     pub fn object(&self, conclusion: Conclusion, now: Now) -> Vec<u8> {
-        let mut out = Vec::with_capacity(2048);
         let done = (conclusion == Conclusion::Completed).then(|| now.unix_s());
-        self.frame.push(&mut out, &self.variable(conclusion.status(), done));
+        self.object_as(conclusion.status(), done)
+    }
+
+    /// The response object while it waits.
+    #[must_use]
+    pub fn object_queued(&self) -> Vec<u8> {
+        self.object_as(ResponseStatus::Queued, None)
+    }
+
+    /// The response object of [`Self::fail`].
+    #[must_use]
+    pub fn object_failed(&self, refusal: &Refusal) -> Vec<u8> {
+        self.object_as(ResponseStatus::Failed(refusal.kind.row().response_code, &refusal.message), None)
+    }
+
+    /// The response object of one that nobody wants any more, with the items that were finished.
+    #[must_use]
+    pub fn object_cancelled(&self) -> Vec<u8> {
+        self.object_as(ResponseStatus::Cancelled, None)
+    }
+
+    fn object_as(&self, status: ResponseStatus<'_>, completed_at: Option<u64>) -> Vec<u8> {
+        let mut out = Vec::with_capacity(2048);
+        self.frame.push(&mut out, &self.variable(status, completed_at));
         out
     }
 

@@ -23,7 +23,7 @@ impl Session {
             }
         });
         let due = self.last_sent_ns.saturating_add(self.shared.settings.keepalive_ms.saturating_mul(1_000_000));
-        (begun && !self.outgoing.is_collecting()).then_some(due)
+        (begun && self.outgoing.has_listener()).then_some(due)
     }
 
     /// Time has passed.
@@ -54,6 +54,10 @@ impl Session {
 fn announce_at(turn: &Turn) -> Option<u64> {
     match &turn.state {
         TurnState::Opening { announce_at, .. } => *announce_at,
-        TurnState::Loading | TurnState::Waiting | TurnState::Streaming { .. } | TurnState::Committing { .. } => None,
+        TurnState::Loading
+        | TurnState::Enlisting
+        | TurnState::Waiting
+        | TurnState::Streaming { .. }
+        | TurnState::Committing { .. } => None,
     }
 }

@@ -1,5 +1,6 @@
 //! What a session asks for, and what it tells of a turn: the values that pass between the machine and its driver.
 
+use super::background::Enlisting;
 use super::{Owner, TurnId};
 use crate::admission::{Grant, Ticket};
 use crate::error::{ErrorKind, Refusal};
@@ -28,6 +29,8 @@ pub enum Effect {
     Load(TurnId, String),
     /// Tell the store; answer by [`super::Session::handle_committed`].
     Commit(TurnId, Box<Record>),
+    /// A background turn has ended: its record is to be kept in one step with its last events.
+    EndJob(TurnId, Box<Record>),
     Finish(TurnId, Box<Outcome>),
     /// Close the WebSocket after what is ready is written.
     Close {
@@ -119,5 +122,7 @@ pub enum Answer {
     /// `200`, an event stream, whose bytes are in [`super::Session::outgoing`].
     Stream,
     Json(Bytes),
+    /// It runs in the background: once it is kept, and [`super::Session::handle_enlisted`] was told.
+    Background(Box<Enlisting>),
     Refused(Refusal),
 }

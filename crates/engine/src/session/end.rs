@@ -1,8 +1,9 @@
 //! The end of a turn: whole, failed, interrupted or left alone; and what is remembered of it.
 
+use super::background::record;
 use super::lane::{LaneId, Remembered};
 use super::steer::SteerError;
-use super::{Answer, Effect, Life, Outcome, Record, Session, Status, Transport, TurnId, Why};
+use super::{Answer, Effect, Life, Outcome, Session, Status, Transport, TurnId, Why};
 use crate::assembler::{Assembler, Conclusion, Timing};
 use crate::draft::Contract;
 use crate::error::{ErrorKind, Refusal};
@@ -46,23 +47,20 @@ impl Session {
         }
         let conclusion = responses.conclude(&mut self.outgoing);
         let object = responses.object(conclusion, now);
-        let response_id = responses.response_id();
         let piece = Arc::new(responses.take_piece());
         turn.chain.append(Arc::clone(&piece));
         let Contract::Responses(draft) = &turn.draft.contract else { return };
-        let record = draft.store.then(|| Record {
-            id: response_id,
-            owner: self.owner,
-            previous: draft.previous.clone(),
-            inherited: turn.items_inherited,
-            outputs: piece.items.len(),
-            items: turn.chain.items().cloned().collect(),
-            response: Bytes::from(object.clone()),
-            created_unix_ms: now.unix_ms,
-        });
+        let (is_kept, is_job) = (draft.store, turn.draft.background().is_some());
+        let kept = || Box::new(record(self.owner, turn, piece.items.len(), Bytes::from(object.clone()), now));
+        let record = is_kept.then(kept);
         turn.state = TurnState::Committing { conclusion, object, output: piece };
         match record {
-            Some(record) => self.effects.push_back(Effect::Commit(id, Box::new(record))),
+            // Its journal shows the last event when the record is kept, too.
+            Some(record) if is_job => {
+                self.effects.push_back(Effect::EndJob(id, record));
+                self.end(id, now);
+            }
+            Some(record) => self.effects.push_back(Effect::Commit(id, record)),
             None => self.end(id, now),
         }
     }
@@ -137,6 +135,8 @@ impl Session {
         let status = match (&mut turn.assembler, self.outgoing.is_collecting()) {
             (Assembler::Responses(responses), false) if responses.is_announced() => {
                 responses.fail(refusal, &mut self.outgoing);
+                let object = Bytes::from(responses.object_failed(refusal));
+                self.end_job(id, object, now);
                 Status::Failed
             }
             _ => {
@@ -164,6 +164,12 @@ impl Session {
             let message = format!("The response '{response_id}' is not running on this connection.");
             return Err(Refusal::new(ErrorKind::ResponseNotActive, message).with_param("response_id"));
         };
+        self.release(id);
+        Ok(id)
+    }
+
+    /// Drops the turn's stream, before the engine got to count.
+    pub(super) fn release(&mut self, id: TurnId) {
         if let Some(grant) = self.lanes.turn(id).and_then(|turn| turn.grant()) {
             self.effects.push_back(Effect::Abort(id));
             self.effects.push_back(Effect::Release(grant));
@@ -174,7 +180,6 @@ impl Session {
         {
             responses.set_usage(estimated(turn.chain.message_bytes(), turn.deltas));
         }
-        Ok(id)
     }
 
     /// `response.interrupt`: PROTOCOL clause 3.6.
@@ -232,7 +237,7 @@ impl Session {
     }
 
     /// Removes the running turn and tells how it went.
-    fn finish(&mut self, id: TurnId, status: Status, error: Option<ErrorKind>, now: Now) {
+    pub(super) fn finish(&mut self, id: TurnId, status: Status, error: Option<ErrorKind>, now: Now) {
         let Some(turn) = self.lanes.lane(id.lane).and_then(|lane| lane.running.take()) else { return };
         self.last_sent_ns = now.mono_ns;
         let outcome = self.outcome(&turn, status, error, now);

@@ -3,6 +3,7 @@
 //! A WebSocket is a session of many turns; an HTTP request is a session of one. The driver feeds it, drains its effects,
 //! and writes its bytes; it decides nothing.
 
+mod background;
 mod clock;
 mod effect;
 mod end;
@@ -11,7 +12,7 @@ mod reply;
 mod run;
 mod steer;
 
-use crate::draft::Draft;
+use crate::draft::{Background, Draft};
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::Fleet;
 use crate::ids::IdSource;
@@ -19,6 +20,7 @@ use crate::outgoing::Outgoing;
 use crate::recognition::{Found, Fresh, Limits, Recognition};
 use crate::time::Now;
 use crate::tools::Tools;
+use bytes::Bytes;
 use flashlane_wire::chat::ChatRequest;
 use flashlane_wire::responses::{ClientEvent, CreateRequest, Fields};
 use flashlane_wire::websocket::Encoder;
@@ -27,6 +29,7 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+pub use background::Enlisting;
 pub use effect::{Answer, Effect, Outcome, Record, Status};
 pub use steer::Steer;
 
@@ -273,12 +276,20 @@ impl Session {
         let parsed = parsed.map_err(Refusal::from);
         let handled = parsed.and_then(|fields| {
             let request = CreateRequest::parse(&fields)?;
-            self.outgoing = if request.stream { Outgoing::sse() } else { Outgoing::collect() };
+            self.outgoing = match (request.background, request.stream) {
+                (true, _) => Outgoing::journal(),
+                (false, true) => Outgoing::sse(),
+                (false, false) => Outgoing::collect(),
+            };
             if request.stream_id.is_some() {
                 let message = "'stream_id' names a lane of a WebSocket: leave it out over HTTP.";
                 return Err(Refusal::new(ErrorKind::InvalidStreamId, message).with_param("stream_id"));
             }
-            let draft = self.draft(&request, found)?;
+            let mut draft = self.draft(&request, found)?;
+            if request.background {
+                let request = Background { request: Bytes::copy_from_slice(body), is_streamed: request.stream };
+                draft = draft.in_background(request);
+            }
             self.enqueue(None, Ok(draft), None, now)
         });
         if let Err(refusal) = handled {
@@ -301,8 +312,7 @@ impl Session {
 
     fn draft(&mut self, request: &CreateRequest<'_>, found: Found) -> Result<Draft, Refusal> {
         if request.background {
-            let message = "'background' is not supported by this server yet: leave it out, or send false.";
-            return Err(Refusal::new(ErrorKind::UnsupportedParameter, message).with_param("background"));
+            self.may_run_in_background(request)?;
         }
         let shared = Arc::clone(&self.shared);
         let model = model_of(&shared.fleet, &request.model)?;

@@ -111,20 +111,24 @@ impl Session {
         self.advance(now);
     }
 
-    /// The chain is known: adds the input, and asks for a place or answers the warm-up.
+    /// The chain is known: adds the input, and goes on with the whole.
     fn begin(&mut self, id: TurnId, chain: Chain, now: Now) {
         let Some(turn) = self.lanes.turn(id) else { return };
         turn.items_inherited = chain.items().count();
-        let warm_up = matches!(&turn.draft.contract, Contract::Responses(responses) if responses.warm_up);
         match turn.go_on_from(chain, self.shared.settings.chain_bytes_max) {
             Err(refusal) => self.fail(id, &refusal, now),
-            Ok(()) if warm_up => self.answer_warm_up(id, now),
-            Ok(()) => self.ask(id),
+            Ok(()) if turn.draft.background().is_some() => self.enlist(id, now),
+            Ok(()) => self.ask(id, now),
         }
     }
 
-    fn ask(&mut self, id: TurnId) {
+    /// Asks for a place, or answers the warm-up.
+    pub(super) fn ask(&mut self, id: TurnId, now: Now) {
         if let Some(turn) = self.lanes.turn(id) {
+            if matches!(&turn.draft.contract, Contract::Responses(responses) if responses.warm_up) {
+                self.answer_warm_up(id, now);
+                return;
+            }
             let (model, tried) = (Arc::clone(&turn.draft.model), turn.tried.clone());
             self.effects.push_back(Effect::Ask(id, Ticket { model, tried, prefer: turn.prefer }));
         }
@@ -243,7 +247,7 @@ impl Session {
             }
             (TurnState::Streaming { .. }, UpstreamEvent::Opened)
             | (TurnState::Opening { .. }, UpstreamEvent::Bytes(_))
-            | (TurnState::Loading | TurnState::Waiting | TurnState::Committing { .. }, _) => {}
+            | (TurnState::Loading | TurnState::Enlisting | TurnState::Waiting | TurnState::Committing { .. }, _) => {}
         }
         self.advance(now);
     }
@@ -307,7 +311,7 @@ impl Session {
             *announce_at = None;
         }
         match &mut turn.assembler {
-            Assembler::Responses(responses) if !responses.is_announced() => {
+            Assembler::Responses(responses) if !responses.has_begun() => {
                 responses.announce(false, &mut self.outgoing);
                 turn.steers.clear();
                 self.last_sent_ns = now.mono_ns;
@@ -334,7 +338,7 @@ impl Session {
         turn.state = TurnState::Waiting;
         self.effects.push_back(Effect::Abort(id));
         self.effects.push_back(Effect::Release(grant));
-        self.ask(id);
+        self.ask(id, now);
     }
 }
 

@@ -8,6 +8,7 @@
 )]
 
 mod again;
+mod background;
 mod http;
 mod lanes;
 mod peer;

@@ -336,6 +336,7 @@ impl Peers {
                 assert_eq!(response["id"], record.id);
                 self.stored.insert(record.id.clone(), record.items);
             }
+            Effect::EndJob(..) => panic!("nothing runs in the background here"),
             Effect::Finish(turn, outcome) => {
                 self.turns.retain(|known| *known != turn);
                 self.outcomes.push(*outcome);
