@@ -1,6 +1,6 @@
 # Thin verbs: each is a command that a person could type. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run demo test fmt lint unit clients conformance tidy fuzz micro gates bench clean
+.PHONY: help run demo test fmt lint unit clients conformance tidy fuzz micro gates soak bench clean
 SHELL := bash
 
 # The tests build everything once, in this profile (release without LTO).
@@ -56,6 +56,11 @@ gates: ## Count instructions and syscalls of tokens and turns in the whole proce
 	@# The tests' own build, for the reason above.
 	cargo test --profile $(CARGO_TEST_PROFILE) --workspace --no-run
 	benches/gates/run --bin $(FLASHLANE)
+
+soak: ## Kill flashlane under load SOAK_ROUNDS (200) times, and look each time for what it had promised (ARGS="--seed N" repeats a run)
+	@# The tests' own build, for the reason above.
+	cargo test --profile $(CARGO_TEST_PROFILE) --workspace --no-run
+	FLASHLANE=$(FLASHLANE) tests/soak $(ARGS)
 
 bench: ## Measure flashlane beside a do-nothing relay and the textbook gateway (ARGS="..." adds flags of `flashlane bench`)
 	benches/e2e/run $(ARGS)
