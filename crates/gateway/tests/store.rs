@@ -4,9 +4,10 @@
 
 mod rig;
 
+use flashlane_store::{Options, SqliteStore, Store as _};
 use rig::{Gateway, run, text};
 use serde_json::{Value, json};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -141,6 +142,55 @@ fn what_is_not_to_be_stored_never_reaches_the_disk() {
         assert_eq!(gateway.running.end().status.code(), Some(0));
         gateway = place.start();
     }
+}
+
+#[tokio::test]
+async fn a_clean_end_loses_nothing_of_the_ledger_and_a_background_response_is_kept() {
+    let place = Place::new();
+    let mut gateway = place.start();
+    for store in [true, false, true] {
+        create(&gateway, &json!({"model": "demo", "input": "repeat: counted", "store": store}));
+    }
+    let made = create(&gateway, &json!({"model": "demo", "input": "repeat: behind", "background": true}));
+    assert_eq!(made["status"], "queued");
+    // The stop waits for it, and for what the store has still to write.
+    gateway.running.signal("TERM");
+    assert_eq!(gateway.running.end().status.code(), Some(0));
+    let store = SqliteStore::open(&Options::new(place.data())).unwrap();
+    let used = store.usage_sum(None, 0..u64::MAX >> 1).await.unwrap();
+    assert_eq!(used.len(), 1, "{used:?}");
+    assert_eq!((used[0].turns, used[0].model.as_str(), used[0].tier.as_str()), (4, "demo", "latency"));
+    assert!(used[0].tokens.input > 0 && used[0].tokens.output > 0, "{used:?}");
+    drop(store);
+    let done = retrieve(&place.start(), &made["id"]);
+    assert_eq!(done["status"], "completed", "{done}");
+    assert!(done["output"].to_string().contains("behind"), "{done}");
+}
+
+#[test]
+fn a_background_response_that_a_kill_cuts_has_failed_and_its_stream_ends() {
+    let place = Place::new();
+    let slow = fs::read_to_string(place.config()).unwrap().replace("tokens_per_second = 0", "tokens_per_second = 20");
+    fs::write(place.config(), slow).unwrap();
+    let mut gateway = place.start();
+    let made = create(&gateway, &json!({"model": "demo", "input": "count from 1 to 900", "background": true}));
+    let body = json!({"model": "demo", "input": "count from 1 to 900", "background": true, "stream": true}).to_string();
+    let mut followed = BufReader::new(ask(&gateway, "POST", "/v1/responses", &body)).lines();
+    let data = |line: std::io::Result<String>| line.unwrap().strip_prefix("data: ").map(str::to_owned);
+    let seen: Vec<String> = followed.by_ref().filter_map(data).take(6).collect();
+    gateway.running.child.kill().unwrap();
+    gateway.running.child.wait().unwrap();
+    let gateway = place.start();
+    let first: Value = serde_json::from_str(&seen[0]).unwrap();
+    for id in [&made["id"], &first["response"]["id"]] {
+        let failed = retrieve(&gateway, id);
+        assert_eq!((&failed["status"], &failed["error"]["code"]), (&json!("failed"), &json!("server_error")));
+    }
+    let path = format!("/v1/responses/{}?stream=true", first["response"]["id"].as_str().unwrap());
+    let now: Vec<String> = BufReader::new(ask(&gateway, "GET", &path, "")).lines().filter_map(data).collect();
+    assert_eq!(now[..seen.len()], seen, "what was seen reads the same again");
+    assert!(now[now.len() - 2].starts_with("{\"type\":\"response.failed\""), "{now:?}");
+    assert_eq!(now.last().unwrap(), "[DONE]");
 }
 
 #[test]
