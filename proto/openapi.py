@@ -12,7 +12,6 @@ from pathlib import Path
 # Described below, and not served yet: a line goes when its route comes.
 LATER = {
     ("post", "/v1/responses/compact"),
-    ("post", "/v1/responses/input_tokens"),
     ("post", "/v1/conversations"),
     ("get", "/v1/conversations/{conversation_id}"),
     ("post", "/v1/conversations/{conversation_id}"),

@@ -28,7 +28,7 @@ const STREAM: &[u8] = b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":
 fn shared(bytes: usize) -> Arc<Shared> {
     let model = Model {
         name: "m".into(),
-        context_tokens_max: 131_072,
+        context_tokens_max: 2_000_000,
         modalities: vec![Modality::Text],
         route: Route::LatencyFirst,
         upstream_latency: None,
@@ -74,6 +74,7 @@ fn drive(session: &mut Session) -> usize {
             | Effect::Abort(_)
             | Effect::Warm(_)
             | Effect::Load(..)
+            | Effect::Count(..)
             | Effect::EndJob(..)
             | Effect::Finish(..)
             | Effect::Close { .. } => {}

@@ -12,6 +12,7 @@
 use crate::error::Error;
 use crate::state::State;
 use flashlane_backend::{Alarm, Handed, TokenStream};
+use flashlane_engine::tokens::Counted;
 use flashlane_engine::{
     Answer, Effect, ErrorKind, IdSource, Now, Outcome, Outgoing, Owner, Refusal, Session, Shared, Tier, TurnId,
     UpstreamEvent, Usage,
@@ -79,10 +80,11 @@ pub(crate) enum Rest {
     Busy,
 }
 
-/// Store work of a turn that waits for it.
-enum StoreWork {
+/// Work of the store or the tokenizer, for a turn that waits for it.
+enum Work {
     Load(BoxFuture<Result<Option<Arc<Record>>, flashlane_store::Error>>),
     Commit(BoxFuture<Result<(), flashlane_store::Error>>),
+    Count(BoxFuture<Counted>),
 }
 
 /// A session in motion. Dropping it tells the session that the client is gone, and does what follows from that.
@@ -94,7 +96,7 @@ pub(crate) struct Drive {
     /// `x-request-id` of the connection's or request's HTTP response.
     request_id: Arc<str>,
     streams: Vec<(TurnId, TokenStream)>,
-    store_work: Vec<(TurnId, StoreWork)>,
+    work: Vec<(TurnId, Work)>,
     /// A stream or store work began or ended: whoever polls must look again.
     has_changed: bool,
     timer: Timer,
@@ -125,7 +127,7 @@ impl Drive {
             owner: OwnerId(owner.0),
             request_id,
             streams: Vec::new(),
-            store_work: Vec::new(),
+            work: Vec::new(),
             has_changed: false,
             timer: Timer::default(),
             finished: Vec::new(),
@@ -153,7 +155,7 @@ impl Drive {
     }
 
     pub(crate) fn is_drained(&self) -> bool {
-        self.streams.is_empty() && self.store_work.is_empty() && self.session.is_drained()
+        self.streams.is_empty() && self.work.is_empty() && self.session.is_drained()
     }
 
     /// The close frame that the session wants to be sent, once.
@@ -183,7 +185,7 @@ impl Drive {
         if !std::mem::replace(&mut self.is_gone, true) {
             self.handle(now, Session::handle_client_gone);
             self.streams.clear();
-            self.store_work.clear();
+            self.work.clear();
         }
     }
 
@@ -192,7 +194,7 @@ impl Drive {
     // hot: per token
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, mut now: Now, also_ns: Option<u64>) -> Rest {
         for _ in 0..ROUNDS_MAX {
-            self.poll_store(cx, now);
+            self.poll_work(cx, now);
             let rest = match self.poll_streams(cx, now) {
                 Round::Moved => continue,
                 Round::Full => Rest::Full,
@@ -313,26 +315,30 @@ impl Drive {
         if self.has_changed { Round::Moved } else { round }
     }
 
-    fn poll_store(&mut self, cx: &mut Context<'_>, now: Now) {
+    fn poll_work(&mut self, cx: &mut Context<'_>, now: Now) {
         let mut index = 0;
-        while let Some((turn, work)) = self.store_work.get_mut(index) {
+        while let Some((turn, work)) = self.work.get_mut(index) {
             let turn = *turn;
             let done = match work {
-                StoreWork::Load(load) => load.as_mut().poll(cx).map(StoreDone::Loaded),
-                StoreWork::Commit(commit) => commit.as_mut().poll(cx).map(StoreDone::Committed),
+                Work::Load(load) => load.as_mut().poll(cx).map(Done::Loaded),
+                Work::Commit(commit) => commit.as_mut().poll(cx).map(Done::Committed),
+                Work::Count(count) => count.as_mut().poll(cx).map(Done::Counted),
             };
             let Poll::Ready(done) = done else {
                 index += 1;
                 continue;
             };
-            self.store_work.swap_remove(index);
+            self.work.swap_remove(index);
             match done {
-                StoreDone::Loaded(found) => {
+                Done::Loaded(found) => {
                     let found = found.map(|record| record.map(|record| record.items.clone()));
                     let found = found.map_err(|error| store_failed(&error, "the stored response could not be read"));
                     self.handle(now, |session, now| session.handle_loaded(turn, found, now));
                 }
-                StoreDone::Committed(result) => {
+                Done::Counted(counted) => {
+                    self.handle(now, |session, now| session.handle_counted(turn, &counted, now));
+                }
+                Done::Committed(result) => {
                     let result = result.map_err(|error| store_failed(&error, "the response could not be stored"));
                     self.handle(now, |session, now| session.handle_committed(turn, result, now));
                 }
@@ -372,12 +378,17 @@ impl Drive {
             }
             Effect::Load(turn, response_id) => {
                 let load = self.state.store.load(self.owner, &response_id, now.unix_ms);
-                self.store_work.push((turn, StoreWork::Load(load)));
+                self.work.push((turn, Work::Load(load)));
                 self.has_changed = true;
             }
             Effect::Commit(turn, record) => {
                 let commit = self.state.store.commit(record_of(*record));
-                self.store_work.push((turn, StoreWork::Commit(commit)));
+                self.work.push((turn, Work::Commit(commit)));
+                self.has_changed = true;
+            }
+            Effect::Count(turn, job) => {
+                let count = self.state.counting.count(job);
+                self.work.push((turn, Work::Count(count)));
                 self.has_changed = true;
             }
             Effect::EndJob(_, record) => self.ended = Some(record_of(*record)),
@@ -409,9 +420,10 @@ enum Round {
     Full,
 }
 
-enum StoreDone {
+enum Done {
     Loaded(Result<Option<Arc<Record>>, flashlane_store::Error>),
     Committed(Result<(), flashlane_store::Error>),
+    Counted(Counted),
 }
 
 pub(crate) fn store_failed(error: &flashlane_store::Error, what: &str) -> Refusal {

@@ -47,6 +47,14 @@ pub(crate) async fn responses(
     serve(state, id, request, |session, body, now| session.handle_responses_body(body, now)).await
 }
 
+pub(crate) async fn input_tokens(
+    extract::State(state): extract::State<Arc<State>>,
+    Extension(id): Extension<RequestId>,
+    request: Request,
+) -> Result<Response, Refused> {
+    serve(state, id, request, |session, body, now| session.handle_input_tokens_body(body, now)).await
+}
+
 pub(crate) async fn chat(
     extract::State(state): extract::State<Arc<State>>,
     Extension(id): Extension<RequestId>,

@@ -10,6 +10,7 @@ mod again;
 mod auth;
 mod background;
 mod config;
+mod count;
 mod drive;
 mod error;
 mod follow;

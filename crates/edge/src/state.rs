@@ -2,6 +2,7 @@
 
 use crate::background::Jobs;
 use crate::config::EdgeConfig;
+use crate::count::Counting;
 use crate::drive::Clock;
 use crate::listen::Connections;
 use crate::tls::Tls;
@@ -37,6 +38,7 @@ pub struct State {
     pub(crate) store: Arc<dyn Store>,
     pub metrics: Arc<Metrics>,
     pub(crate) clock: Clock,
+    pub(crate) counting: Counting,
     pub(crate) connections: Arc<Connections>,
     pub(crate) jobs: Jobs,
 }
@@ -56,6 +58,7 @@ impl State {
             store,
             metrics,
             clock: Clock::new(),
+            counting: Counting::default(),
         }
     }
 

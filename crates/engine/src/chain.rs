@@ -3,6 +3,7 @@
 //! The pieces are immutable and shared: a fork costs pointers, a turn costs the work of its own items. Small pieces are
 //! merged like the digits of a counter, so that a chain has few of them and no byte is copied more than a few times.
 
+use crate::tokens::Tally;
 use crate::tools::Tools;
 use bytes::Bytes;
 use flashlane_wire::chat::{Renderer, ToolSet};
@@ -24,6 +25,8 @@ pub struct Piece {
     pub items: Vec<Bytes>,
     /// The ids of the calls among them.
     pub calls: Vec<Arc<str>>,
+    /// The tokens of the messages, once they were counted.
+    pub tally: Tally,
 }
 
 /// The items of a conversation up to one response.
@@ -34,6 +37,7 @@ pub struct Chain {
     tools: Option<Arc<Tools>>,
     message_bytes: usize,
     weight: usize,
+    unstored: bool,
 }
 
 /// What an item costs beside its bytes.
@@ -105,6 +109,21 @@ impl Chain {
         self.pieces.iter().map(|piece| &piece.messages).filter(|messages| !messages.is_empty())
     }
 
+    /// Something in it was not to be stored, and so nothing that goes on from it is.
+    #[must_use]
+    pub fn is_unstored(&self) -> bool {
+        self.unstored
+    }
+
+    pub fn mark_unstored(&mut self) {
+        self.unstored = true;
+    }
+
+    #[must_use]
+    pub fn pieces(&self) -> &[Arc<Piece>] {
+        &self.pieces
+    }
+
     /// Every item's JSON, in order.
     pub fn items(&self) -> impl Iterator<Item = &Bytes> {
         self.pieces.iter().flat_map(|piece| &piece.items)
@@ -140,7 +159,8 @@ fn merge(pieces: &[&Arc<Piece>]) -> Piece {
     }
     let items = pieces.iter().flat_map(|piece| piece.items.iter().cloned()).collect();
     let calls = pieces.iter().flat_map(|piece| piece.calls.iter().cloned()).collect();
-    Piece { messages: Bytes::from(messages), items, calls }
+    let tally = pieces.iter().map(|piece| piece.tally.clone()).reduce(|sum, tally| sum.and(&tally)).unwrap_or_default();
+    Piece { messages: Bytes::from(messages), items, calls, tally }
 }
 
 /// Items read and rendered: a piece, and what it asks of the model.
@@ -230,7 +250,7 @@ mod tests {
     use super::*;
 
     fn piece(text: String) -> Arc<Piece> {
-        Arc::new(Piece { items: vec![Bytes::from(text.clone())], messages: Bytes::from(text), calls: Vec::new() })
+        Arc::new(Piece { items: vec![Bytes::from(text.clone())], messages: Bytes::from(text), ..Piece::default() })
     }
 
     #[test]

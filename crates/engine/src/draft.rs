@@ -48,6 +48,8 @@ pub struct ResponsesDraft {
     pub choice: Choice,
     pub parallel_tool_calls: Option<bool>,
     pub warm_up: bool,
+    /// Nothing is made: only the input's tokens are asked for.
+    pub count_only: bool,
     pub store: bool,
     pub background: Option<Background>,
 }
@@ -143,6 +145,7 @@ impl Draft {
             choice: Choice::from(&request.tool_choice),
             parallel_tool_calls: request.parallel_tool_calls,
             warm_up: request.warm_up,
+            count_only: false,
             store: request.store,
             background: None,
         };

@@ -1,6 +1,7 @@
 //! The tools of a turn: read once, rendered once, and chosen among.
 
 use crate::error::{ErrorKind, Refusal};
+use crate::tokens::Tally;
 use bytes::Bytes;
 use flashlane_wire::chat::{Field, ToolSet, chat_name};
 use flashlane_wire::json;
@@ -12,12 +13,14 @@ use serde_json::value::RawValue;
 pub struct Tools {
     pub set: ToolSet,
     pub array: Option<Bytes>,
+    /// The tokens of the array, once they were counted.
+    pub tally: Tally,
 }
 
 impl Tools {
     pub fn new(set: ToolSet) -> Self {
         let array = set.array(None).map(Bytes::from);
-        Self { set, array }
+        Self { set, array, tally: Tally::default() }
     }
 
     /// Reads a request's tools.

@@ -17,7 +17,10 @@ use crate::error::{ErrorKind, Refusal};
 use crate::fleet::EndpointId;
 use crate::session::{Steer, TurnId};
 use crate::time::Now;
+use crate::tokens::Text;
+use crate::tools::Tools;
 use crate::upstream::UpstreamFailure;
+use bytes::Bytes;
 use flashlane_wire::chat::{ChunkReader, StreamError};
 use flashlane_wire::sse;
 use std::sync::Arc;
@@ -37,6 +40,8 @@ pub struct Turn {
     pub steers: Vec<Steer>,
     /// Made by steers, and not by a request.
     pub is_successor: bool,
+    /// What its request comes to by o200k, where that was counted.
+    pub tokens: Option<u64>,
     /// Where its prefix is cached.
     pub prefer: Option<EndpointId>,
     /// Endpoints that failed this turn, and what the last of them said.
@@ -73,6 +78,10 @@ impl FailedAttempt {
 pub enum TurnState {
     /// The store was asked for the chain.
     Loading,
+    /// Whoever drives the session counts tokens.
+    Counting {
+        uncounted: Vec<Uncounted>,
+    },
     /// The store was asked to keep it as one that runs in the background.
     Enlisting,
     /// Admission was asked for a place.
@@ -117,6 +126,7 @@ impl Turn {
             items_inherited: 0,
             steers: Vec::new(),
             is_successor: false,
+            tokens: None,
             prefer: None,
             tried: Vec::new(),
             attempts_failed: Vec::new(),
@@ -134,6 +144,16 @@ impl Turn {
         match &self.draft.contract {
             Contract::Responses(responses) => responses.previous.as_deref(),
             Contract::Chat(_) => None,
+        }
+    }
+
+    /// Its content may not reach the store: it goes on from what was not to be stored.
+    pub fn forget(&mut self) {
+        if let (Contract::Responses(draft), Assembler::Responses(responses)) =
+            (&mut self.draft.contract, &mut self.assembler)
+        {
+            draft.store = false;
+            responses.forget();
         }
     }
 
@@ -157,6 +177,9 @@ impl Turn {
             pieces.for_each(|piece| chain.append(Arc::clone(piece)));
             if let Some(tools) = &responses.added_tools {
                 chain.add_tools(tools);
+            }
+            if !responses.store {
+                chain.mark_unstored();
             }
             is_empty = chain.message_bytes() == 0 && !responses.warm_up;
         }
@@ -185,7 +208,71 @@ impl Turn {
     pub fn grant(&self) -> Option<Grant> {
         match &self.state {
             TurnState::Opening { grant, .. } | TurnState::Streaming { grant, .. } => Some(*grant),
-            TurnState::Loading | TurnState::Enlisting | TurnState::Waiting | TurnState::Committing { .. } => None,
+            TurnState::Loading
+            | TurnState::Counting { .. }
+            | TurnState::Enlisting
+            | TurnState::Waiting
+            | TurnState::Committing { .. } => None,
+        }
+    }
+
+    /// The instructions and tools that this request brings beside its chain.
+    fn extras(&self) -> (Option<&Bytes>, [Option<&Arc<Tools>>; 2]) {
+        match &self.draft.contract {
+            Contract::Responses(responses) => {
+                (responses.instructions.as_ref(), [Some(&responses.tools), self.chain.tools()])
+            }
+            Contract::Chat(chat) => (Some(&chat.messages), [None, None]),
+        }
+    }
+
+    /// Bytes of all that the model would read.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let (once, tools) = self.extras();
+        let arrays = tools.into_iter().flatten().filter_map(|tools| tools.array.as_ref());
+        self.chain.message_bytes() + once.map_or(0, Bytes::len) + arrays.map(Bytes::len).sum::<usize>()
+    }
+
+    /// All that the model would read, and whose count each text's is.
+    #[must_use]
+    pub fn texts(&self) -> Vec<(Text, Uncounted)> {
+        let (once, tools) = self.extras();
+        let pieces = self.chain.pieces().iter();
+        let pieces = pieces.map(|piece| (Text::Messages(piece.messages.clone()), Uncounted::Piece(Arc::clone(piece))));
+        let once = once.map(|text| (Text::Messages(text.clone()), Uncounted::Once));
+        let tools = tools
+            .into_iter()
+            .flatten()
+            .filter_map(|tools| Some((Text::Plain(tools.array.clone()?), Uncounted::Tools(Arc::clone(tools)))));
+        pieces.chain(once).chain(tools).collect()
+    }
+}
+
+/// Whose count is being waited for: shared texts are counted once.
+#[derive(Debug)]
+pub enum Uncounted {
+    Piece(Arc<Piece>),
+    Tools(Arc<Tools>),
+    /// A text that comes anew with each request.
+    Once,
+}
+
+impl Uncounted {
+    #[must_use]
+    pub fn known(&self) -> Option<u32> {
+        match self {
+            Self::Piece(piece) => piece.tally.known(),
+            Self::Tools(tools) => tools.tally.known(),
+            Self::Once => None,
+        }
+    }
+
+    pub fn set(&self, tokens: u32) {
+        match self {
+            Self::Piece(piece) => piece.tally.set(tokens),
+            Self::Tools(tools) => tools.tally.set(tokens),
+            Self::Once => {}
         }
     }
 }

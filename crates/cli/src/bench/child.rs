@@ -28,9 +28,11 @@ base_url = "http://{upstream}/v1"
 idle_connections_max = 1024
 [[models]]
 name = "bench"
+context_tokens_max = 2000000
 route = "throughput-only"
 [[models]]
 name = "bench-latency"
+context_tokens_max = 2000000
 route = "latency-only"
 "#;
 

@@ -14,6 +14,7 @@ mod errors;
 mod http;
 mod idle;
 mod life;
+mod limit;
 mod models;
 mod origin;
 mod pressure;

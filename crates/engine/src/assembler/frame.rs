@@ -12,6 +12,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone)]
 pub struct Frame {
     previous: Option<Arc<str>>,
+    store: bool,
     /// Fields from `background` on, and the closing brace.
     tail: Bytes,
 }
@@ -75,7 +76,6 @@ impl Frame {
             out.push(b'}');
         });
         field("safety_identifier", &mut |out| push_raw(out, echo.safety_identifier, "null"));
-        field("store", &mut |out| push_bool(out, request.store));
         field("temperature", &mut |out| push_raw(out, echo.temperature, "1.0"));
         field("text", &mut |out| push_text(out, echo.text));
         field("tool_choice", &mut |out| push_raw(out, echo.tool_choice, "\"auto\""));
@@ -85,13 +85,19 @@ impl Frame {
         field("truncation", &mut |out| push_raw(out, echo.truncation, "\"disabled\""));
         field("user", &mut |out| push_raw(out, echo.user, "null"));
         out.push(b'}');
-        Self { previous: request.previous_response_id.as_deref().map(Arc::from), tail: Bytes::from(out) }
+        let previous = request.previous_response_id.as_deref().map(Arc::from);
+        Self { previous, store: request.store, tail: Bytes::from(out) }
     }
 
     /// The same settings for a response that goes on from `previous`.
     #[must_use]
     pub fn going_on_from(&self, previous: &str) -> Self {
-        Self { previous: Some(previous.into()), tail: self.tail.clone() }
+        Self { previous: Some(previous.into()), ..self.clone() }
+    }
+
+    /// The response will not be stored, whatever its request said.
+    pub fn forget(&mut self) {
+        self.store = false;
     }
 
     #[must_use]
@@ -127,6 +133,8 @@ impl Frame {
         json::push_string(out, variable.service_tier);
         out.extend_from_slice(b",\"previous_response_id\":");
         json::push_optional_string(out, self.previous.as_deref());
+        out.extend_from_slice(b",\"store\":");
+        push_bool(out, self.store);
         out.extend_from_slice(&self.tail);
     }
 }

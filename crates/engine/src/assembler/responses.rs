@@ -111,6 +111,11 @@ impl ResponsesAssembler {
         self.service_tier = service_tier;
     }
 
+    /// It will not be stored: what it goes on from was not to be.
+    pub fn forget(&mut self) {
+        self.frame.forget();
+    }
+
     /// The tools that the upstream's names are to be found in: the request's, and those of the chain.
     pub fn resolve_with(&mut self, tools: &Arc<Tools>) {
         self.tools = Arc::clone(tools);
@@ -401,7 +406,8 @@ impl ResponsesAssembler {
     #[must_use]
     pub fn take_piece(&mut self) -> Piece {
         let messages = Bytes::from(std::mem::take(&mut self.renderer).finish());
-        Piece { messages, items: std::mem::take(&mut self.output), calls: std::mem::take(&mut self.calls) }
+        let (items, calls) = (std::mem::take(&mut self.output), std::mem::take(&mut self.calls));
+        Piece { messages, items, calls, ..Piece::default() }
     }
 
     fn variable<'a>(&'a self, status: ResponseStatus<'a>, completed_at: Option<u64>) -> Variable<'a> {

@@ -56,6 +56,7 @@ fn announce_at(turn: &Turn) -> Option<u64> {
         TurnState::Opening { announce_at, .. } => *announce_at,
         TurnState::Loading
         | TurnState::Enlisting
+        | TurnState::Counting { .. }
         | TurnState::Waiting
         | TurnState::Streaming { .. }
         | TurnState::Committing { .. } => None,

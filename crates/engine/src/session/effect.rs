@@ -5,6 +5,7 @@ use super::{Owner, TurnId};
 use crate::admission::{Grant, Ticket};
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::{EndpointId, Tier};
+use crate::tokens::Job;
 use crate::turn::FailedAttempt;
 use crate::upstream::UpstreamRequest;
 use bytes::Bytes;
@@ -14,6 +15,8 @@ use std::sync::Arc;
 /// What a session wants done.
 #[derive(Debug)]
 pub enum Effect {
+    /// Count tokens where nobody waits; answer by [`super::Session::handle_counted`].
+    Count(TurnId, Job),
     /// Ask admission; answer by [`super::Session::handle_granted`].
     Ask(TurnId, Ticket),
     Release(Grant),
@@ -88,10 +91,12 @@ pub enum Status {
     /// The client left.
     Cancelled,
     WarmUp,
+    /// Only its input's tokens were asked for.
+    Counted,
 }
 
 impl Status {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Completed,
         Self::Incomplete,
         Self::Failed,
@@ -99,6 +104,7 @@ impl Status {
         Self::Interrupted,
         Self::Cancelled,
         Self::WarmUp,
+        Self::Counted,
     ];
 
     /// The label in metrics and logs.
@@ -112,6 +118,7 @@ impl Status {
             Self::Interrupted => "interrupted",
             Self::Cancelled => "cancelled",
             Self::WarmUp => "warm_up",
+            Self::Counted => "counted",
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::background::record;
 use super::lane::{LaneId, Remembered};
+use super::limit;
 use super::steer::SteerError;
 use super::{Answer, Effect, Life, Outcome, Session, Status, Transport, TurnId, Why};
 use crate::assembler::{Assembler, Conclusion, Timing};
@@ -42,8 +43,11 @@ impl Session {
                 return;
             }
         };
-        if responses.usage().is_none() {
-            responses.set_usage(estimated(turn.chain.message_bytes(), turn.deltas));
+        match (responses.usage(), turn.tokens) {
+            (Some(usage), Some(ours)) => limit::learn(&self.shared, (turn.served, &turn.draft.model), ours, usage),
+            (Some(_), None) => {}
+            (None, Some(input)) => responses.set_usage(Usage { input, output: turn.deltas, ..Usage::default() }),
+            (None, None) => responses.set_usage(estimated(turn.chain.message_bytes(), turn.deltas)),
         }
         let conclusion = responses.conclude(&mut self.outgoing);
         let object = responses.object(conclusion, now);
@@ -114,6 +118,13 @@ impl Session {
         if let (Some(lane), Some(previous)) = (self.lanes.lane(lane), previous) {
             lane.forget(previous);
         }
+    }
+
+    /// The input's tokens were all that was asked for.
+    pub(super) fn answer_count(&mut self, id: TurnId, tokens: u64, now: Now) {
+        let object = format!("{{\"object\":\"response.input_tokens\",\"input_tokens\":{tokens}}}");
+        self.answer_object(Bytes::from(object));
+        self.finish(id, Status::Counted, None, now);
     }
 
     fn answer_object(&mut self, object: Bytes) {

@@ -8,17 +8,19 @@ mod clock;
 mod effect;
 mod end;
 mod lane;
+mod limit;
 mod reply;
 mod run;
 mod steer;
 
-use crate::draft::{Background, Draft};
+use crate::draft::{Background, Contract, Draft};
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::Fleet;
 use crate::ids::IdSource;
 use crate::outgoing::Outgoing;
 use crate::recognition::{Found, Fresh, Limits, Recognition};
 use crate::time::Now;
+use crate::tokens::Ratios;
 use crate::tools::Tools;
 use bytes::Bytes;
 use flashlane_wire::chat::ChatRequest;
@@ -27,7 +29,7 @@ use flashlane_wire::websocket::Encoder;
 use lane::{LaneId, Lanes};
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 pub use background::Enlisting;
 pub use effect::{Answer, Effect, Outcome, Record, Status};
@@ -94,6 +96,8 @@ pub struct Shared {
     pub fleet: Arc<Fleet>,
     /// What clients send again.
     pub recognition: Arc<Recognition>,
+    /// How the engines' tokenizers differ from ours.
+    pub ratios: Arc<Mutex<Ratios>>,
 }
 
 impl Shared {
@@ -101,7 +105,7 @@ impl Shared {
     pub fn new(settings: Settings, fleet: Arc<Fleet>) -> Self {
         let limits =
             Limits { bytes_max: settings.recognised_bytes_max, owner_bytes_max: settings.recognised_bytes_per_key_max };
-        Self { settings, fleet, recognition: Arc::new(Recognition::new(limits)) }
+        Self { settings, fleet, recognition: Arc::new(Recognition::new(limits)), ratios: Arc::default() }
     }
 }
 
@@ -289,6 +293,21 @@ impl Session {
             if request.background {
                 let request = Background { request: Bytes::copy_from_slice(body), is_streamed: request.stream };
                 draft = draft.in_background(request);
+            }
+            self.enqueue(None, Ok(draft), None, now)
+        });
+        if let Err(refusal) = handled {
+            self.refuse(&refusal, now);
+        }
+    }
+
+    /// The body of `POST /v1/responses/input_tokens`: a request, of which only the length is asked for.
+    pub fn handle_input_tokens_body(&mut self, body: &[u8], now: Now) {
+        let parsed = Fields::parse(body).map_err(Refusal::from);
+        let handled = parsed.and_then(|fields| {
+            let mut draft = self.draft(&CreateRequest::parse(&fields)?, Found::default())?;
+            if let Contract::Responses(responses) = &mut draft.contract {
+                responses.count_only = true;
             }
             self.enqueue(None, Ok(draft), None, now)
         });

@@ -115,10 +115,22 @@ impl Session {
     fn begin(&mut self, id: TurnId, chain: Chain, now: Now) {
         let Some(turn) = self.lanes.turn(id) else { return };
         turn.items_inherited = chain.items().count();
+        if chain.is_unstored() {
+            turn.forget();
+        }
         match turn.go_on_from(chain, self.shared.settings.chain_bytes_max) {
             Err(refusal) => self.fail(id, &refusal, now),
-            Ok(()) if turn.draft.background().is_some() => self.enlist(id, now),
-            Ok(()) => self.ask(id, now),
+            Ok(()) => self.measure(id, now),
+        }
+    }
+
+    /// The request is whole, and fits: answers the warm-up, or asks for a place.
+    pub(super) fn proceed(&mut self, id: TurnId, now: Now) {
+        let Some(turn) = self.lanes.turn(id) else { return };
+        turn.state = TurnState::Waiting;
+        match turn.draft.background() {
+            Some(_) => self.enlist(id, now),
+            None => self.ask(id, now),
         }
     }
 
@@ -247,7 +259,14 @@ impl Session {
             }
             (TurnState::Streaming { .. }, UpstreamEvent::Opened)
             | (TurnState::Opening { .. }, UpstreamEvent::Bytes(_))
-            | (TurnState::Loading | TurnState::Enlisting | TurnState::Waiting | TurnState::Committing { .. }, _) => {}
+            | (
+                TurnState::Loading
+                | TurnState::Counting { .. }
+                | TurnState::Enlisting
+                | TurnState::Waiting
+                | TurnState::Committing { .. },
+                _,
+            ) => {}
         }
         self.advance(now);
     }

@@ -65,6 +65,15 @@ pub struct Ratios {
     rows_max: usize,
 }
 
+/// Endpoints and models of a fleet are far fewer.
+const ROWS_MAX: usize = 4096;
+
+impl Default for Ratios {
+    fn default() -> Self {
+        Self::new(ROWS_MAX)
+    }
+}
+
 impl Ratios {
     #[must_use]
     pub fn new(rows_max: usize) -> Self {

@@ -55,7 +55,9 @@ impl Job {
                 Effect::Abort(_) => self.aborted = true,
                 Effect::Release(_) => self.released += 1,
                 Effect::Open(..) | Effect::Park(_) | Effect::Warm(_) => {}
-                Effect::Load(..) | Effect::Commit(..) | Effect::Close { .. } => panic!("{effect:?}"),
+                Effect::Load(..) | Effect::Count(..) | Effect::Commit(..) | Effect::Close { .. } => {
+                    panic!("{effect:?}")
+                }
             }
         }
         let events = self.session.outgoing().take_events();

@@ -11,6 +11,7 @@ mod again;
 mod background;
 mod http;
 mod lanes;
+mod limit;
 mod peer;
 mod rules;
 mod scripts;

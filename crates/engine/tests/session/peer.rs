@@ -4,6 +4,7 @@
 use crate::watch::Watch;
 use bytes::Bytes;
 use flashlane_engine::admission::Admission;
+use flashlane_engine::tokens::{Counted, Counter, Job};
 use flashlane_engine::{
     Effect, Ended, Endpoint, ErrorKind, Fleet, IdSource, Modality, Model, Now, Outcome, Owner, Refusal, Route, Session,
     Settings, Shared, Tier, TurnId, UpstreamEvent, UpstreamFailure,
@@ -111,6 +112,8 @@ pub struct Peers {
     /// Bodies sent upstream.
     pub sent: Vec<(Vec<(String, String)>, String)>,
     pub stored: BTreeMap<String, Vec<Bytes>>,
+    /// What was to be counted.
+    pub jobs: Vec<Job>,
     gone: bool,
     pub watch: Watch,
 }
@@ -154,6 +157,7 @@ impl Peers {
             effects: Vec::new(),
             sent: Vec::new(),
             stored: BTreeMap::new(),
+            jobs: Vec::new(),
             gone: false,
             watch: Watch::default(),
         }
@@ -195,6 +199,12 @@ impl Peers {
             self.session.handle_upstream(self.turn, event, self.now);
             self.settle();
         }
+    }
+
+    /// Counts what the running turn waits for, by the real tokenizer.
+    pub fn count(&mut self) {
+        let counted = self.jobs.last().map_or(Counted::Beyond, |job| Counter::load().count(job));
+        self.tell(|session, turn, now| session.handle_counted(turn, &counted, now));
     }
 
     pub fn apply(&mut self, step: Step) {
@@ -302,6 +312,10 @@ impl Peers {
                 let result = self.admission.ask(&self.fleet, &ticket);
                 self.granted += u32::from(result.is_ok());
                 self.session.handle_granted(turn, result, self.now);
+            }
+            Effect::Count(turn, job) => {
+                self.begun(turn);
+                self.jobs.push(job);
             }
             Effect::Release(grant) => {
                 self.granted = self.granted.checked_sub(1).expect("released once");

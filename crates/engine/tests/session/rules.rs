@@ -515,6 +515,26 @@ fn hosted_tools_of_an_item_are_named_as_well() {
 }
 
 #[test]
+fn what_was_not_to_be_stored_does_not_reach_the_store_by_a_later_turn() {
+    let mut peers = Peers::new();
+    peers.message(r#"{"type":"response.create","model":"m","store":false,"input":"a secret"}"#);
+    for step in [Step::Opened, Step::Text, Step::Finish] {
+        peers.apply(step);
+    }
+    for _ in 0..2 {
+        let id = peers.watch.ended.last().unwrap().clone();
+        peers
+            .message(&format!(r#"{{"type":"response.create","model":"m","input":"x","previous_response_id":"{id}"}}"#));
+        for step in [Step::Opened, Step::Text, Step::Finish] {
+            peers.apply(step);
+        }
+        let response = &peers.watch.events.last().unwrap()["response"];
+        assert_eq!((&response["status"], &response["store"]), (&json!("completed"), &json!(false)), "it says so");
+    }
+    assert!(peers.stored.is_empty());
+}
+
+#[test]
 fn a_response_that_cannot_be_stored_fails() {
     let mut peers = Peers::new();
     for step in [Step::CreateStored, Step::Opened, Step::Text, Step::Finish, Step::NotCommitted] {

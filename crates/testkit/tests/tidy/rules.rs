@@ -44,9 +44,10 @@ const DEPTH_MAX: usize = 5;
 const VAGUE: [&str; 8] = ["Manager", "Helper", "Helpers", "Util", "Utils", "Context", "Data", "Info"];
 
 /// Where a task or a thread may be started: docs/STYLE.md, section 2.
-pub const SPAWNING: [&str; 8] = [
+pub const SPAWNING: [&str; 9] = [
     "crates/edge/src/listen",
     "crates/edge/src/background",
+    "crates/edge/src/count",
     "crates/backend/src/client",
     "crates/gateway/src/app",
     "crates/store/src/sqlite",
