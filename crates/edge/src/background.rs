@@ -134,7 +134,9 @@ pub(crate) async fn start(drive: Drive, enlisting: Enlisting) -> Result<Bytes, R
         stop: watch::Sender::new(None),
     });
     let turn = enlisting.turn;
-    let job = Job { state: Arc::clone(&state), drive, turn, owner, id, live, sequence: 0, unkept: Vec::new() };
+    // Before anybody can ask: what is asked before the task listens must not be missed.
+    let asked = live.stop.subscribe();
+    let job = Job { asked, state: Arc::clone(&state), drive, turn, owner, id, live, sequence: 0, unkept: Vec::new() };
     // In the task from here on: a client that leaves now leaves no job behind that is kept and does not run.
     state.jobs.spawn(job.run(enlisting, acknowledge));
     acknowledged.await.unwrap_or_else(|_| Err(Refusal::new(ErrorKind::ShuttingDown, STOPPED)))
@@ -148,6 +150,7 @@ struct Job {
     owner: OwnerId,
     id: String,
     live: Arc<Live>,
+    asked: watch::Receiver<Option<Stop>>,
     /// Of the next event.
     sequence: u64,
     /// Events that the store has not promised to keep.
@@ -189,15 +192,14 @@ impl Job {
 
     /// Until its end is kept.
     async fn go_on(&mut self) {
-        let mut asked = self.live.stop.subscribe();
         loop {
             let is_asked = tokio::select! {
                 biased;
-                _ = asked.changed() => true,
+                _ = self.asked.changed() => true,
                 () = poll_fn(|cx| self.drive.poll_journal(cx)) => false,
             };
             let (now, turn) = (self.drive.now(), self.turn);
-            let stop = if is_asked { *asked.borrow_and_update() } else { None };
+            let stop = if is_asked { *self.asked.borrow_and_update() } else { None };
             match stop {
                 Some(Stop::Cancel) => self.drive.handle(now, |session, now| session.handle_cancelled(turn, now)),
                 Some(Stop::Shutdown) => {

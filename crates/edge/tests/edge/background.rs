@@ -2,7 +2,7 @@
 
 use crate::support::{Gateway, Reply, begun, simulated, soon, text, upstream};
 use flashlane_backend::EndpointConfig;
-use flashlane_store::{Event, Limits, MemoryStore, OwnerId, Record, Store as _};
+use flashlane_store::{EVENTS_READ_MAX, Event, Limits, MemoryStore, OwnerId, Record, Store as _};
 use flashlane_testkit::upstream::Upstream;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -144,6 +144,59 @@ async fn a_cancel_ends_the_upstream_the_stream_and_the_response() {
     assert_eq!(retrieve(&gateway, id).await, cancelled.json());
     assert_eq!(cancel(&gateway, id).await.json(), cancelled.json(), "again");
     assert_eq!(gateway.send("POST", "/v1/responses/resp_unknown/cancel", "", b"").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_followed_stream_has_signs_of_life_and_ends_with_a_cancel() {
+    let (server, endpoint) = endless().await;
+    let gateway = Gateway::start_with(endpoint, |_, settings| settings.keepalive_ms = 20).await;
+    let made = start(&gateway, &json!({})).await;
+    assert_eq!(cancel(&gateway, &made["id"]).await.json()["status"], "cancelled", "however early it comes");
+    let mut stream = gateway.connect().await;
+    let body = request(&json!({"stream": true})).to_string();
+    stream.write_all(&crate::support::request("POST", "/v1/responses", "", body.as_bytes())).await.unwrap();
+    let mut seen = Vec::new();
+    let has = |seen: &[u8], what: &str| String::from_utf8_lossy(seen).contains(what);
+    while !has(&seen, "output_text.delta") || !has(&seen, ": keepalive\n\n") {
+        assert!(soon("a sign of life", stream.read_buf(&mut seen)).await.unwrap() > 0);
+    }
+    let said = String::from_utf8_lossy(&seen).into_owned();
+    let id = json!(said.split("\"id\":\"").nth(1).unwrap().split('"').next().unwrap());
+    let cancelled = cancel(&gateway, &id).await.json();
+    assert_eq!(cancelled["status"], "cancelled");
+    while !has(&seen, "data: [DONE]\n\n") {
+        assert!(soon("the end", stream.read_buf(&mut seen)).await.unwrap() > 0);
+    }
+    assert!(!has(&seen, "response.completed") && !has(&seen, "response.failed"));
+    assert_eq!(retrieve(&gateway, &id).await, cancelled);
+    drop(server);
+}
+
+#[tokio::test]
+async fn a_journal_longer_than_one_read_is_followed_to_its_end() {
+    let gateway = Gateway::start(simulated()).await;
+    let long = json!({"stream": true, "input": "count from 1 to 900"});
+    let reply = gateway.post("/v1/responses", &request(&long)).await;
+    let whole = String::from_utf8(reply.body).unwrap();
+    let told = events(&whole);
+    assert!(told.len() > EVENTS_READ_MAX, "{} events", told.len());
+    assert_eq!(told.last().unwrap()["type"], "response.completed");
+    assert_eq!(follow(&gateway, &told[0]["response"]["id"], "").await, whole);
+}
+
+#[tokio::test]
+async fn a_chain_goes_through_the_background_and_a_warm_up_ends_at_once() {
+    let gateway = Gateway::start(simulated()).await;
+    let named = json!({"model": "demo", "input": "My name is Ada."});
+    let named = gateway.post("/v1/responses", &named).await.json();
+    let asked = json!({"input": "What is my name?", "previous_response_id": named["id"]});
+    let asked = start(&gateway, &asked).await;
+    let answered = ended(&gateway, &asked["id"]).await;
+    assert!(text(&answered).contains("Ada"), "{answered}");
+    assert_eq!(answered["previous_response_id"], named["id"]);
+    let warm_up = start(&gateway, &json!({"generate": false})).await;
+    let warm_up = ended(&gateway, &warm_up["id"]).await;
+    assert_eq!((&warm_up["status"], &warm_up["output"]), (&json!("completed"), &json!([])));
 }
 
 #[tokio::test]
