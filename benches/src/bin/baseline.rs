@@ -220,17 +220,23 @@ impl TlsListener {
         let address = listener.local_addr()?;
         tokio::spawn(async move {
             while let Ok((socket, peer)) = listener.accept().await {
-                let (acceptor, tx) = (acceptor.clone(), tx.clone());
-                tokio::spawn(async move {
-                    // Without it, every short write waits for the last one's acknowledgement.
-                    let _ = socket.set_nodelay(true);
-                    if let Ok(stream) = acceptor.accept(socket).await {
-                        let _ = tx.send((stream, peer)).await;
-                    }
-                });
+                tokio::spawn(shake_hands(acceptor.clone(), socket, peer, tx.clone()));
             }
         });
         Ok(Self { ready, address })
+    }
+}
+
+async fn shake_hands(
+    acceptor: TlsAcceptor,
+    socket: TcpStream,
+    peer: SocketAddr,
+    tx: Sender<(TlsStream<TcpStream>, SocketAddr)>,
+) {
+    // Without it, every short write waits for the last one's acknowledgement.
+    let _ = socket.set_nodelay(true);
+    if let Ok(stream) = acceptor.accept(socket).await {
+        let _ = tx.send((stream, peer)).await;
     }
 }
 

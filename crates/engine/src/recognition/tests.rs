@@ -1,3 +1,5 @@
+//! What is recognised comes back as it would have been read anew, whoever else has sent it, and in any order.
+
 use super::*;
 use crate::chain::render_items;
 use std::fmt::Write as _;
