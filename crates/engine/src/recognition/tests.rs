@@ -1,4 +1,4 @@
-//! What is recognised comes back as it would have been read anew, whoever else has sent it, and in any order.
+//! What is recognised is what it was: histories at random, hashes that collide, limits that are met. No session is here.
 
 use super::*;
 use crate::chain::render_items;

@@ -19,13 +19,13 @@ pub fn value_end(bytes: &[u8], at: usize) -> Option<usize> {
             opening @ (b'{' | b'[') => {
                 let is_object = opening == b'{';
                 let inside = skip_space(bytes, at + 1);
-                if *bytes.get(inside)? == if is_object { b'}' } else { b']' } {
-                    inside + 1
-                } else {
-                    (levels, depth) = deeper(levels, depth, is_object)?;
-                    at = member(bytes, inside, is_object)?;
+                if *bytes.get(inside)? != if is_object { b'}' } else { b']' } {
+                    depth = (depth < DEPTH_MAX).then_some(depth + 1)?;
+                    levels = levels << 1 | u128::from(is_object);
+                    at = if is_object { name_end(bytes, inside)? } else { inside };
                     continue;
                 }
+                inside + 1
             }
             b't' => literal_end(bytes, at, b"true")?,
             b'f' => literal_end(bytes, at, b"false")?,
@@ -41,7 +41,10 @@ pub fn value_end(bytes: &[u8], at: usize) -> Option<usize> {
             at = skip_space(bytes, at);
             match *bytes.get(at)? {
                 b',' => {
-                    at = member(bytes, skip_space(bytes, at + 1), is_object)?;
+                    at = skip_space(bytes, at + 1);
+                    if is_object {
+                        at = name_end(bytes, at)?;
+                    }
                     break;
                 }
                 b'}' if is_object => at += 1,
@@ -61,16 +64,6 @@ pub fn skip_space(bytes: &[u8], at: usize) -> usize {
         at += 1;
     }
     at
-}
-
-/// One level more is open.
-fn deeper(levels: u128, depth: u32, is_object: bool) -> Option<(u128, u32)> {
-    (depth < DEPTH_MAX).then(|| (levels << 1 | u128::from(is_object), depth + 1))
-}
-
-/// Where the value begins of what begins at `at`: a member of an object has its name before it.
-fn member(bytes: &[u8], at: usize, is_object: bool) -> Option<usize> {
-    if is_object { name_end(bytes, at) } else { Some(at) }
 }
 
 /// Where the value begins whose member's name begins at `at`.
