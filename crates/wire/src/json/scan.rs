@@ -40,18 +40,16 @@ pub fn value_end(bytes: &[u8], at: usize) -> Option<usize> {
             let is_object = levels & 1 == 1;
             at = skip_space(bytes, at);
             match *bytes.get(at)? {
-                b',' => {
-                    at = skip_space(bytes, at + 1);
-                    if is_object {
-                        at = name_end(bytes, at)?;
-                    }
-                    break;
-                }
+                b',' => break,
                 b'}' if is_object => at += 1,
                 b']' if !is_object => at += 1,
                 _ => return None,
             }
             (levels, depth) = (levels >> 1, depth - 1);
+        }
+        at = skip_space(bytes, at + 1);
+        if levels & 1 == 1 {
+            at = name_end(bytes, at)?;
         }
     }
 }
