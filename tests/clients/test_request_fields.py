@@ -215,7 +215,7 @@ def test_what_is_not_served_is_refused_by_its_name(respond, field):
     assert (status, error["code"], error["param"]) == (400, "unsupported_parameter", field)
 
 
-@pytest.mark.parametrize(("field", "value"), [("conversation", "conv_1"), ("context_management", [{"type": "compaction", "compact_threshold": 1000}])])
+@pytest.mark.parametrize(("field", "value"), [("context_management", [{"type": "compaction", "compact_threshold": 1000}])])
 def test_a_field_of_later_is_refused_by_its_name(respond, field, value):
     status, error = refusal(respond, **{field: value})
     assert (status, error["code"], error["param"]) == (400, "unsupported_parameter", field)

@@ -351,7 +351,7 @@ async fn try_to_end(
             push("response.failed", &response);
         }
     }
-    store.job_finish(Record { response, ..Record::clone(&kept) }, events).await?;
+    store.job_finish(Record { response, conversation: None, ..Record::clone(&kept) }, events).await?;
     Ok(())
 }
 

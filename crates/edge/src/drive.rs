@@ -11,13 +11,15 @@
 
 use crate::error::Error;
 use crate::state::State;
+use crate::stored::with_id;
+use bytes::Bytes;
 use flashlane_backend::{Alarm, Handed, TokenStream};
 use flashlane_engine::tokens::Counted;
 use flashlane_engine::{
-    Answer, Effect, ErrorKind, IdSource, Now, Outcome, Outgoing, Owner, Refusal, Session, Shared, Tier, TurnId,
+    Answer, Effect, ErrorKind, IdSource, Now, Outcome, Outgoing, Owner, Refusal, Session, Shared, Source, Tier, TurnId,
     UpstreamEvent, Usage,
 };
-use flashlane_store::{BoxFuture, OwnerId, Record, Tokens, UsageEntry};
+use flashlane_store::{BoxFuture, Listing, OwnerId, Page, Record, Tokens, UsageEntry};
 use flashlane_telemetry::log;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -85,6 +87,7 @@ enum Work {
     Load(BoxFuture<Result<Option<Arc<Record>>, flashlane_store::Error>>),
     Commit(BoxFuture<Result<(), flashlane_store::Error>>),
     Count(BoxFuture<Counted>),
+    LoadItems(BoxFuture<Result<Option<Listing>, flashlane_store::Error>>),
 }
 
 /// A session in motion. Dropping it tells the session that the client is gone, and does what follows from that.
@@ -320,9 +323,10 @@ impl Drive {
         while let Some((turn, work)) = self.work.get_mut(index) {
             let turn = *turn;
             let done = match work {
-                Work::Load(load) => load.as_mut().poll(cx).map(Done::Loaded),
+                Work::Load(load) => load.as_mut().poll(cx).map(|found| Done::Loaded(found.map(context_of))),
                 Work::Commit(commit) => commit.as_mut().poll(cx).map(Done::Committed),
                 Work::Count(count) => count.as_mut().poll(cx).map(Done::Counted),
+                Work::LoadItems(load) => load.as_mut().poll(cx).map(|found| Done::Loaded(found.map(items_of))),
             };
             let Poll::Ready(done) = done else {
                 index += 1;
@@ -331,7 +335,6 @@ impl Drive {
             self.work.swap_remove(index);
             match done {
                 Done::Loaded(found) => {
-                    let found = found.map(|record| record.map(|record| record.items.clone()));
                     let found = found.map_err(|error| store_failed(&error, "the stored response could not be read"));
                     self.handle(now, |session, now| session.handle_loaded(turn, found, now));
                 }
@@ -371,12 +374,19 @@ impl Drive {
             }
             Effect::Abort(turn) => drop(self.take_stream(turn)),
             Effect::Warm(endpoint) => self.state.backends.warm(endpoint),
-            Effect::Load(turn, response_id) if self.state.jobs.live(self.owner, &response_id).is_some() => {
+            Effect::Load(turn, Source::Conversation(id)) => {
+                let items = self.state.store.conversation_items(self.owner, &id, Page::WHOLE, now.unix_ms);
+                self.work.push((turn, Work::LoadItems(items)));
+                self.has_changed = true;
+            }
+            Effect::Load(turn, Source::Response(response_id))
+                if self.state.jobs.live(self.owner, &response_id).is_some() =>
+            {
                 let message = format!("The response '{response_id}' still runs in the background: wait for its end.");
                 let refusal = Refusal::new(ErrorKind::InvalidValue, message).with_param("previous_response_id");
                 self.session.handle_loaded(turn, Err(refusal), now);
             }
-            Effect::Load(turn, response_id) => {
+            Effect::Load(turn, Source::Response(response_id)) => {
                 let load = self.state.store.load(self.owner, &response_id, now.unix_ms);
                 self.work.push((turn, Work::Load(load)));
                 self.has_changed = true;
@@ -421,9 +431,20 @@ enum Round {
 }
 
 enum Done {
-    Loaded(Result<Option<Arc<Record>>, flashlane_store::Error>),
+    Loaded(Result<Option<Vec<Bytes>>, flashlane_store::Error>),
     Committed(Result<(), flashlane_store::Error>),
     Counted(Counted),
+}
+
+fn context_of(found: Option<Arc<Record>>) -> Option<Vec<Bytes>> {
+    found.map(|record| record.items.clone())
+}
+
+fn items_of(found: Option<Listing>) -> Option<Vec<Bytes>> {
+    match found {
+        Some(Listing::Items { items, .. }) => Some(items),
+        Some(Listing::NoSuchItem) | None => None,
+    }
 }
 
 pub(crate) fn store_failed(error: &flashlane_store::Error, what: &str) -> Refusal {
@@ -433,9 +454,25 @@ pub(crate) fn store_failed(error: &flashlane_store::Error, what: &str) -> Refusa
 
 /// A response as the store takes it.
 pub(crate) fn record_of(record: flashlane_engine::Record) -> Record {
-    let flashlane_engine::Record { id, owner, previous, inherited, outputs, items, response, created_unix_ms } = record;
+    let flashlane_engine::Record {
+        id,
+        owner,
+        previous,
+        conversation,
+        inherited,
+        outputs,
+        mut items,
+        response,
+        created_unix_ms,
+    } = record;
+    if conversation.is_some() {
+        // Each item of a conversation can be asked for by its id.
+        for (index, item) in items.iter_mut().enumerate().skip(inherited) {
+            *item = with_id(&format!("{id}{index}"), item);
+        }
+    }
     let owner = OwnerId(owner.0);
-    Record { id, owner, previous, conversation: None, items, inherited, outputs, response, created_unix_ms }
+    Record { id, owner, previous, conversation, items, inherited, outputs, response, created_unix_ms }
 }
 
 fn usage_of(owner: OwnerId, tier: Tier, outcome: Outcome, now: Now) -> UsageEntry {

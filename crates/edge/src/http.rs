@@ -136,7 +136,7 @@ fn tools_not_forwarded(drive: &Drive) -> Option<HeaderValue> {
 }
 
 /// The whole body, within the limits of size and time.
-async fn collect(state: &State, headers: &HeaderMap, body: Body) -> Result<Bytes, Refused> {
+pub(crate) async fn collect(state: &State, headers: &HeaderMap, body: Body) -> Result<Bytes, Refused> {
     if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
         let message = "Only uncompressed request bodies are accepted: leave Content-Encoding out.";
         return Err(Refused::new(ErrorKind::UnsupportedMediaType, message));

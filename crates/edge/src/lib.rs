@@ -10,6 +10,7 @@ mod again;
 mod auth;
 mod background;
 mod config;
+mod conversations;
 mod count;
 mod drive;
 mod error;

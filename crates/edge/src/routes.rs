@@ -3,7 +3,7 @@
 
 use crate::reply::Refused;
 use crate::state::State;
-use crate::{http as turns, models, origin, stored, ws};
+use crate::{conversations, http as turns, models, origin, stored, ws};
 use axum::Router;
 use axum::extract::{self, Request};
 use axum::middleware::{self, Next};
@@ -29,6 +29,16 @@ pub(crate) fn router(state: &Arc<State>) -> Router {
         .route("/v1/responses/{id}", get(stored::retrieve).delete(stored::delete))
         .route("/v1/responses/{id}/cancel", post(stored::cancel))
         .route("/v1/responses/{id}/input_items", get(stored::input_items))
+        .route("/v1/conversations", post(conversations::create))
+        .route(
+            "/v1/conversations/{id}",
+            get(conversations::retrieve).post(conversations::update).delete(conversations::delete),
+        )
+        .route("/v1/conversations/{id}/items", get(conversations::list_items).post(conversations::add_items))
+        .route(
+            "/v1/conversations/{id}/items/{item}",
+            get(conversations::retrieve_item).delete(conversations::delete_item),
+        )
         .route("/v1/chat/completions", post(turns::chat))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::one))

@@ -135,11 +135,11 @@ pub(crate) async fn input_items(
     let now = state.clock.now().unix_ms;
     let listing = state.store.input_items(owner, &id, Page::WHOLE, now).await.map_err(|error| failed(&error))?;
     let Some(Listing::Items { items, .. }) = listing else { return Err(not_found(&id)) };
-    let items = items.iter().enumerate().map(|(index, item)| listed(index, item)).collect();
+    let items = items.iter().enumerate().map(|(index, item)| listed(&index.to_le_bytes(), item)).collect();
     Ok(json_of(page.of(items)?.to_string().into()))
 }
 
-fn owner(headers: &HeaderMap) -> OwnerId {
+pub(crate) fn owner(headers: &HeaderMap) -> OwnerId {
     OwnerId(auth::owner(headers).0)
 }
 
@@ -154,20 +154,20 @@ fn not_found(id: &str) -> Refused {
     Refused::new(ErrorKind::ResponseNotFound, format!("Response with id '{id}' not found."))
 }
 
-fn failed(error: &flashlane_store::Error) -> Refused {
+pub(crate) fn failed(error: &flashlane_store::Error) -> Refused {
     tracing::error!(error = error as &dyn std::error::Error, "the store cannot answer");
     Refused::new(ErrorKind::Internal, "Sorry, the stored response could not be reached. Please try again.")
 }
 
-fn json_of(body: Bytes) -> Response {
+pub(crate) fn json_of(body: Bytes) -> Response {
     ([(CONTENT_TYPE, JSON)], body).into_response()
 }
 
 /// The query of a request; what is not known in it is not looked at.
-struct Query(Vec<(String, String)>);
+pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
-    fn parse(query: Option<&str>) -> Self {
+    pub(crate) fn parse(query: Option<&str>) -> Self {
         let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
         Self(pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect())
     }
@@ -184,7 +184,7 @@ impl Query {
         })
     }
 
-    fn page(&self) -> Result<Wanted, Refused> {
+    pub(crate) fn page(&self) -> Result<Wanted, Refused> {
         let invalid = |name: &'static str, message: String| {
             Refused(Refusal::new(ErrorKind::InvalidValue, message).with_param(name))
         };
@@ -210,14 +210,14 @@ impl Query {
 
 /// The page that a client wants.
 #[derive(Debug)]
-struct Wanted {
+pub(crate) struct Wanted {
     after: Option<String>,
     items_max: usize,
     is_newest_first: bool,
 }
 
 impl Wanted {
-    fn of(self, mut items: Vec<Value>) -> Result<Value, Refused> {
+    pub(crate) fn of(self, mut items: Vec<Value>) -> Result<Value, Refused> {
         if self.is_newest_first {
             items.reverse();
         }
@@ -238,9 +238,12 @@ impl Wanted {
 
 /// An item as lists show it: with its type, an id, and a message's content as parts. An item that came without an id has one from its
 /// place and content, which stay as they are.
-fn listed(index: usize, json: &[u8]) -> Value {
+fn listed(seed: &[u8], json: &[u8]) -> Value {
     let mut item: Value = serde_json::from_slice(json).unwrap_or_default();
     let Some(fields) = item.as_object_mut() else { return item };
+    if fields.get("type").is_some_and(Value::is_null) {
+        fields.remove("type");
+    }
     let kind = fields.entry("type").or_insert_with(|| "message".into()).as_str().unwrap_or_default().to_owned();
     if kind == "message" {
         let part =
@@ -254,12 +257,17 @@ fn listed(index: usize, json: &[u8]) -> Value {
         }
         fields.entry("status").or_insert_with(|| "completed".into());
     }
-    if !fields.get("id").is_some_and(Value::is_string) {
-        let digest = Sha256::new().chain_update(index.to_le_bytes()).chain_update(json).finalize();
+    if fields.get("id").and_then(Value::as_str).is_none_or(str::is_empty) {
+        let digest = Sha256::new().chain_update(seed).chain_update(json).finalize();
         let hex: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         fields.insert("id".to_owned(), format!("{}_{hex}", prefix(&kind)).into());
     }
     item
+}
+
+/// An item as lists show it, to be kept so: its id, where it has none, comes from `seed`, which no other item has.
+pub(crate) fn with_id(seed: &str, json: &[u8]) -> Bytes {
+    Bytes::from(listed(seed.as_bytes(), json).to_string())
 }
 
 /// How the ids of a kind of item begin.

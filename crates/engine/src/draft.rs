@@ -33,6 +33,8 @@ pub enum Contract {
 pub struct ResponsesDraft {
     pub frame: Frame,
     pub previous: Option<String>,
+    /// The conversation that it is made in.
+    pub conversation: Option<String>,
     /// A whole system message.
     pub instructions: Option<Bytes>,
     /// The first items of the input, or all of them, where they are recognised.
@@ -136,6 +138,7 @@ impl Draft {
         let draft = ResponsesDraft {
             frame: Frame::new(request),
             previous: request.previous_response_id.as_deref().map(str::to_owned),
+            conversation: request.conversation.as_deref().map(str::to_owned),
             instructions: request.instructions.map(|raw| Bytes::from(instructions(raw))),
             history,
             input: Arc::new(rendered.piece),

@@ -29,7 +29,9 @@ pub use fleet::{Endpoint, EndpointId, Fleet, Modality, Model, Route, Tier};
 pub use ids::IdSource;
 pub use outgoing::Outgoing;
 pub use recognition::Recognition;
-pub use session::{Answer, Effect, Enlisting, Outcome, Owner, Record, Session, Settings, Shared, Status, TurnId};
+pub use session::{
+    Answer, Effect, Enlisting, Outcome, Owner, Record, Session, Settings, Shared, Source, Status, TurnId,
+};
 pub use time::Now;
 pub use turn::FailedAttempt;
 pub use upstream::{Ended, UpstreamEvent, UpstreamFailure, UpstreamRequest};

@@ -157,6 +157,15 @@ impl Turn {
         }
     }
 
+    /// The conversation that it is made in.
+    #[must_use]
+    pub fn conversation(&self) -> Option<&str> {
+        match &self.draft.contract {
+            Contract::Responses(responses) => responses.conversation.as_deref(),
+            Contract::Chat(_) => None,
+        }
+    }
+
     /// What came before is known: adds what is new. It waits for its place then.
     ///
     /// # Errors

@@ -31,7 +31,7 @@ async fn cancel(gateway: &Gateway, id: &Value) -> Reply {
 }
 
 /// Polls until it has ended, as clients do.
-async fn ended(gateway: &Gateway, id: &Value) -> Value {
+pub async fn ended(gateway: &Gateway, id: &Value) -> Value {
     soon("a background response to end", async {
         loop {
             let response = retrieve(gateway, id).await;

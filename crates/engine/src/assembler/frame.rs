@@ -55,6 +55,13 @@ impl Frame {
             write(&mut out);
         };
         field("background", &mut |out| push_bool(out, request.background));
+        if let Some(conversation) = request.conversation.as_deref() {
+            field("conversation", &mut |out| {
+                out.extend_from_slice(b"{\"id\":");
+                json::push_string(out, conversation);
+                out.push(b'}');
+            });
+        }
         field("frequency_penalty", &mut |out| push_raw(out, echo.frequency_penalty, "0.0"));
         field("instructions", &mut |out| push_raw_string(out, request.instructions));
         field("max_output_tokens", &mut |out| match request.max_output_tokens {

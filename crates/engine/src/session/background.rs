@@ -94,7 +94,8 @@ impl Session {
     pub(super) fn end_job(&mut self, id: TurnId, object: Bytes, now: Now) {
         let owner = self.owner;
         if let Some(turn) = self.lanes.turn(id).filter(|turn| turn.draft.background().is_some()) {
-            let record = record(owner, turn, 0, object, now);
+            // What was not answered is not added to a conversation.
+            let record = Record { conversation: None, ..record(owner, turn, 0, object, now) };
             self.effects.push_back(Effect::EndJob(id, Box::new(record)));
         }
     }
@@ -112,6 +113,7 @@ pub(super) fn record(owner: Owner, turn: &Turn, outputs: usize, response: Bytes,
         id,
         owner,
         previous,
+        conversation: turn.conversation().map(str::to_owned),
         inherited: turn.items_inherited,
         outputs,
         items: turn.chain.items().cloned().collect(),

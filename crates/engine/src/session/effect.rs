@@ -29,7 +29,7 @@ pub enum Effect {
     /// See to a warm connection there.
     Warm(EndpointId),
     /// Ask the store; answer by [`super::Session::handle_loaded`].
-    Load(TurnId, String),
+    Load(TurnId, Source),
     /// Tell the store; answer by [`super::Session::handle_committed`].
     Commit(TurnId, Box<Record>),
     /// A background turn has ended: its record is to be kept in one step with its last events.
@@ -42,6 +42,13 @@ pub enum Effect {
     },
 }
 
+/// What a turn goes on from, by its id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    Response(String),
+    Conversation(String),
+}
+
 /// A response for the store.
 #[derive(Debug)]
 pub struct Record {
@@ -49,6 +56,8 @@ pub struct Record {
     pub owner: Owner,
     /// The response that it goes on from, whose context is the first `inherited` of the items.
     pub previous: Option<String>,
+    /// The conversation that it was made in, whose items are the first `inherited`.
+    pub conversation: Option<String>,
     pub inherited: usize,
     /// How many of the items, at the back, are output.
     pub outputs: usize,

@@ -32,7 +32,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 pub use background::Enlisting;
-pub use effect::{Answer, Effect, Outcome, Record, Status};
+pub use effect::{Answer, Effect, Outcome, Record, Source, Status};
 pub use steer::Steer;
 
 /// What holds for every session.
@@ -330,6 +330,9 @@ impl Session {
     }
 
     fn draft(&mut self, request: &CreateRequest<'_>, found: Found) -> Result<Draft, Refusal> {
+        if request.conversation.is_some() {
+            self.may_be_in_a_conversation(request)?;
+        }
         if request.background {
             self.may_run_in_background(request)?;
         }
@@ -340,6 +343,19 @@ impl Session {
         let draft = Draft::responses(request, tools, model, read)?;
         self.hosted_tools = draft.hosted_tools().cloned().collect();
         Ok(draft)
+    }
+
+    fn may_be_in_a_conversation(&self, request: &CreateRequest<'_>) -> Result<(), Refusal> {
+        if matches!(self.transport, Transport::WebSocket { .. }) {
+            let message = "'conversation' is not supported over a WebSocket: chain by 'previous_response_id', or POST.";
+            return Err(Refusal::new(ErrorKind::UnsupportedParameter, message).with_param("conversation"));
+        }
+        if !request.store {
+            let message =
+                "Invalid 'store': a response in a conversation is kept in it. Leave 'store' out, or send true.";
+            return Err(Refusal::new(ErrorKind::InvalidValue, message).with_param("store"));
+        }
+        Ok(())
     }
 
     /// Clients send the same tools with every turn: those are read once.

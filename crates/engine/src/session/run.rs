@@ -1,7 +1,7 @@
 //! The life of a turn inside its session: start, grant, stream, end.
 
 use super::lane::LaneId;
-use super::{Effect, Life, Session, TurnId, Why};
+use super::{Effect, Life, Session, Source, TurnId, Why};
 use crate::admission::{Grant, Ticket};
 use crate::assembler::{Assembler, ChatAssembler, ResponsesAssembler};
 use crate::chain::{Chain, render_items};
@@ -81,12 +81,15 @@ impl Session {
         let previous = self.lanes.turn(id).and_then(|turn| turn.previous().map(str::to_owned));
         self.claim_steers(id, previous.as_deref());
         let Some(previous) = previous else {
-            self.begin(id, Chain::default(), now);
+            match self.lanes.turn(id).and_then(|turn| turn.conversation().map(str::to_owned)) {
+                Some(conversation) => self.effects.push_back(Effect::Load(id, Source::Conversation(conversation))),
+                None => self.begin(id, Chain::default(), now),
+            }
             return;
         };
         match self.lanes.chain(id.lane, &previous).cloned() {
             Some(chain) => self.begin(id, chain, now),
-            None => self.effects.push_back(Effect::Load(id, previous)),
+            None => self.effects.push_back(Effect::Load(id, Source::Response(previous))),
         }
     }
 
@@ -97,6 +100,11 @@ impl Session {
         };
         let chain = match found {
             Ok(Some(items)) => chain_of(&items),
+            Ok(None) if loading.conversation().is_some() => {
+                let conversation = loading.conversation().unwrap_or_default();
+                let message = format!("Conversation with id '{conversation}' not found.");
+                Err(Refusal::new(ErrorKind::ResponseNotFound, message).with_param("conversation"))
+            }
             Ok(None) => {
                 let previous = loading.previous().unwrap_or_default();
                 let message = format!("Previous response with id '{previous}' not found.");

@@ -337,7 +337,8 @@ impl Peers {
                 assert!(self.open_streams.remove(&turn).is_some(), "{turn:?} has a stream to end");
             }
             Effect::Warm(_) => {}
-            Effect::Load(turn, id) => {
+            Effect::Load(turn, source) => {
+                let flashlane_engine::Source::Response(id) = source else { panic!("no conversation over a WebSocket") };
                 self.begun(turn);
                 if let Some(items) = self.stored.get(&id).cloned() {
                     self.session.handle_loaded(turn, Ok(Some(items)), self.now);

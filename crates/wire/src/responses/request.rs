@@ -17,6 +17,8 @@ pub struct CreateRequest<'a> {
     /// A raw string.
     pub instructions: Option<&'a str>,
     pub previous_response_id: Option<Cow<'a, str>>,
+    /// The id of the conversation that it is to be made in.
+    pub conversation: Option<Cow<'a, str>>,
     /// The whole array, for recognition; and its elements.
     pub tools: Option<(&'a RawValue, Vec<&'a RawValue>)>,
     pub tool_choice: ToolChoice<'a>,
@@ -109,6 +111,7 @@ impl<'a> CreateRequest<'a> {
             known_items: fields.input().map_or(0, |input| input.known),
             instructions: fields.raw_string("instructions")?,
             previous_response_id: fields.string("previous_response_id")?,
+            conversation: conversation(fields)?,
             tools,
             tool_choice: ToolChoice::parse(fields)?,
             stream: fields.boolean("stream")?.unwrap_or(false),
@@ -134,6 +137,17 @@ impl<'a> CreateRequest<'a> {
     }
 }
 
+/// An id, or an object that has it.
+fn conversation<'a>(fields: &Fields<'a>) -> Result<Option<Cow<'a, str>>, ParseError> {
+    match fields.raw("conversation") {
+        Some(raw) if raw.get().starts_with('{') => match fields.object("conversation")? {
+            Some(conversation) => conversation.required_string("id").map(Some),
+            None => Ok(None),
+        },
+        Some(_) | None => fields.string("conversation"),
+    }
+}
+
 /// Fields that change what an answer means and that are not served: better a clear word than a wrong answer.
 fn refuse_unserved(fields: &Fields<'_>) -> Result<(), ParseError> {
     if fields.raw("conversation").is_some() && fields.raw("previous_response_id").is_some() {
@@ -143,7 +157,6 @@ fn refuse_unserved(fields: &Fields<'_>) -> Result<(), ParseError> {
         return Err(ParseError { reason: Reason::Exclusive, message: message.to_owned(), param });
     }
     for (name, instead) in [
-        ("conversation", "chain responses by 'previous_response_id' instead"),
         ("prompt", "send the prompt's text as 'instructions' or 'input' instead"),
         ("moderation", "leave it out"),
         ("context_management", "compact the input on the client instead"),
@@ -189,7 +202,10 @@ impl<'a> TextFormat<'a> {
                     format.required_raw_string("name")?;
                     format.raw("name").ok_or_else(|| ParseError::missing("text.format.name"))?
                 },
-                schema: format.raw("schema").ok_or_else(|| ParseError::missing("text.format.schema"))?,
+                schema: {
+                    format.object("schema")?;
+                    format.raw("schema").ok_or_else(|| ParseError::missing("text.format.schema"))?
+                },
                 strict: format.boolean("strict")?.and(format.raw("strict")),
                 description: format.raw_string("description")?.and(format.raw("description")),
             }),

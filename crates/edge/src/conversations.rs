@@ -1,0 +1,222 @@
+//! Conversations: `/v1/conversations` and all below it. PROTOCOL clause 9.1. What a response adds to one, its record says.
+//!
+//! Everything is looked for under the caller's own key: another's conversation is not there.
+
+use crate::http::collect;
+use crate::reply::Refused;
+use crate::state::State;
+use crate::stored::{Query, failed, json_of, owner, with_id};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{self, Path, RawQuery, Request};
+use axum::response::Response;
+use bytes::Bytes;
+use flashlane_engine::{ErrorKind, Refusal};
+use flashlane_store::{Conversation, Listing, OwnerId, Page};
+use flashlane_wire::responses::{Fields, Item};
+use http::HeaderMap;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// Items that one request may add, as many as OpenAI's.
+const ITEMS_ADDED_MAX: usize = 20;
+/// Of metadata, as OpenAI's.
+const PAIRS_MAX: usize = 16;
+const NAME_CHARS_MAX: usize = 64;
+const VALUE_CHARS_MAX: usize = 512;
+
+type Id = Result<Path<String>, PathRejection>;
+type Ids = Result<Path<(String, String)>, PathRejection>;
+type Shared = extract::State<Arc<State>>;
+
+pub(crate) async fn create(extract::State(state): Shared, request: Request) -> Result<Response, Refused> {
+    let (head, body) = request.into_parts();
+    let body = collect(&state, &head.headers, body).await?;
+    let fields = Fields::parse(&body).map_err(refused)?;
+    let id = format!("conv_{}", random_hex()?);
+    let items = items_of(&fields, &id)?;
+    let conversation = Conversation {
+        id,
+        owner: owner(&head.headers),
+        metadata: metadata_of(&fields)?.unwrap_or(Bytes::from_static(b"{}")),
+        created_unix_ms: state.clock.now().unix_ms,
+    };
+    let created = state.store.conversation_create(conversation.clone(), items).await;
+    created.map_err(|error| failed(&error))?;
+    Ok(shown(&conversation))
+}
+
+pub(crate) async fn retrieve(extract::State(state): Shared, id: Id, headers: HeaderMap) -> Result<Response, Refused> {
+    Ok(shown(&find(&state, owner(&headers), &named(id)?).await?))
+}
+
+pub(crate) async fn update(extract::State(state): Shared, id: Id, request: Request) -> Result<Response, Refused> {
+    let (head, body) = request.into_parts();
+    let (owner, id) = (owner(&head.headers), named(id)?);
+    let body = collect(&state, &head.headers, body).await?;
+    let metadata = metadata_of(&Fields::parse(&body).map_err(refused)?)?.ok_or_else(|| {
+        let message = "Missing required parameter: 'metadata'.";
+        Refused(Refusal::new(ErrorKind::MissingParameter, message).with_param("metadata"))
+    })?;
+    let updated = state.store.conversation_update(owner, &id, metadata, state.clock.now().unix_ms).await;
+    if !updated.map_err(|error| failed(&error))? {
+        return Err(not_found(&id));
+    }
+    Ok(shown(&find(&state, owner, &id).await?))
+}
+
+pub(crate) async fn delete(extract::State(state): Shared, id: Id, headers: HeaderMap) -> Result<Response, Refused> {
+    let id = named(id)?;
+    let deleted = state.store.conversation_delete(owner(&headers), &id, state.clock.now().unix_ms).await;
+    if !deleted.map_err(|error| failed(&error))? {
+        return Err(not_found(&id));
+    }
+    Ok(json_of(json!({"id": id, "object": "conversation.deleted", "deleted": true}).to_string().into()))
+}
+
+pub(crate) async fn list_items(
+    extract::State(state): Shared,
+    id: Id,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
+    let id = named(id)?;
+    let page = Query::parse(query.as_deref()).page()?;
+    let now = state.clock.now().unix_ms;
+    let listing = state.store.conversation_items(owner(&headers), &id, Page::WHOLE, now).await;
+    let Some(Listing::Items { items, .. }) = listing.map_err(|error| failed(&error))? else {
+        return Err(not_found(&id));
+    };
+    Ok(json_of(page.of(items.iter().map(|item| value(item)).collect())?.to_string().into()))
+}
+
+pub(crate) async fn add_items(extract::State(state): Shared, id: Id, request: Request) -> Result<Response, Refused> {
+    let (head, body) = request.into_parts();
+    let (owner, id) = (owner(&head.headers), named(id)?);
+    let body = collect(&state, &head.headers, body).await?;
+    let fields = Fields::parse(&body).map_err(refused)?;
+    let items = items_of(&fields, &random_hex()?)?;
+    if items.is_empty() {
+        let message = "Missing required parameter: 'items'.";
+        return Err(Refused(Refusal::new(ErrorKind::MissingParameter, message).with_param("items")));
+    }
+    let added = state.store.conversation_append(owner, &id, items.clone(), state.clock.now().unix_ms).await;
+    if !added.map_err(|error| failed(&error))? {
+        return Err(not_found(&id));
+    }
+    let items: Vec<Value> = items.iter().map(|item| value(item)).collect();
+    let id_of = |item: Option<&Value>| item.and_then(|item| item.get("id")).cloned().unwrap_or_default();
+    let (first, last) = (id_of(items.first()), id_of(items.last()));
+    let list = json!({"object": "list", "data": items, "first_id": first, "last_id": last, "has_more": false});
+    Ok(json_of(list.to_string().into()))
+}
+
+pub(crate) async fn retrieve_item(
+    extract::State(state): Shared,
+    ids: Ids,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
+    let (id, item_id) = both(ids)?;
+    let found = state.store.conversation_item(owner(&headers), &id, &item_id, state.clock.now().unix_ms).await;
+    let item = found.map_err(|error| failed(&error))?;
+    Ok(json_of(item.ok_or_else(|| no_item(&id, &item_id))?))
+}
+
+pub(crate) async fn delete_item(
+    extract::State(state): Shared,
+    ids: Ids,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
+    let ((id, item_id), owner) = (both(ids)?, owner(&headers));
+    let deleted = state.store.conversation_item_delete(owner, &id, &item_id, state.clock.now().unix_ms).await;
+    if !deleted.map_err(|error| failed(&error))? {
+        return Err(no_item(&id, &item_id));
+    }
+    Ok(shown(&find(&state, owner, &id).await?))
+}
+
+async fn find(state: &State, owner: OwnerId, id: &str) -> Result<Conversation, Refused> {
+    let found = state.store.conversation(owner, id, state.clock.now().unix_ms).await;
+    found.map_err(|error| failed(&error))?.ok_or_else(|| not_found(id))
+}
+
+/// 32 digits that nobody can tell before.
+fn random_hex() -> Result<String, crate::Error> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|source| crate::Error::Random { source })?;
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn named(id: Id) -> Result<String, Refused> {
+    id.map(|Path(id)| id).map_err(|_| not_found("?"))
+}
+
+fn both(ids: Ids) -> Result<(String, String), Refused> {
+    ids.map(|Path(ids)| ids).map_err(|_| not_found("?"))
+}
+
+fn not_found(id: &str) -> Refused {
+    Refused::new(ErrorKind::ResponseNotFound, format!("Conversation with id '{id}' not found."))
+}
+
+fn no_item(id: &str, item_id: &str) -> Refused {
+    Refused::new(ErrorKind::ResponseNotFound, format!("Item with id '{item_id}' not found in conversation '{id}'."))
+}
+
+fn refused(error: flashlane_wire::responses::ParseError) -> Refused {
+    Refused(Refusal::from(error))
+}
+
+fn value(item: &[u8]) -> Value {
+    serde_json::from_slice(item).unwrap_or_default()
+}
+
+fn shown(conversation: &Conversation) -> Response {
+    let created_at = conversation.created_unix_ms / 1000;
+    let metadata = value(&conversation.metadata);
+    let id = &conversation.id;
+    let shown = json!({"id": id, "object": "conversation", "created_at": created_at, "metadata": metadata});
+    json_of(shown.to_string().into())
+}
+
+/// The body's items, each with an id.
+fn items_of(fields: &Fields<'_>, seed: &str) -> Result<Vec<Bytes>, Refused> {
+    let raw: Vec<&RawValue> = fields.array("items").map_err(refused)?.unwrap_or_default();
+    if raw.len() > ITEMS_ADDED_MAX {
+        let message = format!("Invalid 'items': at most {ITEMS_ADDED_MAX} can be added at once.");
+        return Err(Refused(Refusal::new(ErrorKind::InvalidValue, message).with_param("items")));
+    }
+    let mut items = Vec::with_capacity(raw.len());
+    for (index, raw) in raw.into_iter().enumerate() {
+        let path = format!("items[{index}]");
+        Item::parse(&path, raw).map_err(refused)?;
+        // Elsewhere null is as good as nothing; here it would be shown again.
+        let item = value(raw.get().as_bytes());
+        if let Some(name) = ["type", "id"].into_iter().find(|name| item.get(name).is_some_and(Value::is_null)) {
+            let message = format!("Invalid type for '{path}.{name}': expected a string, but got null instead.");
+            return Err(Refused(Refusal::new(ErrorKind::InvalidType, message).with_param(format!("{path}.{name}"))));
+        }
+        items.push(with_id(&format!("{seed}{index}"), raw.get().as_bytes()));
+    }
+    Ok(items)
+}
+
+fn metadata_of(fields: &Fields<'_>) -> Result<Option<Bytes>, Refused> {
+    let Some(metadata) = fields.object("metadata").map_err(refused)? else { return Ok(None) };
+    let invalid = |message: String| Refused(Refusal::new(ErrorKind::InvalidValue, message).with_param("metadata"));
+    if metadata.iter().count() > PAIRS_MAX {
+        return Err(invalid(format!("Invalid 'metadata': it has at most {PAIRS_MAX} pairs.")));
+    }
+    let mut pairs = serde_json::Map::new();
+    for (name, _) in metadata.iter() {
+        let text = metadata.required_string(name).map_err(refused)?;
+        if name.chars().count() > NAME_CHARS_MAX || text.chars().count() > VALUE_CHARS_MAX {
+            let message = format!(
+                "Invalid 'metadata': names have at most {NAME_CHARS_MAX} characters, values {VALUE_CHARS_MAX}."
+            );
+            return Err(invalid(message));
+        }
+        pairs.insert(name.to_owned(), text.into_owned().into());
+    }
+    Ok(Some(Value::Object(pairs).to_string().into()))
+}
