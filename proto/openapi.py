@@ -171,7 +171,7 @@ INPUT = {
     },
     "FunctionTool": record({"type": one("function"), "name": STRING}, {"description": STRING, "parameters": nullable({"type": "object"}), "strict": nullable(BOOLEAN)}),
     "CustomTool": record({"type": one("custom"), "name": STRING}, {"description": STRING, "format": {"type": "object"}}),
-    "NamespaceTool": record({"type": one("namespace"), "name": STRING, "tools": array(union("FunctionTool", "CustomTool"))}, {"description": STRING}),
+    "NamespaceTool": record({"type": one("namespace"), "name": STRING}, {"tools": nullable(array(union("FunctionTool", "CustomTool"))), "description": ANY}),
     "HostedTool": record({"type": {"type": "string", "not": one("function", "custom", "namespace")}}, description="Accepted and not forwarded."),
     "Tool": union("FunctionTool", "CustomTool", "NamespaceTool", "HostedTool"),
     "ToolChoice": {
