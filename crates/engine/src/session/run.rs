@@ -225,35 +225,40 @@ impl Session {
     /// hot: per token
     pub fn handle_upstream(&mut self, id: TurnId, event: UpstreamEvent<'_>, now: Now) {
         self.speak(id.lane);
-        // A turn that ended drops what still comes for it.
+        match event {
+            UpstreamEvent::Bytes(bytes) => match self.stream(id, bytes, now) {
+                // A token moves nothing else.
+                Ok(false) => return,
+                Ok(true) => self.conclude(id, now),
+                Err(refusal) => self.fail(id, &refusal, now),
+            },
+            UpstreamEvent::Opened => self.handle_opened(id, now),
+            UpstreamEvent::Ended(ended) => self.handle_ended(id, ended, now),
+        }
+        self.advance(now);
+    }
+
+    fn handle_opened(&mut self, id: TurnId, now: Now) {
         let Some(turn) = self.lanes.turn(id) else { return };
-        match (&mut turn.state, event) {
-            (TurnState::Streaming { .. }, UpstreamEvent::Bytes(bytes)) => {
-                self.last_sent_ns = now.mono_ns;
-                match self.stream(id, bytes, now) {
-                    // A token moves nothing else.
-                    Ok(false) => return,
-                    Ok(true) => self.conclude(id, now),
-                    Err(refusal) => self.fail(id, &refusal, now),
-                }
-            }
-            (TurnState::Opening { grant, .. }, UpstreamEvent::Opened) => {
-                let events = sse::Decoder::new(self.shared.settings.event_bytes_max);
-                turn.state = TurnState::Streaming { grant: *grant, events, chunks: ChunkReader::default() };
-                self.announce(id, now);
-            }
-            (TurnState::Opening { .. }, UpstreamEvent::Ended(Ended::Failed(failure))) => {
-                self.try_elsewhere(id, &failure, now)
-            }
-            (TurnState::Opening { .. }, UpstreamEvent::Ended(Ended::Complete)) => {
+        if let TurnState::Opening { grant, .. } = turn.state {
+            let events = sse::Decoder::new(self.shared.settings.event_bytes_max);
+            turn.state = TurnState::Streaming { grant, events, chunks: ChunkReader::default() };
+            self.announce(id, now);
+        }
+    }
+
+    /// An upstream stream is over. A turn that ended drops what still comes for it.
+    fn handle_ended(&mut self, id: TurnId, ended: Ended, now: Now) {
+        let Some(turn) = self.lanes.turn(id) else { return };
+        match (&turn.state, ended) {
+            (TurnState::Opening { .. }, Ended::Failed(failure)) => self.try_elsewhere(id, &failure, now),
+            (TurnState::Opening { .. }, Ended::Complete) => {
                 let failure = UpstreamFailure::Cut { reason: "it ended before it began".to_owned() };
                 self.try_elsewhere(id, &failure, now);
             }
             // The model said why it stopped: the answer is whole, with or without a `[DONE]`.
-            (TurnState::Streaming { .. }, UpstreamEvent::Ended(_)) if turn.assembler.has_finished() => {
-                self.conclude(id, now)
-            }
-            (TurnState::Streaming { grant, .. }, UpstreamEvent::Ended(ended)) => {
+            (TurnState::Streaming { .. }, _) if turn.assembler.has_finished() => self.conclude(id, now),
+            (TurnState::Streaming { grant, .. }, ended) => {
                 let failure = match ended {
                     Ended::Failed(failure) => failure,
                     Ended::Complete => {
@@ -265,9 +270,7 @@ impl Session {
                 turn.attempts_failed.push(FailedAttempt::new(endpoint, &failure));
                 self.fail(id, &refusal, now);
             }
-            (TurnState::Streaming { .. }, UpstreamEvent::Opened)
-            | (TurnState::Opening { .. }, UpstreamEvent::Bytes(_))
-            | (
+            (
                 TurnState::Loading
                 | TurnState::Counting { .. }
                 | TurnState::Enlisting
@@ -276,7 +279,6 @@ impl Session {
                 _,
             ) => {}
         }
-        self.advance(now);
     }
 
     /// Takes upstream bytes; `true` when the stream said that it is done.
@@ -285,6 +287,7 @@ impl Session {
     fn stream(&mut self, id: TurnId, bytes: &[u8], now: Now) -> Result<bool, Refusal> {
         let Some(turn) = self.lanes.turn(id) else { return Ok(false) };
         let TurnState::Streaming { grant, events, chunks } = &mut turn.state else { return Ok(false) };
+        self.last_sent_ns = now.mono_ns;
         let (assembler, out) = (&mut turn.assembler, &mut self.outgoing);
         let mut deltas = 0;
         let mut done = false;
