@@ -169,9 +169,9 @@ INPUT = {
         "anyOf": [ref(name) for name in ("InputMessage", "InputFunctionCall", "InputCustomToolCall", "CallOutput")]
         + [record({"type": STRING}, description="Clause 5.1 of docs/PROTOCOL.md lists the others, and what becomes of them.")]
     },
-    "FunctionTool": record({"type": one("function"), "name": STRING}, {"description": STRING, "parameters": nullable({"type": "object"}), "strict": nullable(BOOLEAN)}),
-    "CustomTool": record({"type": one("custom"), "name": STRING}, {"description": STRING, "format": {"type": "object"}}),
-    "NamespaceTool": record({"type": one("namespace"), "name": STRING}, {"tools": nullable(array(union("FunctionTool", "CustomTool"))), "description": ANY}),
+    "FunctionTool": record({"type": one("function"), "name": STRING}, {"description": nullable(STRING), "parameters": nullable({"type": "object"}), "strict": nullable(BOOLEAN)}),
+    "CustomTool": record({"type": one("custom"), "name": STRING}, {"description": nullable(STRING), "format": nullable({"type": "object"})}),
+    "NamespaceTool": record({"type": one("namespace"), "name": STRING}, {"tools": nullable(array({"anyOf": [ref("FunctionTool"), ref("CustomTool"), record({"type": STRING})]})), "description": ANY}),
     "HostedTool": record({"type": {"type": "string", "not": one("function", "custom", "namespace")}}, description="Accepted and not forwarded."),
     "Tool": union("FunctionTool", "CustomTool", "NamespaceTool", "HostedTool"),
     "ToolChoice": {
@@ -230,7 +230,7 @@ REQUESTS = {
         },
         description="Clause 5 of docs/PROTOCOL.md says what becomes of each field. Unknown fields are ignored.",
     ),
-    "CountInput": record({"model": PROMPT["model"], "input": PROMPT["input"]}, {"instructions": PROMPT["instructions"], **TOOLS, **SETTINGS}),
+    "CountInput": record({"model": PROMPT["model"], "input": ANY}, description="The body of `POST /v1/responses`; only its length is looked at."),
     "Compact": record({"model": PROMPT["model"]}, {name: PROMPT[name] for name in ("input", "instructions", "previous_response_id")}),
     "CreateConversation": record({}, {"items": nullable(array(ref("InputItem"))), "metadata": nullable(METADATA)}),
     "UpdateConversation": record({"metadata": METADATA}),

@@ -81,15 +81,16 @@ fn request_id() -> Result<Arc<str>, crate::Error> {
     Ok(id.into())
 }
 
+const SERVED: &str = "This server has /v1/responses, /v1/conversations, /v1/chat/completions and /v1/models.";
+
 async fn unknown_path(request: Request) -> Refused {
     let (method, path) = (request.method(), request.uri().path());
     let message = match path.strip_prefix("/v1/") {
         Some(known) if known.starts_with("responses/") || known.starts_with("chat/completions/") => {
             format!("{method} {path} is not served by this server yet.")
         }
-        _ => format!(
-            "Unknown request URL: {method} {path}. This server has /v1/responses, /v1/chat/completions and /v1/models."
-        ),
+        Some(_) => format!("Unknown request URL: {method} {path}. {SERVED}"),
+        None => format!("Unknown request URL: {method} {path}. {SERVED} A client's base URL ends in /v1."),
     };
     Refused::new(ErrorKind::RouteNotFound, message)
 }

@@ -91,6 +91,16 @@ impl Session {
         input: Option<&RawValue>,
     ) -> Result<TurnId, (SteerError, String)> {
         let Some(id) = running else {
+            if previous.is_empty() {
+                let message = "Missing required parameter: 'previous_response_id'.".to_owned();
+                return Err((SteerError::InvalidInput, message));
+            }
+            if self.lanes.running().any(|turn| turn.is_successor && turn.previous() == Some(previous)) {
+                let message = format!(
+                    "The response '{previous}' was steered already, and its successor is being made: steer that one, by the id of its 'response.created'."
+                );
+                return Err((SteerError::NotActive, message));
+            }
             return Err(match self.lanes.knows(previous) {
                 true => (
                     SteerError::AlreadyCompleted,

@@ -392,6 +392,11 @@ const BAD_MESSAGES: &[(&str, &str, Option<&str>)] = &[
         Some("background"),
     ),
     (r#"{"type":"response.create","model":"m","input":"x","stream_id":"a b"}"#, "invalid_stream_id", Some("stream_id")),
+    (
+        r#"{"type":"response.create","model":"m","input":"x","tools":[{"type":"function","name":"f","parameters":[]}]}"#,
+        "invalid_type",
+        Some("tools[0].parameters"),
+    ),
     (r#"{"type":"response.interrupt","response_id":"resp_1"}"#, "response_not_active", Some("response_id")),
 ];
 

@@ -116,9 +116,15 @@ fn what_cannot_be_used_comes_back() {
     let failed = |peers: &Peers| last(peers, "response.steer.failed")["error"]["code"].as_str().unwrap().to_owned();
     let mut peers = Peers::new();
     peers.apply(Step::Steer);
+    assert_eq!(failed(&peers), "invalid_input", "there is no id in it");
+    peers.message(r#"{"type":"response.steer","previous_response_id":"resp_none","input":"rather this"}"#);
     assert_eq!(failed(&peers), "response_not_found");
     apply(&mut peers, &[Step::Create, Step::Opened, Step::Text, Step::Finish, Step::SteerEnded]);
     assert_eq!(failed(&peers), "response_already_completed");
+    // It is steered already: its successor is meant from now on.
+    apply(&mut peers, &[Step::Create, Step::Opened, Step::Text, Step::Steer, Step::SteerEnded]);
+    assert_eq!(failed(&peers), "response_not_active");
+    apply(&mut peers, &[Step::Opened, Step::Text, Step::Finish]);
     // The successor cannot be made: both endpoints refuse.
     apply(&mut peers, &[Step::Create, Step::Opened, Step::Text, Step::Steer, Step::Unreachable, Step::Unreachable]);
     assert_eq!(failed(&peers), "successor_creation_failed");

@@ -219,11 +219,12 @@ fn check_metrics(repository: &Repository) -> Vec<Finding> {
 }
 
 /// Each part of the config: its struct, and its sections in docs/CONFIG.md.
-const CONFIG: [(&str, &str, &str); 6] = [
+const CONFIG: [(&str, &str, &str); 7] = [
     ("crates/edge/src/config.rs", "EdgeConfig", "`[server]`"),
     ("crates/edge/src/config.rs", "TlsConfig", "`[server.tls]`"),
     ("crates/gateway/src/config.rs", "SessionConfig", "`[session]`"),
     ("crates/gateway/src/store.rs", "StoreConfig", "`[store]`"),
+    ("crates/gateway/src/runtime.rs", "RuntimeConfig", "`[runtime]`"),
     ("crates/backend/src/config.rs", "EndpointConfig", "`[[endpoints]]`"),
     ("crates/gateway/src/config.rs", "ModelConfig", "`[[models]]`"),
 ];

@@ -66,7 +66,7 @@ impl<'a> Tool<'a> {
             "function" => Ok(Self::Function(Function {
                 name: fields.required_string("name")?,
                 description: fields.raw_string("description")?.and(fields.raw("description")),
-                parameters: fields.raw("parameters"),
+                parameters: schema(fields)?,
                 strict: fields.boolean("strict")?.and(fields.raw("strict")),
             })),
             "custom" => {
@@ -154,5 +154,15 @@ impl<'a> ToolChoice<'a> {
             }
         }
         Ok(Self::Allowed { required, names })
+    }
+}
+
+/// A function's `parameters`: a JSON schema, of which only is looked at that it is an object.
+fn schema<'a>(fields: &Fields<'a>) -> Result<Option<&'a RawValue>, ParseError> {
+    match fields.raw("parameters") {
+        Some(raw) if !raw.get().starts_with('{') => {
+            Err(ParseError::wrong_type(&fields.path("parameters"), "an object", raw.get()))
+        }
+        parameters => Ok(parameters),
     }
 }
