@@ -159,6 +159,8 @@ struct Job {
 
 impl Job {
     async fn run(mut self, enlisting: Enlisting, acknowledge: oneshot::Sender<Result<Bytes, Refusal>>) {
+        let _over =
+            Over { state: Arc::clone(&self.state), key: (self.owner, self.id.clone()), live: Arc::clone(&self.live) };
         let Enlisting { record, request, .. } = enlisting;
         let queued = record.response.clone();
         let kept = self.enlist(record_of(record), request).await;
@@ -172,8 +174,6 @@ impl Job {
             let _running = self.state.metrics.background_turn();
             self.go_on().await;
         }
-        self.state.jobs.live.remove(&(self.owner, self.id.clone()));
-        self.live.progress.send_replace(Progress::Ended);
     }
 
     /// A place for it, and a promise that it is kept.
@@ -250,12 +250,37 @@ impl Job {
 
     async fn finish(&mut self, record: Record) {
         let events = std::mem::take(&mut self.unkept);
-        let next = self.sequence.saturating_sub(1);
-        if let Err(error) = self.state.store.job_finish(record, events).await {
+        let next = self.sequence.saturating_sub(events.len() as u64);
+        let mut finished = self.state.store.job_finish(record.clone(), events.clone()).await;
+        for pause_ms in BUSY_PAUSES_MS {
+            if !matches!(finished, Err(flashlane_store::Error::Busy { .. })) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+            finished = self.state.store.job_finish(record.clone(), events.clone()).await;
+        }
+        if let Err(error) = finished {
             tracing::error!(error = &error as &dyn Error, "a background response could not be stored");
             let end = End { is_cancelled: false, is_streamed: self.live.is_streamed, next, message: NOT_KEPT };
             end_without(&self.state, self.owner, &self.id, &end).await;
         }
+    }
+}
+
+/// A store whose queue is full has room again soon: a whole answer is worth the wait.
+const BUSY_PAUSES_MS: [u64; 4] = [1, 10, 100, 1000];
+
+/// However a job's task ends, by a panic too: it is no longer live, and who waits for it is told.
+struct Over {
+    state: Arc<State>,
+    key: Key,
+    live: Arc<Live>,
+}
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.state.jobs.live.remove(&self.key);
+        self.live.progress.send_replace(Progress::Ended);
     }
 }
 

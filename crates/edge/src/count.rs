@@ -24,8 +24,13 @@ impl Counting {
     pub(crate) fn count(&self, job: Job) -> BoxFuture<Counted> {
         let places = Arc::clone(&self.0);
         Box::pin(async move {
-            let _place = places.acquire().await;
-            let counted = tokio::task::spawn_blocking(move || Counter::load().count(&job)).await;
+            let place = places.acquire_owned().await;
+            let counted = tokio::task::spawn_blocking(move || {
+                // It is the work's, not the wait's: who leaves does not stop the count.
+                let _place = place;
+                Counter::load().count(&job)
+            });
+            let counted = counted.await;
             counted.unwrap_or_else(|error| {
                 tracing::error!(error = &error as &dyn std::error::Error, "tokens could not be counted");
                 Counted::All(Vec::new())

@@ -27,6 +27,8 @@ pub struct Piece {
     pub calls: Vec<Arc<str>>,
     /// The tokens of the messages, once they were counted.
     pub tally: Tally,
+    /// There are images or files in it, which are not counted.
+    pub media: bool,
 }
 
 /// The items of a conversation up to one response.
@@ -160,7 +162,8 @@ fn merge(pieces: &[&Arc<Piece>]) -> Piece {
     let items = pieces.iter().flat_map(|piece| piece.items.iter().cloned()).collect();
     let calls = pieces.iter().flat_map(|piece| piece.calls.iter().cloned()).collect();
     let tally = pieces.iter().map(|piece| piece.tally.clone()).reduce(|sum, tally| sum.and(&tally)).unwrap_or_default();
-    Piece { messages: Bytes::from(messages), items, calls, tally }
+    let media = pieces.iter().any(|piece| piece.media);
+    Piece { messages: Bytes::from(messages), items, calls, tally, media }
 }
 
 /// Items read and rendered: a piece, and what it asks of the model.
@@ -233,6 +236,7 @@ impl<'a> Reading<'a> {
     pub fn finish(self) -> Rendered {
         let mut rendered = self.rendered;
         (rendered.images, rendered.files) = (self.renderer.images, self.renderer.files);
+        rendered.piece.media = rendered.images || rendered.files;
         rendered.ends_open = self.renderer.is_open();
         rendered.piece.messages = Bytes::from(self.renderer.finish());
         rendered

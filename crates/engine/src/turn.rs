@@ -138,6 +138,18 @@ impl Turn {
         }
     }
 
+    /// All is said, and the store is asked.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        matches!(self.state, TurnState::Committing { .. })
+    }
+
+    /// Whether there are images or files in what the model reads.
+    #[must_use]
+    pub fn has_media(&self) -> bool {
+        self.chain.pieces().iter().any(|piece| piece.media)
+    }
+
     /// The response that it goes on from.
     #[must_use]
     pub fn previous(&self) -> Option<&str> {

@@ -195,7 +195,7 @@ fn push_usage(out: &mut Vec<u8>, usage: Usage) {
         (b",\"cache_write_tokens\":", 0),
         (b"},\"output_tokens\":", usage.output),
         (b",\"output_tokens_details\":{\"reasoning_tokens\":", usage.reasoning),
-        (b"},\"total_tokens\":", usage.input + usage.output),
+        (b"},\"total_tokens\":", usage.input.saturating_add(usage.output)),
     ];
     for (name, count) in fields {
         out.extend_from_slice(name);

@@ -30,6 +30,7 @@ impl Session {
     pub(super) fn wrap_up(&mut self, id: TurnId, now: Now) {
         self.speak(id.lane);
         let Some(turn) = self.lanes.turn(id) else { return };
+        let media = turn.has_media();
         let responses = match &mut turn.assembler {
             Assembler::Responses(responses) => responses,
             Assembler::Chat(chat) => {
@@ -44,8 +45,10 @@ impl Session {
             }
         };
         match (responses.usage(), turn.tokens) {
-            (Some(usage), Some(ours)) => limit::learn(&self.shared, (turn.served, &turn.draft.model), ours, usage),
-            (Some(_), None) => {}
+            (Some(usage), Some(ours)) if !media => {
+                limit::learn(&self.shared, (turn.served, &turn.draft.model), ours, usage);
+            }
+            (Some(_), _) => {}
             (None, Some(input)) => responses.set_usage(Usage { input, output: turn.deltas, ..Usage::default() }),
             (None, None) => responses.set_usage(estimated(turn.chain.message_bytes(), turn.deltas)),
         }
@@ -171,7 +174,9 @@ impl Session {
 
     /// The running response of that id, once its client knows of it; its stream is dropped.
     fn stop(&mut self, response_id: &str) -> Result<TurnId, Refusal> {
-        let Some(id) = self.announced(response_id) else {
+        // What is being stored has ended already, but for its last event.
+        let is_ending = |id: &TurnId| self.lanes.running().any(|turn| turn.id == *id && turn.is_ending());
+        let Some(id) = self.announced(response_id).filter(|id| !is_ending(id)) else {
             let message = format!("The response '{response_id}' is not running on this connection.");
             return Err(Refusal::new(ErrorKind::ResponseNotActive, message).with_param("response_id"));
         };

@@ -174,6 +174,15 @@ impl Lanes {
         self.queued_bytes
     }
 
+    /// What steers hold that wait, in bytes.
+    pub fn steer_bytes(&self) -> usize {
+        let waiting = self
+            .lanes
+            .iter()
+            .flat_map(|lane| lane.steers.iter().chain(lane.queued.iter().flat_map(|queued| &queued.steers)));
+        waiting.map(Steer::weight).sum()
+    }
+
     /// Puts a request at the end of its lane.
     pub fn push(&mut self, lane: LaneId, draft: Result<Draft, Refusal>, previous: Option<String>) {
         self.arrived += 1;

@@ -5,7 +5,7 @@
 use super::{Effect, Session, Shared, TurnId};
 use crate::admission::Grant;
 use crate::draft::Contract;
-use crate::error::Refusal;
+use crate::error::{ErrorKind, Refusal};
 use crate::router;
 use crate::time::Now;
 use crate::tokens::{self, Bounds, Counted, Job, Ratio, Verdict};
@@ -20,10 +20,9 @@ impl Session {
     /// The chain is known: goes on at once, or has it counted.
     pub(super) fn measure(&mut self, id: TurnId, now: Now) {
         let Some(turn) = self.lanes.turn(id) else { return };
-        let count_only = is_count_only(turn);
-        let tokens_max = if count_only { u64::MAX } else { tokens_max(&self.shared, turn) };
+        let tokens_max = tokens_max(&self.shared, turn);
         // A token has a byte at least.
-        if turn.bytes() as u64 <= tokens_max && !count_only {
+        if turn.bytes() as u64 <= tokens_max && !is_count_only(turn) {
             self.proceed(id, now);
             return;
         }
@@ -43,6 +42,11 @@ impl Session {
         let Some(turn) = self.lanes.turn(id) else { return };
         let TurnState::Counting { uncounted } = &turn.state else { return };
         let verdict = match counted {
+            Counted::All(counts) if counts.len() != uncounted.len() => match is_count_only(turn) {
+                true => Err(Refusal::new(ErrorKind::Internal, "Sorry, the input could not be counted.")),
+                // Nothing is known: the engine decides.
+                false => Ok(()),
+            },
             Counted::All(counts) => {
                 let fresh = uncounted.iter().zip(counts);
                 fresh.clone().for_each(|(of, tokens)| of.set(*tokens));

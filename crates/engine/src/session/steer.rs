@@ -33,6 +33,14 @@ pub struct Steer {
     pub piece: Arc<Piece>,
 }
 
+impl Steer {
+    /// What it holds in memory, in bytes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        self.input.len() + self.piece.weight()
+    }
+}
+
 /// Why a submission cannot be used: the codes of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SteerError {
@@ -115,6 +123,12 @@ impl Session {
         let max = self.shared.settings.steers_max;
         let rendered = read_input(input).map_err(|refusal| (SteerError::InvalidInput, refusal.message))?;
         let steer_id = self.ids.draw().steer_id();
+        let waiting = self.lanes.queued_bytes() + self.lanes.steer_bytes();
+        let weight = input.map_or(0, |raw| raw.get().len()) + rendered.piece.weight();
+        if waiting + weight > self.shared.settings.queued_bytes_max {
+            let message = "Too many bytes wait on this connection already.".to_owned();
+            return Err((SteerError::TooManyPending, message));
+        }
         let not_active = || (SteerError::NotActive, format!("The response '{previous}' takes no steers."));
         let Some(lane) = self.lanes.lane(id.lane) else { return Err(not_active()) };
         if lane.steers.len() >= max {

@@ -98,3 +98,26 @@ fn a_client_that_leaves_while_it_is_counted_leaves_nothing() {
     assert!(peers.sent.is_empty());
     peers.finish_and_check();
 }
+
+#[test]
+fn an_image_teaches_nothing_of_the_tokenizer() {
+    let mut peers = Peers::with_images();
+    for _ in 0..20 {
+        let image = "A".repeat(200_000);
+        peers.message(&format!(
+            r#"{{"type":"response.create","model":"m","store":false,"input":[{{"role":"user","content":[
+                {{"type":"input_text","text":"{}"}},{{"type":"input_image","image_url":"data:image/png;base64,{image}"}}]}}]}}"#,
+            "word ".repeat(400)
+        ));
+        peers.count();
+        peers.apply(Step::Opened);
+        peers.delta(r#"{"content":"a"}"#);
+        peers.chunk(r#"{"id":"c","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}"#);
+        peers.chunk(r#"{"id":"c","choices":[],"usage":{"prompt_tokens":1900,"completion_tokens":1}}"#);
+        peers.chunk("[DONE]");
+    }
+    let sent = peers.sent.len();
+    create(&mut peers, 60_000, "");
+    peers.count();
+    assert_eq!(peers.sent.len(), sent + 1, "{}", last(&peers));
+}

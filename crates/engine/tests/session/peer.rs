@@ -138,7 +138,18 @@ const TOOLS: &str = r#","tools":[{"type":"function","name":"run","parameters":{}
 
 impl Peers {
     pub fn new() -> Self {
-        let fleet = Arc::new(fleet());
+        Self::on(fleet())
+    }
+
+    /// Its model takes images.
+    pub fn with_images() -> Self {
+        let mut fleet = fleet();
+        fleet.models.iter_mut().for_each(|model| model.modalities.push(Modality::Image));
+        Self::on(fleet)
+    }
+
+    fn on(fleet: Fleet) -> Self {
+        let fleet = Arc::new(fleet);
         let shared = Arc::new(Shared::new(Settings::default(), Arc::clone(&fleet)));
         let now = Now { mono_ns: 1_000_000_000, unix_ms: 1_700_000_000_000 };
         let mut session =

@@ -540,6 +540,20 @@ fn what_was_not_to_be_stored_does_not_reach_the_store_by_a_later_turn() {
 }
 
 #[test]
+fn what_is_being_stored_can_no_longer_be_interrupted_or_cancelled() {
+    for stop in [Step::Interrupt, Step::Cancel] {
+        let mut peers = Peers::new();
+        for step in [Step::CreateStored, Step::Opened, Step::Text, Step::Finish, stop] {
+            peers.apply(step);
+        }
+        assert_eq!(peers.watch.events.last().unwrap()["error"]["code"], "response_not_active");
+        peers.apply(Step::Committed);
+        let response = &peers.watch.events.last().unwrap()["response"];
+        assert_eq!((&response["status"], response["output"].as_array().unwrap().len()), (&json!("completed"), 1));
+    }
+}
+
+#[test]
 fn a_response_that_cannot_be_stored_fails() {
     let mut peers = Peers::new();
     for step in [Step::CreateStored, Step::Opened, Step::Text, Step::Finish, Step::NotCommitted] {

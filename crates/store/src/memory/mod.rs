@@ -44,10 +44,14 @@ impl MemoryStore {
         let key = key(record.owner, &record.id);
         let mut tables = self.tables();
         let Some(job) = tables.unfinished_job(&key) else { return Ok(false) };
-        let mut journal = job.events.clone();
-        journal.extend(events.into_iter().map(|event| (event.sequence_number, event.json)));
-        let is_cancelled = job.is_cancelled;
-        let finished = Job { state: JobState::Finished, is_cancelled, request: Bytes::new(), events: journal };
+        let mut finished = Job {
+            state: JobState::Finished,
+            is_cancelled: job.is_cancelled,
+            request: Bytes::new(),
+            events: job.events.clone(),
+            events_bytes: job.events_bytes,
+        };
+        finished.add(events);
         tables.keep(record, Some(finished))?;
         Ok(true)
     }
@@ -106,7 +110,8 @@ impl Store for MemoryStore {
     }
 
     fn job_create(&self, record: Record, request: Bytes) -> Answer<()> {
-        let job = Job { state: JobState::Queued, is_cancelled: false, request, events: BTreeMap::new() };
+        let (state, events) = (JobState::Queued, BTreeMap::new());
+        let job = Job { state, is_cancelled: false, request, events, events_bytes: 0 };
         done(self.tables().keep(record, Some(job)))
     }
 

@@ -45,12 +45,23 @@ pub(super) struct Job {
     pub(super) is_cancelled: bool,
     pub(super) request: Bytes,
     pub(super) events: BTreeMap<u64, Bytes>,
+    /// What they are counted for.
+    pub(super) events_bytes: usize,
 }
 
 impl Job {
     fn bytes(&self) -> usize {
-        let events: usize = self.events.values().map(|json| json.len() + EVENT_OVERHEAD_BYTES).sum();
-        self.request.len() + events
+        self.request.len() + self.events_bytes
+    }
+
+    /// An event of the same number is replaced.
+    pub(super) fn add(&mut self, events: Vec<crate::Event>) {
+        for event in events {
+            self.events_bytes += event.json.len() + EVENT_OVERHEAD_BYTES;
+            if let Some(before) = self.events.insert(event.sequence_number, event.json) {
+                self.events_bytes -= before.len() + EVENT_OVERHEAD_BYTES;
+            }
+        }
     }
 }
 
@@ -241,7 +252,7 @@ impl Tables {
         self.make_room(Usage { bytes: new, records: 0 });
         let Some(job) = self.unfinished_job(key) else { return Ok(false) };
         let before = job.bytes();
-        job.events.extend(events.into_iter().map(|event| (event.sequence_number, event.json)));
+        job.add(events);
         let after = job.bytes();
         self.resize_job(key, before, after);
         Ok(true)

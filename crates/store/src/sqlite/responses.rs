@@ -77,7 +77,11 @@ pub(super) fn fill(writing: &Writing<'_>, number: i64, record: &Record) -> Resul
 /// A parent must have exactly the items that the record inherits, and gain no more. So no line of parents comes back to where it began:
 /// whoever is given a parent here was nobody's until now.
 fn place<'a>(writing: &Writing<'_>, child: i64, record: &'a Record) -> Result<Place<'a>, Error> {
+    // Once found it stays, whether it still has a name or not: its items would be nobody's.
+    let mut present = writing.db.prepare_cached("SELECT parent FROM responses WHERE number = ?1")?;
+    let present: Option<i64> = present.query_row([child], |row| row.get(0)).optional()?.flatten();
     let candidate = match (&record.previous, &record.conversation) {
+        _ if present.is_some() => present,
         (Some(previous), _) => number(writing.db, record.owner, previous)?,
         (None, Some(conversation)) => conversations::tip(writing.db, record.owner, conversation, record.inherited)?,
         (None, None) => None,

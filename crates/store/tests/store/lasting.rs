@@ -342,3 +342,22 @@ fn a_store_that_is_opened_again_counts_what_it_has() {
     }
     assert_eq!(count(&scratch, "SELECT count(*) FROM responses"), 3);
 }
+
+#[test]
+fn what_a_job_went_on_from_goes_with_it_though_it_was_deleted_while_the_job_ran() {
+    let scratch = Scratch::new();
+    let store = scratch.open();
+    let one = first("resp_1");
+    now(store.commit(one.clone()));
+    let two = next(&one, "resp_2");
+    let queued = Record { outputs: 0, items: two.items[..3].to_vec(), ..two.clone() };
+    now(store.job_create(queued, Bytes::from_static(b"{}")));
+    assert!(now(store.delete(ANN, "resp_1", 0)));
+    assert!(now(store.job_finish(two.clone(), Vec::new())));
+    assert_eq!(now(store.load(ANN, "resp_2", 0)).unwrap().items, two.items, "its context is whole");
+    assert!(now(store.delete(ANN, "resp_2", 0)));
+    drop(store);
+    for table in ["items", "responses", "bodies"] {
+        assert_eq!(count(&scratch, &format!("SELECT count(*) FROM {table}")), 0, "{table}");
+    }
+}

@@ -400,13 +400,18 @@ struct CompletionDetails {
     reasoning_tokens: Option<u64>,
 }
 
+/// Of one turn.
+const TOKENS_MAX: u64 = 1 << 40;
+
 impl UsageShape {
     fn usage(self) -> Usage {
+        // No model reads or writes as many; sums of what is left do not overflow.
+        let tokens = |count: Option<u64>| count.unwrap_or(0).min(TOKENS_MAX);
         Usage {
-            input: self.prompt_tokens.unwrap_or(0),
-            cached: self.prompt_tokens_details.and_then(|details| details.cached_tokens).unwrap_or(0),
-            output: self.completion_tokens.unwrap_or(0),
-            reasoning: self.completion_tokens_details.and_then(|details| details.reasoning_tokens).unwrap_or(0),
+            input: tokens(self.prompt_tokens),
+            cached: tokens(self.prompt_tokens_details.and_then(|details| details.cached_tokens)),
+            output: tokens(self.completion_tokens),
+            reasoning: tokens(self.completion_tokens_details.and_then(|details| details.reasoning_tokens)),
         }
     }
 }
