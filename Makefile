@@ -28,6 +28,7 @@ lint: ## Clippy, warnings are errors
 
 unit: ## The Rust tests of the whole workspace, `make tidy` among them
 	cargo test --profile $(CARGO_TEST_PROFILE) --workspace --no-fail-fast
+	python3 -m unittest discover --quiet benches/e2e
 
 clients: ## Codex, the openai SDKs and llama.cpp against a running flashlane (K="..." picks tests)
 	tests/setup

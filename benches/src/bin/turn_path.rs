@@ -103,7 +103,7 @@ fn warm(turns: usize, store: bool) -> usize {
         false,
     );
     let first = format!(
-        r#"{{"type":"response.create","model":"m","generate":false,"store":false,"input":[{}]}}"#,
+        r#"{{"type":"response.create","model":"m","generate":false,"store":{store},"input":[{}]}}"#,
         history().join(",")
     );
     session.handle_message(first.as_bytes(), Now::default());
