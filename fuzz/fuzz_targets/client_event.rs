@@ -4,6 +4,7 @@
 #![no_main]
 
 use flashlane_engine::admission::Admission;
+use flashlane_engine::tokens::Counted;
 use flashlane_engine::{
     Effect, Endpoint, Fleet, IdSource, Modality, Model, Now, Owner, Route, Session, Settings, Shared, Tier, UpstreamEvent,
 };
@@ -42,6 +43,7 @@ fn settle(session: &mut Session, shared: &Shared) {
             }
             Effect::Load(turn, _) => session.handle_loaded(turn, Ok(None), now),
             Effect::Commit(turn, _) => session.handle_committed(turn, Ok(()), now),
+            Effect::Count(turn, _) => session.handle_counted(turn, &Counted::Beyond, now),
             Effect::Release(grant) => admission.release(grant),
             Effect::Park(_)
             | Effect::Abort(_)
