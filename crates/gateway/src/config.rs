@@ -36,7 +36,7 @@ pub struct File {
     #[serde(default, skip_serializing_if = "is_default")]
     pub server: EdgeConfig,
     #[serde(default, skip_serializing_if = "is_default")]
-    pub session: SessionConfig,
+    pub session: Settings,
     #[serde(default, skip_serializing_if = "is_default")]
     pub store: StoreConfig,
     #[serde(default, skip_serializing_if = "is_default")]
@@ -53,125 +53,14 @@ fn is_default<T: Default + PartialEq>(part: &T) -> bool {
     *part == T::default()
 }
 
-/// `[session]`: what one connection's turns may take. Each field may be left out.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct SessionConfig {
-    /// A client with a waiting turn hears something at least this often, in milliseconds. Default 5,000: clients give up on
-    /// silence after 10,000 and more.
-    pub keepalive_ms: u64,
-    /// A turn whose upstream is silent this long is announced to the client, in milliseconds. Default 200: a failure before
-    /// it is a plain error with its own status, which clients handle best.
-    pub announce_after_ms: u64,
-    /// Requests that may wait behind a connection's running one. Default 16: no client is known to queue more than 2.
-    pub queued_turns_max: usize,
-    /// Bytes of these requests together. Default 32 MiB: two of the largest messages.
-    pub queued_bytes_max: usize,
-    /// Bytes that one chain may hold, items and rendered messages together. Default 64 MiB: a full context with images.
-    pub chain_bytes_max: usize,
-    /// Bytes of upstream events in one turn. Default 64 MiB: far beyond any model's longest answer.
-    pub output_bytes_max: usize,
-    /// Bytes of one upstream event. Default 4 MiB: engines that send a whole tool call at once send the largest.
-    pub event_bytes_max: usize,
-    /// Warm-ups that a lane remembers beside its latest response. Default 4.
-    pub warm_ups_max: usize,
-    /// Named lanes of one connection. Default 32, as OpenAI's.
-    pub lanes_max: usize,
-    /// Turns that run at once on one connection, over all its lanes. Default 16, as OpenAI's.
-    pub running_turns_max: usize,
-    /// Steers that may wait for one response. Default 16.
-    pub steers_max: usize,
-    /// Bytes kept of what clients may send again, histories and tools, of all keys. Default 64 MiB: some 80 histories of
-    /// 400 KB with their messages. 0 keeps nothing.
-    pub recognised_bytes_max: usize,
-    /// The same of one key. Default 32 MiB; without keys all callers are one.
-    pub recognised_bytes_per_key_max: usize,
-    /// A WebSocket's longest life, in milliseconds; the client is told between turns and connects again. Default an hour, as OpenAI's.
-    pub life_ms_max: u64,
-}
-
-impl Default for SessionConfig {
-    fn default() -> Self {
-        let Settings {
-            keepalive_ms,
-            announce_after_ms,
-            queued_turns_max,
-            queued_bytes_max,
-            chain_bytes_max,
-            output_bytes_max,
-            event_bytes_max,
-            warm_ups_max,
-            lanes_max,
-            running_turns_max,
-            steers_max,
-            recognised_bytes_max,
-            recognised_bytes_per_key_max,
-            life_ms_max,
-        } = Settings::default();
-        Self {
-            keepalive_ms,
-            announce_after_ms,
-            queued_turns_max,
-            queued_bytes_max,
-            chain_bytes_max,
-            output_bytes_max,
-            event_bytes_max,
-            warm_ups_max,
-            lanes_max,
-            running_turns_max,
-            steers_max,
-            recognised_bytes_max,
-            recognised_bytes_per_key_max,
-            life_ms_max,
-        }
-    }
-}
-
-impl From<SessionConfig> for Settings {
-    fn from(config: SessionConfig) -> Self {
-        let SessionConfig {
-            keepalive_ms,
-            announce_after_ms,
-            queued_turns_max,
-            queued_bytes_max,
-            chain_bytes_max,
-            output_bytes_max,
-            event_bytes_max,
-            warm_ups_max,
-            lanes_max,
-            running_turns_max,
-            steers_max,
-            recognised_bytes_max,
-            recognised_bytes_per_key_max,
-            life_ms_max,
-        } = config;
-        Self {
-            keepalive_ms,
-            announce_after_ms,
-            queued_turns_max,
-            queued_bytes_max,
-            chain_bytes_max,
-            output_bytes_max,
-            event_bytes_max,
-            warm_ups_max,
-            lanes_max,
-            running_turns_max,
-            steers_max,
-            recognised_bytes_max,
-            recognised_bytes_per_key_max,
-            life_ms_max,
-        }
-    }
-}
-
 /// `[[models]]`: what clients ask for.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
     /// What clients send as `model`. Unique.
     pub name: String,
-    /// Tokens of input and output together. Clients are told, so that they keep below it (Codex compacts at 95 %); a request
-    /// beyond it is the engine's to refuse. Default 131,072: what the open models of today have.
+    /// Tokens of input and output together. Clients are told, so that they keep below it (Codex compacts at 95 %); a longer
+    /// input is refused before any engine sees it. Default 131,072: what the open models of today have.
     #[serde(default = "context_tokens_max_default")]
     pub context_tokens_max: u32,
     /// What it takes in: `"text"`, `"image"`, `"file"`. Default text alone.
@@ -342,7 +231,7 @@ fn check(file: File) -> Result<Config, Fault> {
         fleet.models.push(model);
     }
     let store = file.store.place().map_err(|(field, message)| fault(format!("store.{field}"), message))?;
-    let settings = file.session.into();
+    let settings = file.session;
     Ok(Config { runtime: file.runtime, server: file.server, tls, settings, store, backends, fleet })
 }
 

@@ -27,6 +27,7 @@ use flashlane_wire::chat::ChatRequest;
 use flashlane_wire::responses::{ClientEvent, CreateRequest, Fields};
 use flashlane_wire::websocket::Encoder;
 use lane::{LaneId, Lanes};
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -35,36 +36,40 @@ pub use background::Enlisting;
 pub use effect::{Answer, Effect, Outcome, Record, Source, Status};
 pub use steer::Steer;
 
-/// What holds for every session.
-#[derive(Debug, Clone)]
+/// What one connection's turns may take: `[session]` of a config. Each field may be left out.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// A client that has a turn waiting hears something at least this often.
+    /// A client with a waiting turn hears something at least this often, in milliseconds. Default 5,000: clients give up on
+    /// silence after 10,000 and more.
     pub keepalive_ms: u64,
-    /// A turn whose upstream is silent is announced after this time; before it, a failure is a plain error.
+    /// A turn whose upstream is silent this long is announced to the client, in milliseconds. Default 200: a failure before
+    /// it is a plain error with its own status, which clients handle best.
     pub announce_after_ms: u64,
-    /// Requests that may wait behind the running one.
+    /// Requests that may wait behind a connection's running one. Default 16: no client is known to queue more than 2.
     pub queued_turns_max: usize,
-    /// Bytes of requests that may wait behind the running one.
+    /// Bytes of these requests together. Default 32 MiB: two of the largest messages.
     pub queued_bytes_max: usize,
-    /// Bytes that one chain may hold: its items, and their messages.
+    /// Bytes that one chain may hold, items and rendered messages together. Default 64 MiB: a full context with images.
     pub chain_bytes_max: usize,
-    /// Bytes of upstream events in one turn.
+    /// Bytes of upstream events in one turn. Default 64 MiB: far beyond any model's longest answer.
     pub output_bytes_max: usize,
-    /// Bytes of one upstream event.
+    /// Bytes of one upstream event. Default 4 MiB: engines that send a whole tool call at once send the largest.
     pub event_bytes_max: usize,
-    /// Warm-ups that a lane remembers beside its latest response.
+    /// Warm-ups that a lane remembers beside its latest response. Default 4.
     pub warm_ups_max: usize,
-    /// Named lanes of one connection.
+    /// Named lanes of one connection. Default 32, as OpenAI's.
     pub lanes_max: usize,
-    /// Turns that run at once on one connection, of all its lanes.
+    /// Turns that run at once on one connection, over all its lanes. Default 16, as OpenAI's.
     pub running_turns_max: usize,
-    /// Steers that may wait for one response.
+    /// Steers that may wait for one response. Default 16.
     pub steers_max: usize,
-    /// Bytes of what clients may send again, kept to be recognised, of all keys.
+    /// Bytes kept of what clients may send again, histories and tools, of all keys. Default 64 MiB: some 80 histories of
+    /// 400 KB with their messages. 0 keeps nothing.
     pub recognised_bytes_max: usize,
-    /// The same of one key.
+    /// The same of one key. Default 32 MiB; without keys all callers are one.
     pub recognised_bytes_per_key_max: usize,
-    /// A WebSocket's life; a client connects again then.
+    /// A WebSocket's longest life, in milliseconds; the client is told between turns and connects again. Default an hour, as OpenAI's.
     pub life_ms_max: u64,
 }
 

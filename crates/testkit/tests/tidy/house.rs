@@ -222,7 +222,7 @@ fn check_metrics(repository: &Repository) -> Vec<Finding> {
 const CONFIG: [(&str, &str, &str); 7] = [
     ("crates/edge/src/config.rs", "EdgeConfig", "`[server]`"),
     ("crates/edge/src/config.rs", "TlsConfig", "`[server.tls]`"),
-    ("crates/gateway/src/config.rs", "SessionConfig", "`[session]`"),
+    ("crates/engine/src/session/mod.rs", "Settings", "`[session]`"),
     ("crates/gateway/src/store.rs", "StoreConfig", "`[store]`"),
     ("crates/gateway/src/runtime.rs", "RuntimeConfig", "`[runtime]`"),
     ("crates/backend/src/config.rs", "EndpointConfig", "`[[endpoints]]`"),
