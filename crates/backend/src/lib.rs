@@ -19,6 +19,7 @@ mod stream;
 
 pub use alarm::Alarm;
 pub use backends::{Backend, Backends, Stats};
+pub use client::io::Io;
 pub use config::{EndpointConfig, Kind, ProfileName, Tier};
 pub use error::{Error, Problem};
 pub use openai::dialect::Dialect;

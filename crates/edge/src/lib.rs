@@ -17,7 +17,6 @@ mod error;
 mod follow;
 mod http;
 mod idle;
-mod io;
 mod listen;
 mod models;
 mod origin;

@@ -7,7 +7,6 @@ use crate::background;
 use crate::config::EdgeConfig;
 use crate::error::Error;
 use crate::idle::{Idle, Requests};
-use crate::io::Io;
 use crate::routes;
 use crate::state::State;
 use crate::tls::Tls;
@@ -15,6 +14,7 @@ use crate::watch::{Watch, Watched};
 use axum::Router;
 use axum::body::Body;
 use dashmap::DashMap;
+use flashlane_backend::Io;
 use flashlane_telemetry::label::Transport;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -185,7 +185,7 @@ async fn opened(stream: TcpStream, tls: Option<Tls>, state: &State, draining: &m
         handshake.as_mut().poll(cx).map(Some)
     });
     match accepted.await? {
-        Ok(stream) => Some(Io::Tls(Box::new(stream))),
+        Ok(stream) => Some(Io::Tls(Box::new(stream.into()))),
         Err(failure) => {
             state.metrics.handshake_failed(failure);
             None

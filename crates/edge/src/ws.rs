@@ -2,7 +2,6 @@
 
 use crate::auth;
 use crate::drive::Drive;
-use crate::io::Io;
 use crate::listen::Permit;
 use crate::reply::Refused;
 use crate::routes::{RequestId, only_post};
@@ -12,6 +11,7 @@ use crate::watch::Watched;
 use axum::body::Body;
 use axum::extract::{self, Extension, Request};
 use axum::response::{IntoResponse, Response};
+use flashlane_backend::Io;
 use flashlane_engine::{ErrorKind, Session};
 use flashlane_wire::websocket::{Decoder, Deflate, Encoder, Limits, accept_key};
 use http::header::{

@@ -94,7 +94,7 @@ impl Dialer {
         if self.version == Version::Http2 && tls.get_ref().1.alpn_protocol() != Some(Version::Http2.alpn()) {
             return Err(DialError::NoHttp2 { address });
         }
-        Ok(Io::Tls(Box::new(tls)))
+        Ok(Io::Tls(Box::new(tls.into())))
     }
 
     /// The first of the host's addresses that answers; each gets an equal share of the time.

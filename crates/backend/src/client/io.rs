@@ -1,4 +1,4 @@
-//! One connection's bytes, with or without TLS. Knows nothing of HTTP.
+//! One connection's bytes, with or without TLS, whoever opened it. Knows nothing of HTTP and of handshakes.
 
 use socket2::SockRef;
 use std::io::{self, IoSlice, Read};
@@ -7,11 +7,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
+use tokio_rustls::TlsStream;
 
+/// One write makes one TLS record, up to 16 KiB, and one system call: whoever writes joins first.
 #[derive(Debug)]
-pub(crate) enum Io {
+pub enum Io {
     Plain(TcpStream),
+    /// Boxed: an idle plain connection does not pay for it.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
