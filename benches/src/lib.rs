@@ -1,3 +1,20 @@
 //! Counts and measurements: the pieces that the programs in `bin` share.
 
 pub mod textbook;
+
+use flashlane_engine::{Endpoint, Fleet, Modality, Model, Route, Tier};
+
+/// One endpoint and one model `m`, whose context is longer than any history here: nothing is counted.
+#[must_use]
+pub fn fleet() -> Fleet {
+    let model = Model {
+        name: "m".into(),
+        context_tokens_max: 2_000_000,
+        modalities: vec![Modality::Text],
+        route: Route::LatencyFirst,
+        upstream_latency: None,
+        upstream_throughput: None,
+    };
+    let endpoint = Endpoint { name: "e".into(), tier: Tier::Latency, simulated: true };
+    Fleet { endpoints: vec![endpoint], models: vec![model], created_unix_s: 0 }
+}

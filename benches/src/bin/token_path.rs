@@ -3,11 +3,9 @@
 //! `token_path SCENARIO TOKENS` does the work for that many tokens and prints how many bytes came out. `benches/micro/run`
 //! counts the instructions of two lengths; their difference is what a token costs, with all set-up taken out.
 
+use flashlane_benches::fleet;
 use flashlane_engine::admission::Grant;
-use flashlane_engine::{
-    Endpoint, EndpointId, Fleet, IdSource, Modality, Model, Now, Owner, Route, Session, Settings, Shared, Tier, TurnId,
-    UpstreamEvent,
-};
+use flashlane_engine::{EndpointId, IdSource, Now, Owner, Session, Settings, Shared, Tier, TurnId, UpstreamEvent};
 use flashlane_wire::websocket::Encoder;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -55,18 +53,8 @@ const SCENARIOS: [Scenario; 5] = [
 const TOKENS: [&str; 8] = [" the", " inference", "\\n", " of", " a", " \\\"quoted\\\"", "é", " gateway"];
 
 fn session(client: Client) -> Session {
-    let model = Model {
-        name: "m".into(),
-        context_tokens_max: 131_072,
-        modalities: vec![Modality::Text],
-        route: Route::LatencyFirst,
-        upstream_latency: None,
-        upstream_throughput: None,
-    };
-    let endpoint = Endpoint { name: "e".into(), tier: Tier::Latency, simulated: true };
-    let fleet = Fleet { endpoints: vec![endpoint], models: vec![model], created_unix_s: 0 };
     let settings = Settings { output_bytes_max: usize::MAX, ..Settings::default() };
-    let shared = Arc::new(Shared::new(settings, Arc::new(fleet)));
+    let shared = Arc::new(Shared::new(settings, Arc::new(fleet())));
     let ids = IdSource::new([3; 32]);
     let now = Now::default();
     let mut session = match client {

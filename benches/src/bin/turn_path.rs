@@ -4,12 +4,9 @@
 //! `turn_path SCENARIO TURNS` does so many turns on 400 KB of history and prints how many bytes came out. `benches/micro/run`
 //! counts the instructions of two lengths; their difference is what a turn costs, with all set-up taken out.
 
-use flashlane_benches::textbook;
+use flashlane_benches::{fleet, textbook};
 use flashlane_engine::admission::Grant;
-use flashlane_engine::{
-    Effect, Endpoint, EndpointId, Fleet, IdSource, Modality, Model, Now, Owner, Route, Session, Settings, Shared, Tier,
-    UpstreamEvent,
-};
+use flashlane_engine::{Effect, EndpointId, IdSource, Now, Owner, Session, Settings, Shared, Tier, UpstreamEvent};
 use flashlane_wire::chat;
 use flashlane_wire::websocket::Encoder;
 use std::io::Write;
@@ -26,18 +23,8 @@ const STREAM: &[u8] = b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":
 
 /// With `bytes` for what clients send again.
 fn shared(bytes: usize) -> Arc<Shared> {
-    let model = Model {
-        name: "m".into(),
-        context_tokens_max: 2_000_000,
-        modalities: vec![Modality::Text],
-        route: Route::LatencyFirst,
-        upstream_latency: None,
-        upstream_throughput: None,
-    };
-    let endpoint = Endpoint { name: "e".into(), tier: Tier::Latency, simulated: true };
-    let fleet = Fleet { endpoints: vec![endpoint], models: vec![model], created_unix_s: 0 };
     let settings = Settings { recognised_bytes_max: bytes, recognised_bytes_per_key_max: bytes, ..Settings::default() };
-    Arc::new(Shared::new(settings, Arc::new(fleet)))
+    Arc::new(Shared::new(settings, Arc::new(fleet())))
 }
 
 /// The item that a user's turn adds; no two are equal.
