@@ -44,6 +44,19 @@ context_tokens_max = 131072
 """
 
 
+# Whose engine is at `base_url`; models follow.
+ONE_ENGINE = """
+[server]
+listen = "127.0.0.1:0"
+admin_listen = "127.0.0.1:0"
+
+[[endpoints]]
+name = "engine"
+tier = "throughput"
+backend = "openai"
+base_url = "{base_url}"
+"""
+
 def poll_until(fits: Callable[[], object], timeout_s: float, what: str, every_s: float = 0.01) -> object:
     """Asks again and again until the answer is truthy, and returns it."""
     deadline = time.monotonic() + timeout_s

@@ -9,19 +9,9 @@ import pytest
 from websockets.sync.client import connect
 
 from answering_engine import AnsweringEngine
-from rig import ROOT, Flashlane, fetch
+from rig import ONE_ENGINE, ROOT, Flashlane, fetch
 
-CONFIG = """
-[server]
-listen = "127.0.0.1:0"
-admin_listen = "127.0.0.1:0"
-
-[[endpoints]]
-name = "engine"
-tier = "throughput"
-backend = "openai"
-base_url = "{base_url}"
-
+MODELS = """
 [[models]]
 name = "scripted"
 context_tokens_max = 131072
@@ -66,7 +56,7 @@ def engine():
 
 @pytest.fixture(scope="module")
 def scripted(engine):
-    with Flashlane(CONFIG.format(base_url=engine.base_url)) as running:
+    with Flashlane(ONE_ENGINE.format(base_url=engine.base_url) + MODELS) as running:
         yield running
 
 

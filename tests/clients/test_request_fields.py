@@ -6,19 +6,9 @@ import urllib.error
 import pytest
 
 from answering_engine import AnsweringEngine
-from rig import Flashlane, fetch
+from rig import ONE_ENGINE, Flashlane, fetch
 
-CONFIG = """
-[server]
-listen = "127.0.0.1:0"
-admin_listen = "127.0.0.1:0"
-
-[[endpoints]]
-name = "engine"
-tier = "throughput"
-backend = "openai"
-base_url = "{base_url}"
-
+MODELS = """
 [[models]]
 name = "reader"
 context_tokens_max = 131072
@@ -48,7 +38,7 @@ def engine():
 @pytest.fixture(scope="module")
 def respond(engine):
     """Asks for a response; gives its object, and what the engine was asked for it."""
-    with Flashlane(CONFIG.format(base_url=engine.base_url)) as running:
+    with Flashlane(ONE_ENGINE.format(base_url=engine.base_url) + MODELS) as running:
 
         def ask(**fields: object) -> tuple[dict, dict]:
             body = {"model": "reader", "input": "hello", **fields}
