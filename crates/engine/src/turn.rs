@@ -1,13 +1,14 @@
 //! One turn: from a request that may start to its terminal event.
 //!
 //! ```text
-//!      Loaded (Enlisted)       Granted            Opened               [DONE]              Committed
+//!            Loaded            Granted            Opened               [DONE]              Committed
 //! Loading ----------> Waiting ----------> Opening ----------> Streaming --------> Committing ----------> (done)
 //!    |                   |     Refused       |  ^  failed: the    |   cut, error        |
 //!    +-------------------+------> (done)     |  +-- next endpoint  +------> (done)       |
 //!                                            +---------------------> (done)              v
-//! An interrupt or the client's leaving ends it from any state.
+//! The client's leaving ends it from any state; an interrupt or a cancel once it is announced, and not while it commits.
 //! ```
+//! Between Loading and Waiting it may be Counting, where bytes do not decide whether it fits, and Enlisting, in the background.
 
 use crate::admission::Grant;
 use crate::assembler::{Assembler, Conclusion};
