@@ -1,16 +1,19 @@
 //! The config file: one TOML, composed of each room's own part, parsed and checked once. An error names the file, the line
 //! and the field. Knows nothing of flags.
 
+mod check;
+
 use crate::places::Places;
 use crate::runtime::RuntimeConfig;
 use crate::store::{Place, StoreConfig};
+use check::{Fault, check};
 use flashlane_backend::{Backends, EndpointConfig};
-use flashlane_edge::{EdgeConfig, Tls, TlsError};
-use flashlane_engine::{Fleet, Modality, Model, Route, Settings, Tier};
+use flashlane_edge::{EdgeConfig, Tls};
+use flashlane_engine::{Fleet, Modality, Settings};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 use std::fmt;
-use std::net::SocketAddr;
+
+pub use check::not_loopback;
 
 /// Of addresses to listen on. A name may mean many addresses, and another one tomorrow.
 pub const ADDRESS_EXPECTED: &str =
@@ -166,16 +169,6 @@ impl fmt::Display for Invalid {
     }
 }
 
-/// A fault that still has to be placed in its text.
-struct Fault {
-    path: String,
-    message: String,
-}
-
-fn fault(path: impl Into<String>, message: impl Into<String>) -> Fault {
-    Fault { path: path.into(), message: message.into() }
-}
-
 impl Config {
     /// Parses and checks `text`; `source_name` is for errors. Reads keys and certificates, connects to nothing.
     ///
@@ -201,40 +194,6 @@ impl Config {
     }
 }
 
-fn check(file: File) -> Result<Config, Fault> {
-    if file.keys.is_some() {
-        return Err(fault("keys", "keys are not served yet: leave [[keys]] out; without keys only loopback is served"));
-    }
-    check_loopback("server.listen", file.server.listen)?;
-    check_loopback("server.admin_listen", file.server.admin_listen)?;
-    let tls = file.server.tls.as_ref().map(Tls::load).transpose();
-    let tls = tls.map_err(|TlsError { field, problem }| fault(format!("server.tls.{field}"), told(&problem)))?;
-    if file.endpoints.is_empty() {
-        return Err(fault("endpoints", "no endpoint: expected at least one [[endpoints]] table"));
-    }
-    let backends = Backends::new(&file.endpoints).map_err(|error| {
-        let named = |endpoint: &EndpointConfig| endpoint.name == error.endpoint;
-        let i = file.endpoints.iter().rposition(named).unwrap_or_default();
-        fault(format!("endpoints[{i}].{}", error.field), told(&error.problem))
-    })?;
-    let mut fleet = Fleet { endpoints: backends.endpoints().cloned().collect(), ..Fleet::default() };
-    if file.models.is_empty() {
-        return Err(fault("models", "no model: expected at least one [[models]] table"));
-    }
-    let mut names = BTreeSet::new();
-    for (i, model) in file.models.iter().enumerate() {
-        let fault = |field: &str, message: &str| fault(format!("models[{i}].{field}"), message);
-        if !names.insert(&model.name) {
-            return Err(fault("name", "is used by another model too"));
-        }
-        let model = check_model(model, &fleet).map_err(|(field, message)| fault(field, &message))?;
-        fleet.models.push(model);
-    }
-    let store = file.store.place().map_err(|(field, message)| fault(format!("store.{field}"), message))?;
-    let settings = file.session;
-    Ok(Config { runtime: file.runtime, server: file.server, tls, settings, store, backends, fleet })
-}
-
 /// The parser's message on one line, with what was expected where it does not say so.
 fn explained(message: &str) -> String {
     let message = message.trim_end().replace('\n', "; ");
@@ -242,72 +201,6 @@ fn explained(message: &str) -> String {
         true => format!("{message}: {ADDRESS_EXPECTED}"),
         false => message,
     }
-}
-
-/// Who can reach the port can use the endpoints: without keys, only this machine may.
-fn check_loopback(path: &str, address: SocketAddr) -> Result<(), Fault> {
-    match address.ip().is_loopback() {
-        true => Ok(()),
-        false => Err(fault(path, not_loopback(address))),
-    }
-}
-
-/// What is wrong with an address beyond loopback.
-pub fn not_loopback(address: SocketAddr) -> String {
-    format!(
-        "{address} is reachable from elsewhere, and keys are not served yet: expected a loopback address (127.0.0.1, [::1])"
-    )
-}
-
-/// A problem with its reason: the field is named by the place.
-fn told(problem: &impl std::error::Error) -> String {
-    match problem.source() {
-        Some(source) => format!("{problem}: {source}"),
-        None => problem.to_string(),
-    }
-}
-
-fn check_model(config: &ModelConfig, fleet: &Fleet) -> Result<Model, (&'static str, String)> {
-    if config.name.is_empty() {
-        return Err(("name", "must not be empty".to_owned()));
-    }
-    if config.context_tokens_max == 0 {
-        return Err(("context_tokens_max", "must be at least 1".to_owned()));
-    }
-    let modalities: BTreeSet<_> = config.modalities.iter().copied().collect();
-    if !modalities.contains(&ModalityName::Text) {
-        return Err(("modalities", "must have \"text\" in it".to_owned()));
-    }
-    let has = |tier: Tier| fleet.tier(tier).next().is_some();
-    let route = match config.route {
-        Some(RouteName::LatencyFirst) => Route::LatencyFirst,
-        Some(RouteName::ThroughputFirst) => Route::ThroughputFirst,
-        Some(RouteName::LatencyOnly) => Route::LatencyOnly,
-        Some(RouteName::ThroughputOnly) => Route::ThroughputOnly,
-        Some(RouteName::Split) => {
-            let others = "latency-first, throughput-first, latency-only or throughput-only";
-            return Err(("route", format!("\"split\" is not served yet: expected {others}")));
-        }
-        None if !has(Tier::Latency) => Route::ThroughputOnly,
-        None if !has(Tier::Throughput) => Route::LatencyOnly,
-        None => Route::LatencyFirst,
-    };
-    if let Some(tier) = route.tiers().iter().find(|&&tier| !has(tier)) {
-        let tier = tier.name();
-        return Err((
-            "route",
-            format!("names tier {tier}, which has no endpoint: expected an [[endpoints]] table with tier = \"{tier}\""),
-        ));
-    }
-    let upstream = |name: &Option<String>| name.as_deref().map(Into::into);
-    Ok(Model {
-        name: config.name.as_str().into(),
-        context_tokens_max: config.context_tokens_max,
-        modalities: modalities.into_iter().map(Modality::from).collect(),
-        route,
-        upstream_latency: upstream(&config.upstream.latency),
-        upstream_throughput: upstream(&config.upstream.throughput),
-    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What a config may say, what it amounts to, and how its faults are told. Reads no file and starts nothing.
 
 use super::*;
+use flashlane_engine::{Route, Tier};
 
 const DEFAULT: &str = include_str!("../default.toml");
 
