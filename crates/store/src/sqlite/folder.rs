@@ -2,7 +2,7 @@
 //!
 //! Knows nothing of what the tables hold.
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -15,6 +15,8 @@ use crate::Error;
 
 /// Each brings the format from its index to the next. Those that have been released never change.
 const MIGRATIONS: [&str; 1] = [include_str!("schema.sql")];
+
+const DATABASE: &str = "store.sqlite";
 
 /// Marks a database as this program's (`PRAGMA application_id`): "flsh".
 const APPLICATION_ID: i64 = 0x666c_7368;
@@ -55,7 +57,7 @@ impl Folder {
             Err(TryLockError::WouldBlock) => return Err(Error::Locked { folder: path.to_owned() }),
             Err(TryLockError::Error(source)) => return Err(unusable(source)),
         }
-        let database = path.join("store.sqlite");
+        let database = path.join(DATABASE);
         // SQLite gives its log and index the permissions of the database.
         drop(private_file(&database)?);
         Ok(Self { database, lock })
@@ -142,12 +144,31 @@ fn migrate(db: &mut Connection) -> Result<(), Error> {
     Ok(step.commit()?)
 }
 
+/// Writes to the folder, or to the nearest around it where it is not there yet, and takes that back.
+pub(super) fn check(path: &Path) -> Result<(), Error> {
+    let unusable = |source| Error::Folder { path: path.to_owned(), source };
+    let is_there = |folder: &&Path| folder.as_os_str().is_empty() || folder.exists();
+    let nearest = path.ancestors().find(is_there).unwrap_or(path);
+    let trial = nearest.join(".flashlane-trial");
+    open_private(&trial).map_err(unusable)?;
+    // Another process may have tried at the same time.
+    match fs::remove_file(&trial) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(unusable(source)),
+        Ok(()) | Err(_) => {}
+    }
+    match OpenOptions::new().write(true).open(path.join(DATABASE)) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(unusable(source)),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 /// A file that its owner alone may read and write, made if need be.
 fn private_file(path: &Path) -> Result<File, Error> {
-    let open = || -> io::Result<File> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-        file.set_permissions(Permissions::from_mode(0o600))?;
-        Ok(file)
-    };
-    open().map_err(|source| Error::Folder { path: path.to_owned(), source })
+    open_private(path).map_err(|source| Error::Folder { path: path.to_owned(), source })
+}
+
+fn open_private(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    file.set_permissions(Permissions::from_mode(0o600))?;
+    Ok(file)
 }

@@ -61,6 +61,14 @@ impl Options {
             clock: unix_ms,
         }
     }
+
+    /// Whether the folder can be used, or made: it is written to, and left as it was. Who holds it is not asked.
+    ///
+    /// # Errors
+    /// [`Error::Folder`].
+    pub fn check_folder(&self) -> Result<(), Error> {
+        folder::check(&self.folder)
+    }
 }
 
 fn unix_ms() -> u64 {

@@ -56,6 +56,27 @@ fn a_folder_that_is_held_is_refused_and_freed_by_the_end() {
 }
 
 #[test]
+fn a_folder_is_tried_without_a_trace_and_what_cannot_be_one_is_told() {
+    let scratch = Scratch::new();
+    drop(scratch.open());
+    let check = |folder: &str| Options { folder: scratch.path().join(folder), ..scratch.options() }.check_folder();
+    let names = || std::fs::read_dir(scratch.path()).unwrap().map(|file| file.unwrap().file_name()).collect::<Vec<_>>();
+    std::fs::write(scratch.path().join("file"), "").unwrap();
+    std::fs::create_dir_all(scratch.path().join("odd/store.sqlite")).unwrap();
+    let before = names();
+    assert!(check("").is_ok() && check("not/yet/there").is_ok());
+    for folder in ["file", "file/below", "odd"] {
+        let refused = check(folder).expect_err(folder);
+        assert!(matches!(refused, Error::Folder { .. }), "{refused}");
+    }
+    assert_eq!(names(), before);
+    // A folder that runs is as good as one that does not.
+    let store = scratch.open();
+    assert!(scratch.options().check_folder().is_ok());
+    drop(store);
+}
+
+#[test]
 fn a_newer_format_another_programs_file_and_no_database_are_refused() {
     let scratch = Scratch::new();
     let open = || SqliteStore::open(&scratch.options()).err().unwrap();
