@@ -55,13 +55,13 @@ fn tiers(fleet: &Fleet, model: &Model) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Config;
+    use crate::config::{Config, Listen};
 
     fn said(port: u16, is_tls: bool) -> String {
         let text = "[[endpoints]]\nname = \"w\"\ntier = \"latency\"\nbackend = \"simulator\"\n\
             [[endpoints]]\nname = \"g\"\ntier = \"throughput\"\nbackend = \"openai\"\nbase_url = \"http://127.0.0.1:8000/v1\"\n\
             [[models]]\nname = \"both\"\n[[models]]\nname = \"gpu\"\nroute = \"throughput-only\"\n";
-        let config = Config::parse("test.toml", text).unwrap_or_else(|error| panic!("{error}"));
+        let config = Config::parse("test.toml", text, Listen::default()).unwrap_or_else(|error| panic!("{error}"));
         let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let mut out = Vec::new();
         let addresses = Addresses { clients: address(port), is_tls, admin: address(port + 1) };

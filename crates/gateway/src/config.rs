@@ -1,7 +1,10 @@
 //! The config file: one TOML, composed of each room's own part, parsed and checked once. An error names the file, the line
-//! and the field. Knows nothing of flags.
+//! and the field, or the flag that went before it.
 
+mod base_url;
+mod bounds;
 mod check;
+mod words;
 
 use crate::places::Places;
 use crate::runtime::RuntimeConfig;
@@ -12,8 +15,7 @@ use flashlane_edge::{EdgeConfig, Tls};
 use flashlane_engine::{Fleet, Modality, Settings};
 use serde::{Deserialize, Serialize};
 use std::fmt;
-
-pub use check::not_loopback;
+use std::net::SocketAddr;
 
 /// Of addresses to listen on. A name may mean many addresses, and another one tomorrow.
 pub const ADDRESS_EXPECTED: &str =
@@ -30,6 +32,21 @@ pub struct Config {
     pub backends: Backends,
     /// `created_unix_s` is the caller's.
     pub fleet: Fleet,
+}
+
+/// Addresses that go before the file's: those of flags.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Listen {
+    pub clients: Option<SocketAddr>,
+    pub admin: Option<SocketAddr>,
+}
+
+impl Listen {
+    fn over(self, mut file: File) -> File {
+        file.server.listen = self.clients.unwrap_or(file.server.listen);
+        file.server.admin_listen = self.admin.unwrap_or(file.server.admin_listen);
+        file
+    }
 }
 
 /// The file as it is written. Every part may be left out but endpoints and models.
@@ -170,36 +187,36 @@ impl fmt::Display for Invalid {
 }
 
 impl Config {
-    /// Parses and checks `text`; `source_name` is for errors. Reads keys and certificates, connects to nothing.
+    /// Parses and checks `text`, with what `listen` names in the place of its addresses; `source_name` is for errors. Reads keys and
+    /// certificates, tries whether the data folder can be written, connects to nothing.
     ///
     /// # Errors
     /// [`Invalid`], at the first fault.
-    pub fn parse(source_name: &str, text: &str) -> Result<Self, Invalid> {
+    pub fn parse(source_name: &str, text: &str, listen: Listen) -> Result<Self, Invalid> {
         let places = Places::new(text);
         let file: File = toml::from_str(text).map_err(|error| {
             let offset = error.span().map(|span| span.start);
+            let field = offset.and_then(|offset| places.path_at(offset));
             Invalid {
                 source_name: source_name.to_owned(),
                 line: offset.map(|offset| places.line(offset)),
-                field: offset.and_then(|offset| places.path_at(offset)).map(str::to_owned),
-                message: explained(error.message()),
+                field: field.map(str::to_owned),
+                message: words::explained(error.message(), field),
             }
         })?;
-        check(file).map_err(|Fault { path, message }| Invalid {
-            source_name: source_name.to_owned(),
-            line: places.line_of(&path),
-            field: Some(path),
-            message,
+        let flags =
+            [("server.listen", "--listen", listen.clients), ("server.admin_listen", "--admin-listen", listen.admin)];
+        check(listen.over(file)).map_err(|Fault { path, message }| {
+            match flags.into_iter().find(|(field, _, address)| *field == path && address.is_some()) {
+                Some((_, flag, _)) => Invalid { source_name: flag.to_owned(), line: None, field: None, message },
+                None => Invalid {
+                    source_name: source_name.to_owned(),
+                    line: places.line_of(&path),
+                    field: Some(path),
+                    message,
+                },
+            }
         })
-    }
-}
-
-/// The parser's message on one line, with what was expected where it does not say so.
-fn explained(message: &str) -> String {
-    let message = message.trim_end().replace('\n', "; ");
-    match message.contains("invalid socket address") {
-        true => format!("{message}: {ADDRESS_EXPECTED}"),
-        false => message,
     }
 }
 

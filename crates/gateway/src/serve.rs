@@ -2,7 +2,7 @@
 
 use crate::announce;
 use crate::app;
-use crate::config::{self, Config, Invalid};
+use crate::config::{self, Config, Invalid, Listen};
 use crate::shutdown::Signals;
 use crate::source::{self, Flags, Latency, Source};
 use anyhow::Context as _;
@@ -76,8 +76,8 @@ pub enum End {
 /// [`Invalid`] for a bad config; otherwise what kept it from serving.
 pub fn run(args: &Args) -> anyhow::Result<End> {
     let source = read(args)?;
-    let mut config = Config::parse(&source.name, &source.text)?;
-    override_addresses(&mut config, args)?;
+    let listen = Listen { clients: args.listen, admin: args.admin_listen };
+    let config = Config::parse(&source.name, &source.text, listen)?;
     if args.check {
         return check(args, &source);
     }
@@ -152,22 +152,6 @@ fn two_configs(path: &Path, flag: &str) -> Invalid {
     let message =
         format!("names the config {}, and {flag} makes one of its own: leave one of the two out", path.display());
     Invalid { source_name, line: None, field: None, message }
-}
-
-fn override_addresses(config: &mut Config, args: &Args) -> Result<(), Invalid> {
-    let flags = [
-        ("--listen", args.listen, &mut config.server.listen),
-        ("--admin-listen", args.admin_listen, &mut config.server.admin_listen),
-    ];
-    for (flag, address, setting) in flags {
-        let Some(address) = address else { continue };
-        if !address.ip().is_loopback() {
-            let message = config::not_loopback(address);
-            return Err(Invalid { source_name: flag.to_owned(), line: None, field: None, message });
-        }
-        *setting = address;
-    }
-    Ok(())
 }
 
 fn check(args: &Args, source: &Source) -> anyhow::Result<End> {

@@ -15,7 +15,7 @@ pub struct StoreConfig {
     /// Bytes of all of it together; the oldest make room. Default 256 MiB, in a folder 16 GiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes_max: Option<usize>,
-    /// How many. Default 100,000, in a folder 10,000,000.
+    /// How many. Default 100,000, in a folder 1,000,000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub records_max: Option<usize>,
     /// How long each is kept, in milliseconds. Default a day, in a folder 30 days.
@@ -68,6 +68,17 @@ impl StoreConfig {
 }
 
 impl Place {
+    /// Whether there is or can be such a folder. Leaves nothing behind.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn check(&self) -> Result<(), Error> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::Folder(options) => options.check_folder(),
+        }
+    }
+
     /// # Errors
     /// A folder that another process holds, that cannot be used, or that is not ours to use.
     pub fn open(self) -> Result<Arc<dyn Store>, Error> {

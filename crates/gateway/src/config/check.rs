@@ -2,6 +2,7 @@
 //! lines.
 
 use super::{Config, File, ModalityName, ModelConfig, RouteName};
+use super::{base_url, bounds};
 use flashlane_backend::{Backends, EndpointConfig};
 use flashlane_edge::{Tls, TlsError};
 use flashlane_engine::{Fleet, Modality, Model, Route, Tier};
@@ -28,6 +29,10 @@ pub fn check(file: File) -> Result<Config, Fault> {
     }
     check_loopback("server.listen", file.server.listen)?;
     check_loopback("server.admin_listen", file.server.admin_listen)?;
+    check_apart(file.server.listen, file.server.admin_listen)?;
+    if let Some((path, message)) = bounds::too_small(&file) {
+        return Err(fault(path, message));
+    }
     let tls = file.server.tls.as_ref().map(Tls::load).transpose();
     let tls = tls.map_err(|TlsError { field, problem }| fault(format!("server.tls.{field}"), told(&problem)))?;
     if file.endpoints.is_empty() {
@@ -38,6 +43,11 @@ pub fn check(file: File) -> Result<Config, Fault> {
         let i = file.endpoints.iter().rposition(named).unwrap_or_default();
         fault(format!("endpoints[{i}].{}", error.field), told(&error.problem))
     })?;
+    for (i, endpoint) in file.endpoints.iter().enumerate() {
+        let Some(base_url) = &endpoint.base_url else { continue };
+        base_url::check(base_url, [file.server.listen, file.server.admin_listen])
+            .map_err(|message| fault(format!("endpoints[{i}].base_url"), message))?;
+    }
     let mut fleet = Fleet { endpoints: backends.endpoints().cloned().collect(), ..Fleet::default() };
     if file.models.is_empty() {
         return Err(fault("models", "no model: expected at least one [[models]] table"));
@@ -52,6 +62,10 @@ pub fn check(file: File) -> Result<Config, Fault> {
         fleet.models.push(model);
     }
     let store = file.store.place().map_err(|(field, message)| fault(format!("store.{field}"), message))?;
+    store.check().map_err(|error| {
+        let expected = "expected a folder that this user may write, or the name of one to be made";
+        fault("store.folder", format!("{}: {expected}", told(&error)))
+    })?;
     let settings = file.session;
     Ok(Config { runtime: file.runtime, server: file.server, tls, settings, store, backends, fleet })
 }
@@ -60,15 +74,19 @@ pub fn check(file: File) -> Result<Config, Fault> {
 fn check_loopback(path: &str, address: SocketAddr) -> Result<(), Fault> {
     match address.ip().is_loopback() {
         true => Ok(()),
-        false => Err(fault(path, not_loopback(address))),
+        false => {
+            let message = "is reachable from elsewhere, and keys are not served yet: expected a loopback address (127.0.0.1, [::1])";
+            Err(fault(path, format!("{address} {message}")))
+        }
     }
 }
 
-/// What is wrong with an address beyond loopback.
-pub fn not_loopback(address: SocketAddr) -> String {
-    format!(
-        "{address} is reachable from elsewhere, and keys are not served yet: expected a loopback address (127.0.0.1, [::1])"
-    )
+/// Port 0 is a free one, another for each.
+fn check_apart(clients: SocketAddr, admin: SocketAddr) -> Result<(), Fault> {
+    if clients != admin || clients.port() == 0 {
+        return Ok(());
+    }
+    Err(fault("server.admin_listen", format!("{admin} is where clients connect, too: expected another port")))
 }
 
 /// A problem with its reason: the field is named by the place.
@@ -110,6 +128,13 @@ fn check_model(config: &ModelConfig, fleet: &Fleet) -> Result<Model, (&'static s
             "route",
             format!("names tier {tier}, which has no endpoint: expected an [[endpoints]] table with tier = \"{tier}\""),
         ));
+    }
+    for (field, name) in
+        [("upstream.latency", &config.upstream.latency), ("upstream.throughput", &config.upstream.throughput)]
+    {
+        if name.as_ref().is_some_and(String::is_empty) {
+            return Err((field, "must not be empty: leave it out where it is the model's own name".to_owned()));
+        }
     }
     let upstream = |name: &Option<String>| name.as_deref().map(Into::into);
     Ok(Model {

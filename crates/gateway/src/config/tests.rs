@@ -20,7 +20,7 @@ backend = "simulator"
 const GPU_ONLY: &str = "[[endpoints]]\nname = \"gpu\"\ntier = \"throughput\"\nbackend = \"simulator\"\n";
 
 fn parse(text: &str) -> Result<Config, Invalid> {
-    Config::parse("test.toml", text)
+    Config::parse("test.toml", text, Listen::default())
 }
 
 /// The error's text; the line is that of the only `# here` in the text, which every case marks.
@@ -100,9 +100,13 @@ fn an_unknown_field_names_itself_and_what_was_expected() {
 
 #[test]
 fn a_wrong_type_names_its_field() {
-    assert_invalid("[server]\nconnections_max = \"many\" # here\n", "server.connections_max", "expected u32");
+    assert_invalid(
+        "[server]\nconnections_max = \"many\" # here\n",
+        "server.connections_max",
+        "expected a whole number",
+    );
     let text = with_models("[[models]]\nname = \"m\"\ncontext_tokens_max = -1 # here\n");
-    assert_invalid(&text, "models[0].context_tokens_max", "expected u32");
+    assert_invalid(&text, "models[0].context_tokens_max", "a whole number");
     let text = with_models("[[models]]\nname = \"m\"\nroute = \"fastest\" # here\n");
     assert_invalid(&text, "models[0].route", "expected one of `latency-first`");
     assert_invalid("[server]\nlisten = \"localhost\" # here\n", "server.listen", "such as 127.0.0.1:8700");
@@ -167,7 +171,7 @@ fn an_empty_config_says_what_it_needs() {
 #[test]
 fn an_error_reads_as_file_line_field_and_message() {
     let error = parse("[server]\nconnections_max = true\n").err().unwrap().to_string();
-    assert!(error.starts_with("test.toml:2: server.connections_max: invalid type"), "{error}");
+    assert!(error.starts_with("test.toml:2: server.connections_max: is true: expected a"), "{error}");
 }
 
 #[test]
@@ -179,6 +183,57 @@ fn a_fault_in_tls_names_its_field() {
     let half = with_models(&format!("{models}[server.tls] # here\ncertificate_file = \"c.pem\"\n"));
     assert_invalid(&half, "server.tls", "missing field `key_file`");
     let both = "certificate_file = \"c.pem\"\nkey_file = \"k.pem\"\n";
-    assert_invalid(&tls(&format!("{both}handshakes_max = 0 # here\n")), "server.tls.handshakes_max", "nonzero");
+    assert_invalid(&tls(&format!("{both}handshakes_max = 0 # here\n")), "server.tls.handshakes_max", "from 1");
     assert_invalid(&tls(&format!("{both}versions = 3 # here\n")), "server.tls.versions", "unknown field");
+}
+
+#[test]
+fn clients_and_operators_have_addresses_of_their_own() {
+    let same = "[server]\nlisten = \"127.0.0.1:9000\"\nadmin_listen = \"127.0.0.1:9000\" # here\n";
+    assert_invalid(same, "server.admin_listen", "127.0.0.1:9000 is where clients connect, too: expected another port");
+    let free = "[server]\nlisten = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n";
+    assert!(parse(&with_models(&format!("[[models]]\nname = \"m\"\n{free}"))).is_ok());
+}
+
+#[test]
+fn a_flag_goes_before_the_file_and_a_fault_of_it_names_it() {
+    let text = with_models("[[models]]\nname = \"m\"\n[server]\nlisten = \"127.0.0.1:9000\"\n");
+    let parse = |clients: Option<&str>, admin: Option<&str>| {
+        let [clients, admin] = [clients, admin].map(|address| address.map(|address| address.parse().unwrap()));
+        Config::parse("test.toml", &text, Listen { clients, admin })
+    };
+    let config = parse(None, Some("127.0.0.1:9001")).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!([config.server.listen.port(), config.server.admin_listen.port()], [9000, 9001]);
+    let said = parse(None, Some("127.0.0.1:9000")).err().unwrap().to_string();
+    assert!(said.starts_with("--admin-listen: 127.0.0.1:9000 is where clients connect"), "{said}");
+    let said = parse(Some("0.0.0.0:9002"), None).err().unwrap().to_string();
+    assert!(said.starts_with("--listen: 0.0.0.0:9002 is reachable from elsewhere"), "{said}");
+}
+
+#[test]
+fn a_limit_that_would_stop_everything_names_its_line() {
+    assert_invalid("[server]\nrequest_bytes_max = 0 # here\n", "server.request_bytes_max", "expected at least 1");
+    assert_invalid("[store]\nbytes_max = 0 # here\n", "store.bytes_max", "expected at least 1");
+}
+
+#[test]
+fn an_endpoint_that_leads_nowhere_or_back_here_is_told() {
+    let text = |base_url: &str| {
+        let base_url = format!("base_url = {base_url:?} # here\n");
+        format!("[[endpoints]]\nname = \"gpu\"\ntier = \"throughput\"\nbackend = \"openai\"\n{base_url}")
+    };
+    assert_invalid(&text("http://127.0.0.1:0/v1"), "endpoints[0].base_url", "from 1 to 65535");
+    assert_invalid(&text("http://127.0.0.1:8700/v1"), "endpoints[0].base_url", "where flashlane itself listens");
+}
+
+#[test]
+fn a_name_at_a_tier_is_not_empty() {
+    let text = with_models("[[models]]\nname = \"m\"\nupstream = { latency = \"\" } # here\n");
+    assert_invalid(&text, "models[0].upstream.latency", "must not be empty");
+}
+
+#[test]
+fn a_data_folder_that_cannot_be_names_its_line() {
+    let text = with_models("[[models]]\nname = \"m\"\n[store]\nfolder = \"Cargo.toml\" # here\n");
+    assert_invalid(&text, "store.folder", "expected a folder that this user may write");
 }

@@ -1,7 +1,7 @@
 //! What the flags amount to once the engines have answered. Asks nobody.
 
 use super::*;
-use crate::config::Config;
+use crate::config::{Config, Listen};
 
 fn detected(base_url: &str, dialect: Dialect, models: &[(&str, Option<u32>)]) -> Detected {
     let model = |&(name, context_tokens_max): &(&str, _)| DetectedModel { name: name.to_owned(), context_tokens_max };
@@ -94,12 +94,13 @@ fn names_that_differ_are_not_guessed_to_mean_the_same_but_a_hint_says_how_to_joi
     let text =
         tiers(Some(latency(&[("gpt-oss-120b", None)])), Some(throughput(&[("openai/gpt-oss-120b", None)]))).unwrap();
     let (config, hint) = text.split_once("\n# No name is at both tiers").unwrap();
-    let config = Config::parse("flags", config).unwrap_or_else(|error| panic!("{error}"));
+    let config = Config::parse("flags", config, Listen::default()).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(config.fleet.models.len(), 2);
     let joined: String =
         hint.lines().skip_while(|line| *line != "# [[models]]").map(|line| line[2..].to_owned() + "\n").collect();
     let endpoints = &text[..text.find("[[models]]").unwrap()];
-    let config = Config::parse("hint", &(endpoints.to_owned() + &joined)).unwrap_or_else(|error| panic!("{error}"));
+    let config = Config::parse("hint", &(endpoints.to_owned() + &joined), Listen::default())
+        .unwrap_or_else(|error| panic!("{error}"));
     let model = &config.fleet.models[0];
     assert_eq!(&**model.upstream(flashlane_engine::Tier::Latency), "gpt-oss-120b");
     assert_eq!(&**model.upstream(flashlane_engine::Tier::Throughput), "openai/gpt-oss-120b");
@@ -117,6 +118,6 @@ fn there_is_no_hint_where_nothing_is_to_be_joined() {
 fn a_models_name_stays_inside_of_the_hint() {
     let odd = "a\n[[keys]]\nname = \"x\"";
     let text = tiers(Some(latency(&[(odd, None)])), Some(throughput(&[("b", None)]))).unwrap();
-    let config = Config::parse("flags", &text).unwrap_or_else(|error| panic!("{error}"));
+    let config = Config::parse("flags", &text, Listen::default()).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(&*config.fleet.models[0].name, odd);
 }
