@@ -1,5 +1,12 @@
 //! Who may start now, and where. One machine for all connections, touched once or twice a turn.
 
+pub mod limit;
+pub mod queue;
+mod shares;
+#[cfg(test)]
+mod tests;
+pub mod window;
+
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::{EndpointId, Fleet, Tier};
 use crate::router;

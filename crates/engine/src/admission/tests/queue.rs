@@ -1,0 +1,132 @@
+//! Who is next, and who is told how many are before it.
+
+use super::{Dice, owner};
+use crate::admission::queue::{Party, Queue, WaiterId, Waiting};
+
+fn party(key: u8, session: u64) -> Party {
+    Party { owner: owner(key), session }
+}
+
+/// Serves the queue to its end, one at a time.
+fn drain(queue: &mut Queue) -> Vec<(Party, WaiterId)> {
+    std::iter::from_fn(|| {
+        let (party, waiting) = queue.next(|_, _| true)?;
+        assert!(queue.remove(party, waiting.id));
+        queue.start(party, waiting.tokens);
+        queue.end(party, waiting.tokens, waiting.tokens);
+        Some((party, waiting.id))
+    })
+    .collect()
+}
+
+#[test]
+fn places_are_told_as_they_will_be_served() {
+    for seed in 0..400 {
+        let mut dice = Dice(seed);
+        let mut queue = Queue::default();
+        // A past: some were served already.
+        for _ in 0..dice.below(6) {
+            let who = party(dice.below(3) as u8, dice.below(3));
+            queue.start(who, 10);
+            queue.end(who, 10, 10);
+        }
+        let count = 1 + dice.below(8);
+        let waiting: Vec<_> = (0..count).map(|id| (party(dice.below(3) as u8, dice.below(3)), WaiterId(id))).collect();
+        for (party, id) in &waiting {
+            queue.push(*party, Waiting { id: *id, tokens: 10 });
+        }
+        let told: Vec<_> = waiting.iter().map(|(party, id)| queue.ahead(*party, *id)).collect();
+        let order = drain(&mut queue);
+        for (ahead, waiter) in told.into_iter().zip(&waiting) {
+            let served = order.iter().position(|served| served == waiter).unwrap();
+            assert_eq!(ahead, served, "seed {seed}, {waiter:?} of {order:?}");
+        }
+        assert!(queue.is_empty());
+    }
+}
+
+#[test]
+fn the_least_served_is_next_and_a_rest_saves_nothing_up() {
+    let mut queue = Queue::default();
+    let (heavy, light, late) = (party(1, 0), party(2, 0), party(3, 0));
+    for _ in 0..10 {
+        queue.start(heavy, 100);
+    }
+    for id in 0..20 {
+        let who = if id % 2 == 0 { heavy } else { light };
+        queue.push(who, Waiting { id: WaiterId(id), tokens: 100 });
+    }
+    let served: Vec<_> = (0..6)
+        .map(|_| {
+            let (who, waiting) = queue.next(|_, _| true).unwrap();
+            queue.remove(who, waiting.id);
+            queue.start(who, waiting.tokens);
+            who
+        })
+        .collect();
+    // The light one was at rest while the heavy one was served: it begins where that stands, not ten turns behind.
+    assert_eq!(served.iter().filter(|who| **who == light).count(), 3, "{served:?}");
+    queue.push(late, Waiting { id: WaiterId(99), tokens: 100 });
+    let order = drain(&mut queue);
+    let place = order.iter().position(|(who, _)| *who == late).unwrap();
+    assert!(place <= 2, "who comes new does not wait for all of those before: {order:?}");
+}
+
+#[test]
+fn what_a_turn_really_took_counts() {
+    let mut queue = Queue::default();
+    let (a, b) = (party(1, 0), party(1, 1));
+    for (who, used) in [(a, 10), (b, 500)] {
+        queue.start(who, 100);
+        queue.end(who, 100, used);
+    }
+    for (id, who) in [(0, b), (1, a)] {
+        queue.push(who, Waiting { id: WaiterId(id), tokens: 100 });
+    }
+    assert_eq!(queue.next(|_, _| true).unwrap().0, a);
+}
+
+#[test]
+fn the_last_slot_is_for_a_key_that_holds_none() {
+    let mut queue = Queue::default();
+    assert!(queue.may_start(&owner(1), Some(4), 1));
+    queue.start(party(1, 0), 10);
+    assert!(queue.may_start(&owner(1), Some(4), 2));
+    assert!(!queue.may_start(&owner(1), Some(4), 1));
+    assert!(queue.may_start(&owner(2), Some(4), 1));
+    assert!(queue.may_start(&owner(1), Some(1), 1), "of one slot none can be kept");
+    assert!(!queue.may_start(&owner(2), Some(4), 0));
+    queue.end(party(1, 0), 10, 10);
+    assert!(queue.may_start(&owner(1), Some(4), 1));
+}
+
+#[test]
+fn who_may_not_start_is_passed_over_and_keeps_its_place() {
+    let mut queue = Queue::default();
+    for (id, key) in [(0, 1), (1, 2)] {
+        queue.push(party(key, 0), Waiting { id: WaiterId(id), tokens: 10 });
+    }
+    let next = queue.next(|party, _| party.owner != owner(1));
+    assert_eq!(next.unwrap().1.id, WaiterId(1));
+    assert_eq!(queue.next(|_, _| true).unwrap().1.id, WaiterId(0));
+    assert!(!queue.remove(party(2, 0), WaiterId(0)), "another's turn");
+    assert_eq!(queue.len(), 2);
+}
+
+#[test]
+fn counters_are_bounded_whoever_comes() {
+    let mut queue = Queue::default();
+    for number in 0..200_000u64 {
+        let mut key = [0; 32];
+        key[..8].copy_from_slice(&number.to_le_bytes());
+        let who = Party { owner: crate::session::Owner(key), session: number };
+        queue.start(who, 1 + number % 7);
+        queue.end(who, 1 + number % 7, 3);
+    }
+    assert!(queue.remembered() <= 2 * 1024 + 2, "{}", queue.remembered());
+    let who = party(1, 0);
+    for session in 0..200_000u64 {
+        queue.start(Party { session, ..who }, 5);
+    }
+    assert!(queue.remembered() <= 3 * 1024 + 3, "{}", queue.remembered());
+}
