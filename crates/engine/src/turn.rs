@@ -22,7 +22,7 @@ use crate::tokens::Text;
 use crate::tools::Tools;
 use crate::upstream::UpstreamFailure;
 use bytes::Bytes;
-use flashlane_wire::chat::{ChunkReader, StreamError};
+use flashlane_wire::chat::{ChunkReader, StreamError, UpstreamTimes};
 use flashlane_wire::sse;
 use std::sync::Arc;
 
@@ -50,6 +50,8 @@ pub struct Turn {
     pub attempts_failed: Vec<FailedAttempt>,
     pub failure: Option<Refusal>,
     pub times: Times,
+    /// What the engine says of its own.
+    pub upstream_times: UpstreamTimes,
     pub deltas: u64,
     pub output_bytes: usize,
     /// Where it was served, once it was.
@@ -133,6 +135,7 @@ impl Turn {
             attempts_failed: Vec::new(),
             failure: None,
             times: Times { received_ns: now.mono_ns, ..Times::default() },
+            upstream_times: UpstreamTimes::default(),
             deltas: 0,
             output_bytes: 0,
             served: None,

@@ -18,6 +18,12 @@ fn outcome() -> flashlane_engine::Outcome {
         endpoint: Some("wafer-1".into()),
         simulated: true,
         usage: flashlane_engine::Usage { input: 100, cached: 60, output: 11, reasoning: 0 },
+        upstream_times: flashlane_engine::UpstreamTimes {
+            queue_ns: Some(500_000),
+            prompt_ns: Some(1_000_000),
+            completion_ns: Some(9_000_000),
+            total_ns: Some(11_000_000),
+        },
         ttft_ns: Some(2_000_000),
         total_ns: 12_000_000,
         gateway_ns: 40_000,

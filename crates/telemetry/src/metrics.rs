@@ -43,6 +43,9 @@ const OVERHEAD_SECONDS: &[f64] = &[
 const TPOT_SECONDS: &[f64] =
     &[0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0];
 
+/// What an engine does with a turn, in order.
+const PHASES: [&str; 3] = ["queue", "prompt", "completion"];
+
 /// The metrics of one process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -67,6 +70,8 @@ struct TierMetrics {
     turn: Histogram,
     overhead: Histogram,
     tpot: Histogram,
+    /// As [`PHASES`].
+    upstream_phases: [Histogram; 3],
     input_tokens: IntCounter,
     cached_tokens: IntCounter,
     output_tokens: IntCounter,
@@ -239,6 +244,11 @@ impl TierMetrics {
         let usage = &outcome.usage;
         self.turn.observe(seconds(outcome.total_ns));
         self.overhead.observe(seconds(outcome.gateway_ns));
+        let times = &outcome.upstream_times;
+        let told = [times.queue_ns, times.prompt_ns, times.completion_ns];
+        for (phase, ns) in self.upstream_phases.iter().zip(told) {
+            ns.into_iter().for_each(|ns| phase.observe(seconds(ns)));
+        }
         self.input_tokens.inc_by(usage.input);
         self.cached_tokens.inc_by(usage.cached);
         self.output_tokens.inc_by(usage.output);
@@ -257,6 +267,7 @@ struct TierFamilies {
     turn: HistogramVec,
     overhead: HistogramVec,
     tpot: HistogramVec,
+    upstream_phases: HistogramVec,
     input_tokens: IntCounterVec,
     cached_tokens: IntCounterVec,
     output_tokens: IntCounterVec,
@@ -283,6 +294,17 @@ impl TierFamilies {
                 "Mean time between a turn's output tokens, after its first",
                 TPOT_SECONDS,
             )?,
+            upstream_phases: registered(
+                registry,
+                HistogramVec::new(
+                    HistogramOpts::new(
+                        "flashlane_upstream_phase_seconds",
+                        "Where a turn's time went by its engine's own account",
+                    )
+                    .buckets(TTFT_SECONDS.to_vec()),
+                    &["tier", "phase"],
+                )?,
+            )?,
             input_tokens: counter("flashlane_input_tokens_total", "Input tokens, cached ones included")?,
             cached_tokens: counter("flashlane_cached_tokens_total", "Input tokens that the upstream had cached")?,
             output_tokens: counter("flashlane_output_tokens_total", "Output tokens, reasoning included")?,
@@ -297,6 +319,7 @@ impl TierFamilies {
             turn: self.turn.with_label_values(value),
             overhead: self.overhead.with_label_values(value),
             tpot: self.tpot.with_label_values(value),
+            upstream_phases: PHASES.map(|phase| self.upstream_phases.with_label_values(&[label::tier(tier), phase])),
             input_tokens: self.input_tokens.with_label_values(value),
             cached_tokens: self.cached_tokens.with_label_values(value),
             output_tokens: self.output_tokens.with_label_values(value),
@@ -385,6 +408,8 @@ mod tests {
             "flashlane_cached_tokens_total{tier=\"latency\"} 60",
             "flashlane_output_tokens_total{tier=\"latency\"} 11",
             "flashlane_deltas_total{tier=\"latency\"} 9",
+            "flashlane_upstream_phase_seconds_sum{phase=\"queue\",tier=\"latency\"} 0.0005",
+            "flashlane_upstream_phase_seconds_sum{phase=\"completion\",tier=\"latency\"} 0.009",
             "flashlane_turns_total{outcome=\"completed\",tier=\"latency\"} 1",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

@@ -136,3 +136,19 @@ fn the_recorded_streams_of_real_servers_are_read() {
         assert!(texts > 2 && done && usage.is_some(), "{name}: {texts} texts, done {done}, usage {usage:?}");
     }
 }
+
+#[test]
+fn an_engines_own_times_are_read_wherever_it_tells_them() {
+    let head = r#"{"id":"c","choices":[]"#;
+    for (told, queue_ns) in [
+        (r#""usage":{"prompt_tokens":1},"time_info":{"queue_time":0.25,"created":1}"#, Some(250_000_000)),
+        (r#""usage":{"prompt_tokens":1,"queue_time":0.5}"#, Some(500_000_000)),
+        (r#""usage":{"prompt_tokens":1},"metrics":{"queue_time_ms":3}"#, Some(3_000_000)),
+        (r#""usage":{"prompt_tokens":1},"time_info":null"#, None),
+    ] {
+        let line = format!("{head},{told}}}");
+        let Read::Chunk(chunk) = ChunkReader::default().read(line.as_bytes()).unwrap() else { panic!("{line}") };
+        assert_eq!(chunk.times.and_then(|times| times.queue_ns), queue_ns, "{line}");
+        assert_eq!(chunk.usage.unwrap().input, 1);
+    }
+}

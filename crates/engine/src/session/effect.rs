@@ -9,7 +9,7 @@ use crate::tokens::Job;
 use crate::turn::FailedAttempt;
 use crate::upstream::UpstreamRequest;
 use bytes::Bytes;
-use flashlane_wire::chat::Usage;
+use flashlane_wire::chat::{UpstreamTimes, Usage};
 use std::sync::Arc;
 
 /// What a session wants done.
@@ -78,6 +78,8 @@ pub struct Outcome {
     pub endpoint: Option<Arc<str>>,
     pub simulated: bool,
     pub usage: Usage,
+    /// What the engine that served it says of its own time.
+    pub upstream_times: UpstreamTimes,
     /// From the request's arrival.
     pub ttft_ns: Option<u64>,
     pub total_ns: u64,

@@ -297,6 +297,7 @@ impl Session {
                     .is_some_and(|model| self.shared.fleet.is_simulated(model)),
             },
             usage: turn.assembler.usage().unwrap_or_default(),
+            upstream_times: turn.upstream_times,
             ttft_ns: turn.times.first_token_ns.map(since),
             total_ns: since(now.mono_ns),
             gateway_ns: turn.times.busy_ns,

@@ -5,7 +5,7 @@ use super::{Answer, Effect, Outcome, Session, Status, Transport, TurnId};
 use crate::draft::Contract;
 use crate::error::Refusal;
 use crate::time::Now;
-use flashlane_wire::chat::Usage;
+use flashlane_wire::chat::{UpstreamTimes, Usage};
 use flashlane_wire::json;
 
 impl Session {
@@ -21,6 +21,7 @@ impl Session {
             endpoint: None,
             simulated: false,
             usage: Usage::default(),
+            upstream_times: UpstreamTimes::default(),
             ttft_ns: None,
             total_ns: 0,
             gateway_ns: 0,

@@ -289,6 +289,7 @@ impl Session {
         let TurnState::Streaming { grant, events, chunks } = &mut turn.state else { return Ok(false) };
         self.last_sent_ns = now.mono_ns;
         let (assembler, out) = (&mut turn.assembler, &mut self.outgoing);
+        let upstream_times = &mut turn.upstream_times;
         let mut deltas = 0;
         let mut done = false;
         let mut outcome = Ok(());
@@ -305,6 +306,7 @@ impl Session {
                     Some(error) => Err(refusal_of_error(error, endpoint_name(&self.shared, *grant), None)),
                     None => {
                         deltas += u64::from(chunk.choices.iter().any(|choice| choice.has_text()));
+                        *upstream_times = chunk.times.unwrap_or_default().or(*upstream_times);
                         assembler.chunk(&chunk, out)
                     }
                 },

@@ -230,6 +230,20 @@ fn a_cancel_drops_late_chunks() {
 }
 
 #[test]
+fn what_an_engine_says_of_its_own_time_is_in_the_outcome() {
+    let mut peers = Peers::new();
+    peers.message(r#"{"type":"response.create","model":"m","input":"hi","store":false}"#);
+    peers.apply(Step::Opened);
+    peers.apply(Step::Text);
+    peers.chunk(
+        r#"{"id":"c","choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":{"prompt_tokens":7},"time_info":{"queue_time":0.001,"total_time":0.004}}"#,
+    );
+    peers.chunk("[DONE]");
+    let times = peers.outcomes.last().unwrap().upstream_times;
+    assert_eq!((times.queue_ns, times.prompt_ns, times.total_ns), (Some(1_000_000), None, Some(4_000_000)));
+}
+
+#[test]
 fn a_stream_without_a_finish_reason_is_never_complete() {
     for end in [Step::EndOfBody, Step::Cut] {
         let mut peers = Peers::new();

@@ -4,6 +4,7 @@
 //! The chunks of one stream differ only in their delta. The reader keeps what stood before and after the delta's text in
 //! the last typed chunk; a chunk with the same frame is that text and nothing else, and is not parsed at all.
 
+use super::times::UpstreamTimes;
 use crate::json;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -35,6 +36,8 @@ pub struct Chunk<'a> {
     /// The array as it came, for chat clients.
     pub choices_raw: Option<&'a str>,
     pub usage: Option<Usage>,
+    /// Where the engine's time went, from engines that tell.
+    pub times: Option<UpstreamTimes>,
     /// An error inside a stream that began with 200 (Cerebras, vLLM, llama.cpp).
     pub error: Option<StreamError>,
 }
@@ -160,7 +163,7 @@ impl ChunkReader {
         let text = std::str::from_utf8(data).map_err(|error| ChunkError { reason: error.to_string() })?;
         let typed: ChunkShape<'a> =
             serde_json::from_str(text).map_err(|error| ChunkError { reason: error.to_string() })?;
-        let chunk = Chunk::from_shape(typed)?;
+        let chunk = Chunk::from_shape(&typed)?;
         match chunk.only_text() {
             Some((kind, raw)) if json::is_plain_raw_string(raw.as_bytes()) => {
                 self.learn(text, kind, raw);
@@ -204,12 +207,20 @@ impl<'a> Chunk<'a> {
         }
     }
 
-    fn from_shape(shape: ChunkShape<'a>) -> Result<Self, ChunkError> {
+    fn from_shape(shape: &ChunkShape<'a>) -> Result<Self, ChunkError> {
         if let Some(error) = shape.error {
             let error = StreamError::parse(error, shape.status_code);
             return Ok(Self { error: Some(error), ..Self::default() });
         }
-        let mut chunk = Self { usage: shape.usage.map(UsageShape::usage), ..Self::default() };
+        let mut chunk = Self { times: shape.times(), ..Self::default() };
+        chunk.usage = match shape.usage {
+            Some(raw) => {
+                let usage: UsageShape =
+                    serde_json::from_str(raw.get()).map_err(|error| ChunkError { reason: error.to_string() })?;
+                Some(usage.usage())
+            }
+            None => None,
+        };
         let Some(choices) = shape.choices else {
             return if chunk.usage.is_some() { Ok(chunk) } else { Err(ChunkError { reason: "no choices".to_owned() }) };
         };
@@ -312,12 +323,27 @@ impl StreamError {
 struct ChunkShape<'a> {
     #[serde(borrow, default)]
     choices: Option<&'a RawValue>,
-    #[serde(default)]
-    usage: Option<UsageShape>,
+    #[serde(borrow, default)]
+    usage: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    time_info: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    timings: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    metrics: Option<&'a RawValue>,
     #[serde(borrow, default)]
     error: Option<&'a RawValue>,
     #[serde(default)]
     status_code: Option<u16>,
+}
+
+impl ChunkShape<'_> {
+    fn times(&self) -> Option<UpstreamTimes> {
+        let seconds = [self.time_info, self.usage].into_iter().flatten().map(UpstreamTimes::of_seconds);
+        let milliseconds = [self.timings, self.metrics].into_iter().flatten().map(UpstreamTimes::of_milliseconds);
+        let told = seconds.chain(milliseconds).reduce(UpstreamTimes::or)?;
+        (told != UpstreamTimes::default()).then_some(told)
+    }
 }
 
 #[derive(Deserialize)]

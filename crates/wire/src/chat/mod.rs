@@ -6,6 +6,7 @@ mod client_request;
 mod custom_input;
 mod render;
 mod request;
+mod times;
 mod tools;
 
 pub use chunk::{
@@ -15,4 +16,5 @@ pub use client_request::ChatRequest;
 pub use custom_input::CustomInput;
 pub use render::{Renderer, chat_name, instructions};
 pub use request::{Field, body};
+pub use times::UpstreamTimes;
 pub use tools::{ToolName, ToolSet};
