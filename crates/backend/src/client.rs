@@ -5,6 +5,7 @@
 pub(crate) mod address;
 pub(crate) mod dial;
 pub(crate) mod io;
+pub(crate) mod leaving;
 pub(crate) mod pool;
 pub(crate) mod watch;
 
@@ -17,6 +18,7 @@ use http::Response;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use leaving::Leaving;
 use pool::{Connection, Pool};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -97,6 +99,13 @@ impl Remote {
         let io = self.dialer.dial().await?;
         self.counters.opened.fetch_add(1, Ordering::Relaxed);
         Ok(Connection::new(io, Watch::new(self.first_byte_ms_max)))
+    }
+
+    /// Ends a turn at its connection's other end. Returns at once.
+    pub(crate) fn leave(connection: Connection) -> Leaving {
+        let (leaving, work) = leaving::leave(connection);
+        tokio::spawn(work);
+        leaving
     }
 
     /// Sees to it that a connection is open and idle. Returns at once; asked again meanwhile, it does nothing.

@@ -20,6 +20,7 @@ mod stream;
 pub use alarm::Alarm;
 pub use backends::{Backend, Backends, Stats};
 pub use client::io::Io;
+pub use client::leaving::Leaving;
 pub use config::{EndpointConfig, Kind, ProfileName, Tier};
 pub use error::{Error, Problem};
 pub use openai::dialect::Dialect;

@@ -35,7 +35,7 @@ impl OpenAi {
         match remote.version {
             Version::Http1 => {
                 let outbound = Outbound::new(&remote.template, body);
-                TokenStream::Http1(Box::new(Http1::new(remote, outbound)))
+                TokenStream::Http1(Box::new(Http1::new(remote, outbound, self.dialect.has_slots())))
             }
             Version::Http2 => TokenStream::Http2(Box::new(Http2::new(remote, body))),
         }

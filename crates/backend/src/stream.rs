@@ -1,5 +1,6 @@
 //! A turn's upstream, whatever carries it.
 
+use crate::client::leaving::Leaving;
 use crate::openai::http1::Http1;
 use crate::openai::http2::Http2;
 use crate::simulator::Playing;
@@ -44,6 +45,23 @@ impl TokenStream {
                 }
                 None => Poll::Pending,
             },
+        }
+    }
+
+    /// Ends a turn whose client goes on with another one: where that one should wait until the engine has let go of this one, `Some`.
+    #[must_use]
+    pub fn cancel(self) -> Option<Leaving> {
+        match self {
+            Self::Http1(stream) => stream.cancel(),
+            Self::Http2(_) | Self::Simulator(_) | Self::Failed(_) => None,
+        }
+    }
+
+    /// The request goes out when the engine has let go of another one. Called before the first poll.
+    pub fn wait_for(&mut self, leaving: Leaving) {
+        match self {
+            Self::Http1(stream) => stream.wait_for(leaving),
+            Self::Http2(_) | Self::Simulator(_) | Self::Failed(_) => {}
         }
     }
 

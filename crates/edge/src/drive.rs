@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::state::State;
 use crate::stored::with_id;
 use bytes::Bytes;
-use flashlane_backend::{Alarm, Handed, TokenStream};
+use flashlane_backend::{Alarm, Handed, Leaving, TokenStream};
 use flashlane_engine::tokens::Counted;
 use flashlane_engine::{
     Answer, Effect, ErrorKind, IdSource, Now, Outcome, Outgoing, Owner, Refusal, Session, Shared, Source, Tier, TurnId,
@@ -99,6 +99,8 @@ pub(crate) struct Drive {
     /// `x-request-id` of the connection's or request's HTTP response.
     request_id: Arc<str>,
     streams: Vec<(TurnId, TokenStream)>,
+    /// The turn that was cancelled last, for the one that takes its place.
+    leaving: Option<Leaving>,
     work: Vec<(TurnId, Work)>,
     /// A stream or store work began or ended: whoever polls must look again.
     has_changed: bool,
@@ -130,6 +132,7 @@ impl Drive {
             owner: OwnerId(owner.0),
             request_id,
             streams: Vec::new(),
+            leaving: None,
             work: Vec::new(),
             has_changed: false,
             timer: Timer::default(),
@@ -363,7 +366,10 @@ impl Drive {
             }
             Effect::Release(grant) => self.state.admission().release(grant),
             Effect::Open(turn, request) => {
-                let stream = self.state.backends.open(request.endpoint, *request);
+                let mut stream = self.state.backends.open(request.endpoint, *request);
+                if let Some(leaving) = self.leaving.take() {
+                    stream.wait_for(leaving);
+                }
                 self.streams.push((turn, stream));
                 self.has_changed = true;
             }
@@ -372,7 +378,7 @@ impl Drive {
                     stream.park();
                 }
             }
-            Effect::Abort(turn) => drop(self.take_stream(turn)),
+            Effect::Abort(turn) => self.leaving = self.take_stream(turn).and_then(TokenStream::cancel),
             Effect::Warm(endpoint) => self.state.backends.warm(endpoint),
             Effect::Load(turn, Source::Conversation(id)) => {
                 let items = self.state.store.conversation_items(self.owner, &id, Page::WHOLE, now.unix_ms);

@@ -30,6 +30,8 @@ struct Row {
     /// Lists of fields that the engine does not know: it would ignore them, warn about them or refuse them.
     dropped: &'static [&'static [&'static str]],
     effort: Effort,
+    /// The prefix cache belongs to slots: what a busy one holds serves nobody else.
+    has_slots: bool,
 }
 
 /// What becomes of `reasoning_effort`.
@@ -94,6 +96,7 @@ impl Dialect {
             cache_key: false,
             dropped: &[OF_THE_PLATFORM],
             effort: Effort::AsIs,
+            has_slots: false,
         };
         match self {
             Self::Generic => Row { cache_key: true, dropped: &[], ..on_own_machines },
@@ -102,14 +105,20 @@ impl Dialect {
             }
             Self::Vllm | Self::Sglang => on_own_machines,
             // Its older versions do not know the newer name.
-            Self::LlamaCpp => Row { token_limit: "max_tokens", ..on_own_machines },
+            Self::LlamaCpp => Row { token_limit: "max_tokens", has_slots: true, ..on_own_machines },
             Self::Ollama => Row {
                 token_limit: "max_tokens",
                 dropped: &[OF_THE_PLATFORM, UNKNOWN_TO_OLLAMA],
                 effort: Effort::OnlyNone,
+                has_slots: true,
                 ..on_own_machines
             },
         }
+    }
+
+    /// Whether a request should wait until the engine has let go of the one that it takes the place of.
+    pub(crate) fn has_slots(self) -> bool {
+        self.row().has_slots
     }
 
     /// Alters a request's fields, given in OpenAI's names, to what this engine takes. The order of those that stay stays.

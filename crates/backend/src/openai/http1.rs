@@ -3,6 +3,7 @@
 
 use crate::client::Remote;
 use crate::client::dial::DialError;
+use crate::client::leaving::Leaving;
 use crate::client::pool::Connection;
 use crate::error::chain;
 use crate::openai::request::Outbound;
@@ -23,16 +24,19 @@ const READS_PER_POLL_MAX: usize = 4;
 pub struct Http1 {
     remote: Arc<Remote>,
     request: Outbound,
+    /// See [`crate::openai::dialect::Dialect::has_slots`].
+    has_slots: bool,
     state: State,
 }
 
 /// ```text
-/// Begin ──idle connection──────────► Exchange ──end, failure──► Done
-///   └──none──► Dialing ──connected──►│   │
-///                 ▲──reused, closed before its answer began (once)
+/// Waiting ──► Begin ──idle connection──────► Exchange ──end, failure──► Done
+///               └──none──► Dialing ──connected──►│   │
+///                            ▲──reused, closed before its answer began (once)
 /// ```
 #[expect(clippy::large_enum_variant, reason = "the whole stream lies in one box already")]
 enum State {
+    Waiting(Leaving),
     Begin,
     Dialing(Pin<Box<dyn Future<Output = Result<Connection, DialError>> + Send>>),
     Exchange(Exchange),
@@ -71,13 +75,33 @@ enum Step {
 }
 
 impl Http1 {
-    pub(crate) fn new(remote: Arc<Remote>, request: Outbound) -> Self {
-        Self { remote, request, state: State::Begin }
+    pub(crate) fn new(remote: Arc<Remote>, request: Outbound, has_slots: bool) -> Self {
+        Self { remote, request, has_slots, state: State::Begin }
+    }
+
+    pub(crate) fn wait_for(&mut self, leaving: Leaving) {
+        if self.has_slots {
+            self.state = State::Waiting(leaving);
+        }
+    }
+
+    pub(crate) fn cancel(self) -> Option<Leaving> {
+        match self.state {
+            State::Exchange(Exchange { connection, .. }) if self.has_slots => Some(Remote::leave(connection)),
+            State::Exchange(_) | State::Waiting(_) | State::Begin | State::Dialing(_) | State::Done => None,
+        }
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, on: &mut impl FnMut(UpstreamEvent<'_>)) -> Poll<Handed> {
         loop {
             let step = match &mut self.state {
+                State::Waiting(leaving) => match Pin::new(leaving).poll(cx) {
+                    Poll::Pending => Step::Pending,
+                    Poll::Ready(()) => {
+                        self.state = State::Begin;
+                        continue;
+                    }
+                },
                 State::Begin => {
                     self.begin();
                     continue;
