@@ -2,7 +2,7 @@
 
 pub mod textbook;
 
-use flashlane_engine::{Endpoint, Fleet, Modality, Model, Route, Tier};
+use flashlane_engine::{Endpoint, Fleet, Modality, Model, ModelRouting, Route, Share, Tier};
 
 /// One endpoint and one model `m`, whose context is longer than any history here: nothing is counted.
 #[must_use]
@@ -14,7 +14,8 @@ pub fn fleet() -> Fleet {
         route: Route::LatencyFirst,
         upstream_latency: None,
         upstream_throughput: None,
+        routing: ModelRouting::default(),
     };
-    let endpoint = Endpoint { name: "e".into(), tier: Tier::Latency, simulated: true };
-    Fleet { endpoints: vec![endpoint], models: vec![model], created_unix_s: 0 }
+    let endpoint = Endpoint { name: "e".into(), tier: Tier::Latency, simulated: true, share: Share::default() };
+    Fleet { endpoints: vec![endpoint], models: vec![model], ..Fleet::default() }
 }

@@ -6,7 +6,8 @@
 use flashlane_engine::admission::Admission;
 use flashlane_engine::tokens::Counted;
 use flashlane_engine::{
-    Effect, Endpoint, Fleet, IdSource, Modality, Model, Now, Owner, Route, Session, Settings, Shared, Tier, UpstreamEvent,
+    Effect, Endpoint, Fleet, IdSource, Modality, Model, ModelRouting, Now, Owner, Route, Session, Settings, Share,
+    Shared, Tier, UpstreamEvent,
 };
 use flashlane_wire::websocket::Encoder;
 use libfuzzer_sys::fuzz_target;
@@ -20,9 +21,10 @@ fn shared() -> Arc<Shared> {
         route: Route::LatencyFirst,
         upstream_latency: None,
         upstream_throughput: None,
+        routing: ModelRouting::default(),
     };
-    let endpoint = Endpoint { name: "e".into(), tier: Tier::Latency, simulated: true };
-    let fleet = Fleet { endpoints: vec![endpoint], models: vec![model], created_unix_s: 0 };
+    let endpoint = Endpoint { name: "e".into(), tier: Tier::Latency, simulated: true, share: Share::default() };
+    let fleet = Fleet { endpoints: vec![endpoint], models: vec![model], ..Fleet::default() };
     Arc::new(Shared::new(Settings::default(), Arc::new(fleet)))
 }
 

@@ -5,7 +5,7 @@ use crate::error::{Error, Problem};
 use crate::openai::OpenAi;
 use crate::simulator::Simulator;
 use crate::stream::TokenStream;
-use flashlane_engine::{Endpoint, EndpointId, UpstreamFailure, UpstreamRequest};
+use flashlane_engine::{Endpoint, EndpointId, Share, UpstreamFailure, UpstreamRequest};
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 
@@ -55,6 +55,7 @@ impl Backends {
                 name: config.name.as_str().into(),
                 tier: config.tier.into(),
                 simulated: config.is_simulated(),
+                share: Share::default(),
             };
             endpoints.push((endpoint, config.check()?));
         }

@@ -1,5 +1,7 @@
 //! The fleet: which models are offered and which endpoints may serve them. A snapshot, swapped whole; it knows no address.
 
+use crate::router::Rule;
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// The kind of hardware behind an endpoint.
@@ -34,7 +36,8 @@ impl Tier {
 }
 
 /// The order in which a model's tiers are tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Route {
     LatencyFirst,
     ThroughputFirst,
@@ -51,6 +54,37 @@ impl Route {
             Self::ThroughputFirst => &[Tier::Throughput, Tier::Latency],
             Self::LatencyOnly => &[Tier::Latency],
             Self::ThroughputOnly => &[Tier::Throughput],
+        }
+    }
+
+    /// The tier that is tried first, and the one after it.
+    #[must_use]
+    pub fn parts(self) -> (Tier, Option<Tier>) {
+        match self {
+            Self::LatencyFirst => (Tier::Latency, Some(Tier::Throughput)),
+            Self::ThroughputFirst => (Tier::Throughput, Some(Tier::Latency)),
+            Self::LatencyOnly => (Tier::Latency, None),
+            Self::ThroughputOnly => (Tier::Throughput, None),
+        }
+    }
+
+    /// The same tiers, this one first. None: it is not among them.
+    #[must_use]
+    pub fn led_by(self, tier: Tier) -> Option<Self> {
+        match (self, tier) {
+            (Self::LatencyOnly, Tier::Throughput) | (Self::ThroughputOnly, Tier::Latency) => None,
+            (Self::LatencyOnly | Self::ThroughputOnly, _) => Some(self),
+            (Self::LatencyFirst | Self::ThroughputFirst, Tier::Latency) => Some(Self::LatencyFirst),
+            (Self::LatencyFirst | Self::ThroughputFirst, Tier::Throughput) => Some(Self::ThroughputFirst),
+        }
+    }
+
+    /// This tier alone.
+    #[must_use]
+    pub fn only(tier: Tier) -> Self {
+        match tier {
+            Tier::Latency => Self::LatencyOnly,
+            Tier::Throughput => Self::ThroughputOnly,
         }
     }
 }
@@ -85,6 +119,22 @@ pub struct Endpoint {
     pub tier: Tier,
     /// Plays a model: every place that shows this endpoint says so.
     pub simulated: bool,
+    pub share: Share,
+}
+
+/// How much of its tier's load an endpoint takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// Turns at once; None: as many as come.
+    pub concurrency_max: Option<u32>,
+    /// Its share beside the others': twice the weight is twice the load. At least 1.
+    pub weight: u32,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Self { concurrency_max: None, weight: 1 }
+    }
 }
 
 /// What clients ask for.
@@ -97,9 +147,35 @@ pub struct Model {
     /// The model's name at each tier's endpoints, where it is not its own.
     pub upstream_latency: Option<Arc<str>>,
     pub upstream_throughput: Option<Arc<str>>,
+    pub routing: ModelRouting,
+}
+
+/// What routing knows of a model beside its route.
+#[derive(Debug, Clone, Default)]
+pub struct ModelRouting {
+    /// Asked before the fleet's.
+    pub rules: Arc<[Rule]>,
+    pub latency: Accepts,
+    pub throughput: Accepts,
+}
+
+/// What a model takes in at one tier, where it is less than the model does.
+#[derive(Debug, Clone, Default)]
+pub struct Accepts {
+    pub context_tokens_max: Option<u32>,
+    pub modalities: Option<Vec<Modality>>,
 }
 
 impl Model {
+    /// What it takes in at the endpoints of `tier`.
+    #[must_use]
+    pub fn accepts(&self, tier: Tier) -> &Accepts {
+        match tier {
+            Tier::Latency => &self.routing.latency,
+            Tier::Throughput => &self.routing.throughput,
+        }
+    }
+
     /// The name this model has at the endpoints of `tier`.
     #[must_use]
     pub fn upstream(&self, tier: Tier) -> &Arc<str> {
@@ -117,6 +193,8 @@ pub struct Fleet {
     /// `EndpointId` is the index.
     pub endpoints: Vec<Endpoint>,
     pub models: Vec<Model>,
+    /// The routing rules of all models, asked after a model's own.
+    pub rules: Arc<[Rule]>,
     /// When the config was read, in seconds since the epoch: the models' `created`.
     pub created_unix_s: u64,
 }
@@ -140,7 +218,14 @@ impl Fleet {
     /// Whether every endpoint that could serve `model` only plays a model.
     #[must_use]
     pub fn is_simulated(&self, model: &Model) -> bool {
-        let tiers = model.route.tiers();
-        self.endpoints.iter().filter(|e| tiers.contains(&e.tier)).all(|e| e.simulated)
+        let mut reached = self.endpoints.iter().filter(|e| self.reaches(model, e.tier));
+        reached.all(|e| e.simulated)
+    }
+
+    /// Whether any turn of `model` may be served by `tier`.
+    #[must_use]
+    pub fn reaches(&self, model: &Model, tier: Tier) -> bool {
+        let mut ruled = model.routing.rules.iter().chain(self.rules.iter()).map(|rule| rule.route);
+        model.route.tiers().contains(&tier) || ruled.any(|route| route.tiers().contains(&tier))
     }
 }

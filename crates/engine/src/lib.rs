@@ -25,7 +25,7 @@ mod upstream;
 pub use assembler::Timing;
 pub use error::{ErrorKind, Refusal, Row};
 pub use flashlane_wire::chat::{UpstreamTimes, Usage};
-pub use fleet::{Endpoint, EndpointId, Fleet, Modality, Model, Route, Tier};
+pub use fleet::{Accepts, Endpoint, EndpointId, Fleet, Modality, Model, ModelRouting, Route, Share, Tier};
 pub use ids::IdSource;
 pub use outgoing::Outgoing;
 pub use recognition::Recognition;

@@ -2,7 +2,7 @@
 
 use flashlane_backend::{Backends, EndpointConfig, Kind, Tier};
 use flashlane_edge::{EdgeConfig, Listeners, Parts, State, Tls};
-use flashlane_engine::{Fleet, Modality, Model, Route, Settings, Shared};
+use flashlane_engine::{Fleet, Modality, Model, ModelRouting, Route, Settings, Shared};
 use flashlane_store::{Limits, MemoryStore, Store};
 use flashlane_telemetry::Metrics;
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -60,6 +60,7 @@ pub fn model(name: &str) -> Model {
         route: Route::LatencyFirst,
         upstream_latency: None,
         upstream_throughput: None,
+        routing: ModelRouting::default(),
     }
 }
 
@@ -87,6 +88,7 @@ impl Gateway {
             endpoints: backends.endpoints().cloned().collect(),
             models: vec![model("demo"), model("openai/gpt-oss-120b")],
             created_unix_s: 1_700_000_000,
+            rules: Arc::default(),
         };
         let listeners = Listeners::bind(&config).await.unwrap();
         let (address, admin) = (listeners.clients_address().unwrap(), listeners.admin_address().unwrap());

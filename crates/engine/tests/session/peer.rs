@@ -6,8 +6,8 @@ use bytes::Bytes;
 use flashlane_engine::admission::Admission;
 use flashlane_engine::tokens::{Counted, Counter, Job};
 use flashlane_engine::{
-    Effect, Ended, Endpoint, ErrorKind, Fleet, IdSource, Modality, Model, Now, Outcome, Owner, Refusal, Route, Session,
-    Settings, Shared, Tier, TurnId, UpstreamEvent, UpstreamFailure,
+    Effect, Ended, Endpoint, ErrorKind, Fleet, IdSource, Modality, Model, ModelRouting, Now, Outcome, Owner, Refusal,
+    Route, Session, Settings, Share, Shared, Tier, TurnId, UpstreamEvent, UpstreamFailure,
 };
 use flashlane_wire::websocket::Encoder;
 use serde_json::Value;
@@ -119,7 +119,7 @@ pub struct Peers {
 }
 
 pub fn fleet() -> Fleet {
-    let endpoint = |name: &str, tier| Endpoint { name: name.into(), tier, simulated: false };
+    let endpoint = |name: &str, tier| Endpoint { name: name.into(), tier, simulated: false, share: Share::default() };
     Fleet {
         endpoints: vec![endpoint("wafer", Tier::Latency), endpoint("gpu", Tier::Throughput)],
         models: vec![Model {
@@ -129,8 +129,9 @@ pub fn fleet() -> Fleet {
             route: Route::LatencyFirst,
             upstream_latency: Some("m-wafer".into()),
             upstream_throughput: None,
+            routing: ModelRouting::default(),
         }],
-        created_unix_s: 0,
+        ..Fleet::default()
     }
 }
 

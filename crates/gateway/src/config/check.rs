@@ -5,7 +5,7 @@ use super::{Config, File, ModalityName, ModelConfig, RouteName};
 use super::{base_url, bounds};
 use flashlane_backend::{Backends, EndpointConfig};
 use flashlane_edge::{Tls, TlsError};
-use flashlane_engine::{Fleet, Modality, Model, Route, Tier};
+use flashlane_engine::{Fleet, Modality, Model, ModelRouting, Route, Tier};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
@@ -144,5 +144,6 @@ fn check_model(config: &ModelConfig, fleet: &Fleet) -> Result<Model, (&'static s
         route,
         upstream_latency: upstream(&config.upstream.latency),
         upstream_throughput: upstream(&config.upstream.throughput),
+        routing: ModelRouting::default(),
     })
 }

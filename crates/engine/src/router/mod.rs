@@ -1,4 +1,35 @@
-//! Where a turn may go: the tiers that may serve it, in order, and the endpoint inside a tier.
+//! Where a turn goes, and why: the tiers that may serve it ([`route`]), and inside a tier the endpoint ([`Router::take`]).
+//!
+//! ```text
+//! Traits --rules--> Plan: tiers in order --the caller's limits--> take(tier): affinity, else the less busy of two --> Pick
+//!                                                                    ^                                              |
+//!      what endpoints proved to be: health, load, affinity ----------+<---------- give_back(how the turn ended) ----+
+//! ```
+//!
+//! Knows no limits of keys and no queue: whether a turn may start now is admission's to say.
+
+mod affinity;
+mod decision;
+mod health;
+mod load;
+mod origin;
+mod pick;
+mod plan;
+mod retry;
+mod rules;
+mod settings;
+mod traits;
+
+pub use decision::{Attempt, Decision, PickReason};
+pub use health::{Cause, Change, Standing, Verdict};
+pub use load::Load;
+pub use origin::{HEADERS, Origin, RequestKind, TIER_HEADER, model_named};
+pub use pick::{Pick, Return, Router, Unpicked, Wish};
+pub use plan::{Plan, PlanReason, Unroutable, route};
+pub use retry::RetryBudget;
+pub use rules::{Digest, Rule, When};
+pub use settings::Routing;
+pub use traits::{Effort, Keys, Media, ServiceTier, SessionKey, Traits};
 
 use crate::fleet::{EndpointId, Fleet, Model, Tier};
 
@@ -27,11 +58,15 @@ pub fn first(fleet: &Fleet, model: &Model) -> Option<EndpointId> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::{Endpoint, Modality, Route};
+    use crate::fleet::{Endpoint, Modality, ModelRouting, Route, Share};
 
     fn fleet(tiers: &[Tier]) -> Fleet {
-        let endpoint =
-            |(index, &tier): (usize, &Tier)| Endpoint { name: format!("e{index}").into(), tier, simulated: true };
+        let endpoint = |(index, &tier): (usize, &Tier)| Endpoint {
+            name: format!("e{index}").into(),
+            tier,
+            simulated: true,
+            share: Share::default(),
+        };
         let model = Model {
             name: "m".into(),
             context_tokens_max: 1000,
@@ -39,8 +74,9 @@ mod tests {
             route: Route::LatencyFirst,
             upstream_latency: None,
             upstream_throughput: None,
+            routing: ModelRouting::default(),
         };
-        Fleet { endpoints: tiers.iter().enumerate().map(endpoint).collect(), models: vec![model], created_unix_s: 0 }
+        Fleet { endpoints: tiers.iter().enumerate().map(endpoint).collect(), models: vec![model], ..Fleet::default() }
     }
 
     #[test]

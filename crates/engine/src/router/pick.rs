@@ -1,0 +1,269 @@
+//! The endpoint inside a tier: the one that holds the conversation's prefix, else the less busy of two that are drawn. Composes what
+//! is known of endpoints; a turn touches it twice, at its beginning and at its end.
+
+use super::affinity::Affinity;
+use super::decision::PickReason;
+use super::health::{Change, Health, Standing, Verdict};
+use super::load::{Load, Loads};
+use super::retry::RetryBudget;
+use super::settings::Routing;
+use super::traits::Keys;
+use crate::fleet::{EndpointId, Fleet, Tier};
+use crate::time::Now;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use std::cmp::Ordering;
+
+/// What is known of endpoints and conversations, and the chance to draw by.
+#[derive(Debug)]
+pub struct Router {
+    affinity: Affinity,
+    affinity_turns_max: u32,
+    health: Health,
+    loads: Loads,
+    retries: RetryBudget,
+    chance: ChaCha8Rng,
+}
+
+/// What a turn asks of a tier.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish<'a> {
+    pub tier: Tier,
+    pub keys: Keys,
+    /// Endpoints that failed this turn already.
+    pub tried: &'a [EndpointId],
+    /// Goes before all others: it is known to hold what the turn goes on from.
+    pub prefer: Option<EndpointId>,
+    /// No other tier is left: better an endpoint that is out than none.
+    pub is_last: bool,
+}
+
+/// A turn's endpoint, counted as in flight until [`Router::give_back`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pick {
+    pub endpoint: EndpointId,
+    pub reason: PickReason,
+    /// It was out, and this turn finds out whether it is well again.
+    pub is_trial: bool,
+}
+
+/// Why a tier has no endpoint for a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unpicked {
+    /// Those that are well run as many turns as they may: one will have a place.
+    Full,
+    /// None is left that is well, or was not tried.
+    Out,
+}
+
+/// How a turn left its endpoint.
+#[derive(Debug, Clone, Copy)]
+pub struct Return {
+    pub pick: Pick,
+    pub tier: Tier,
+    pub keys: Keys,
+    pub verdict: Verdict,
+}
+
+/// What a wish finds at one endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seat {
+    Free,
+    /// Well, but for its places.
+    Full,
+    /// Out, and its trial is due.
+    Due,
+    /// Out until then.
+    Out(u64),
+}
+
+/// What it finds in the tier.
+#[derive(Debug, Default)]
+struct Found {
+    free: usize,
+    full: usize,
+    due: Option<EndpointId>,
+    /// The one that is out for the shortest while.
+    out: Option<(u64, EndpointId)>,
+}
+
+impl Router {
+    /// `seed` from the system's generator; fixed in tests.
+    #[must_use]
+    pub fn new(routing: &Routing, seed: [u8; 32]) -> Self {
+        Self {
+            affinity: Affinity::new(routing.affinity_entries_max, routing.affinity_ms_max),
+            affinity_turns_max: routing.affinity_turns_max,
+            health: Health::new(routing),
+            loads: Loads::default(),
+            retries: RetryBudget::new(routing.retry_percent_max, routing.retries_per_second_max),
+            chance: ChaCha8Rng::from_seed(seed),
+        }
+    }
+
+    /// Takes an endpoint of a tier for a turn.
+    ///
+    /// # Errors
+    /// None can be had now.
+    pub fn take(&mut self, fleet: &Fleet, wish: &Wish<'_>, now: Now) -> Result<Pick, Unpicked> {
+        let pick = self.near(fleet, wish, now).map_or_else(|| self.draw(fleet, wish, now), Ok)?;
+        if pick.is_trial {
+            self.health.try_out(pick.endpoint, now);
+        }
+        if wish.tried.is_empty() {
+            self.retries.begin();
+        }
+        self.loads.begin(pick.endpoint);
+        Ok(pick)
+    }
+
+    /// A turn has left its endpoint.
+    pub fn give_back(&mut self, fleet: &Fleet, returned: &Return, now: Now) -> Option<Change> {
+        let Return { pick, tier, keys, verdict } = *returned;
+        self.loads.end(pick.endpoint);
+        match verdict {
+            Verdict::Served { .. } => {
+                keys.iter().for_each(|key| self.affinity.remember(key, tier, pick.endpoint, now));
+            }
+            Verdict::Failed | Verdict::Refused | Verdict::Nothing => {}
+        }
+        self.health.observe(fleet, (pick.endpoint, pick.is_trial), verdict, now)
+    }
+
+    /// Whether a turn whose endpoint failed may try another; if so, that is counted.
+    pub fn may_retry(&mut self, now: Now) -> bool {
+        self.retries.spend(now)
+    }
+
+    /// An engine has said how busy it is.
+    pub fn probed(&mut self, endpoint: EndpointId, load: Load, now: Now) {
+        self.loads.probed(endpoint, load, now);
+    }
+
+    /// This gateway's turns at an endpoint.
+    #[must_use]
+    pub fn in_flight(&self, endpoint: EndpointId) -> u32 {
+        self.loads.in_flight(endpoint)
+    }
+
+    #[must_use]
+    pub fn standing(&self, endpoint: EndpointId, now: Now) -> Standing {
+        self.health.standing(endpoint, now)
+    }
+
+    /// The endpoint that a turn of these keys would go to if nothing else ran: the one to see to beforehand.
+    #[must_use]
+    pub fn expected(&self, fleet: &Fleet, tier: Tier, keys: Keys, now: Now) -> Option<EndpointId> {
+        let is_well = |id: &EndpointId| self.health.standing(*id, now) == Standing::In;
+        let near = keys.iter().find_map(|key| self.affinity.find(key, tier, now));
+        let of_tier = |id: &EndpointId| fleet.endpoint(*id).is_some_and(|endpoint| endpoint.tier == tier);
+        near.filter(of_tier).filter(is_well).or_else(|| {
+            let well = fleet.tier(tier).map(|(id, _)| id).filter(is_well);
+            well.min_by(|&a, &b| self.loads.compare(fleet, a, b, now))
+        })
+    }
+
+    /// The endpoint that holds the turn's prefix, if it can take it and is not far busier than others.
+    fn near(&self, fleet: &Fleet, wish: &Wish<'_>, now: Now) -> Option<Pick> {
+        let known = wish.keys.iter().find_map(|key| self.affinity.find(key, wish.tier, now));
+        let mut near = [wish.prefer, known].into_iter().flatten();
+        near.find_map(|endpoint| {
+            let at = fleet.endpoint(endpoint).filter(|at| at.tier == wish.tier)?;
+            if wish.tried.contains(&endpoint) || self.loads.is_full(endpoint, at.share) {
+                return None;
+            }
+            let is_trial = match self.health.standing(endpoint, now) {
+                Standing::In => false,
+                Standing::Due => true,
+                Standing::Out { .. } => return None,
+            };
+            let pick = Pick { endpoint, reason: PickReason::Affinity, is_trial };
+            if self.is_crowded(fleet, endpoint, now) { None } else { Some(pick) }
+        })
+    }
+
+    /// Whether a conversation is better off elsewhere than with its cache.
+    fn is_crowded(&self, fleet: &Fleet, endpoint: EndpointId, now: Now) -> bool {
+        let turns = self.loads.turns(endpoint, now);
+        if turns <= self.affinity_turns_max {
+            return false;
+        }
+        let Some(at) = fleet.endpoint(endpoint) else { return false };
+        let well = fleet.tier(at.tier).map(|(id, _)| id).filter(|&id| self.health.standing(id, now) == Standing::In);
+        let least = well.min_by(|&a, &b| self.loads.compare(fleet, a, b, now));
+        least.is_some_and(|least| {
+            let weight = |id| fleet.endpoint(id).map_or(1, |at| u64::from(at.share.weight.max(1)));
+            let fair = u64::from(self.loads.turns(least, now)) * weight(endpoint) / weight(least);
+            u64::from(turns) > 2 * fair + u64::from(self.affinity_turns_max)
+        })
+    }
+
+    /// The less busy of two that are drawn, of those that can take the turn.
+    fn draw(&mut self, fleet: &Fleet, wish: &Wish<'_>, now: Now) -> Result<Pick, Unpicked> {
+        let found = self.look(fleet, wish, now);
+        // A turn that failed once is not made to fail again.
+        if let Some(endpoint) = found.due.filter(|_| wish.tried.is_empty() || found.free == 0) {
+            return Ok(Pick { endpoint, reason: PickReason::Trial, is_trial: true });
+        }
+        if found.free == 0 {
+            let out = found.out.filter(|_| wish.is_last && found.full == 0);
+            let last = |(_, endpoint)| Pick { endpoint, reason: PickReason::LastResort, is_trial: true };
+            return out.map(last).ok_or(if found.full > 0 { Unpicked::Full } else { Unpicked::Out });
+        }
+        let chance = self.chance.next_u64();
+        let first = below(chance, found.free);
+        let mut free = self.seats(fleet, wish, now).filter(|(_, seat)| *seat == Seat::Free).map(|(id, _)| id);
+        let (endpoint, reason) = match found.free {
+            1 => (free.next(), PickReason::Only),
+            all => {
+                let second = (first + 1 + below(chance.rotate_left(32), all - 1)) % all;
+                let (low, high) = (first.min(second), first.max(second));
+                let pair = (free.nth(low), free.nth(high - low - 1));
+                let less = match pair {
+                    (Some(a), Some(b)) => match self.loads.compare(fleet, a, b, now) {
+                        Ordering::Less => Some(a),
+                        Ordering::Greater => Some(b),
+                        Ordering::Equal => Some(if first < second { a } else { b }),
+                    },
+                    (one, other) => one.or(other),
+                };
+                (less, PickReason::LeastLoaded)
+            }
+        };
+        endpoint.map(|endpoint| Pick { endpoint, reason, is_trial: false }).ok_or(Unpicked::Out)
+    }
+
+    fn look(&self, fleet: &Fleet, wish: &Wish<'_>, now: Now) -> Found {
+        let mut found = Found::default();
+        for (id, seat) in self.seats(fleet, wish, now) {
+            match seat {
+                Seat::Free => found.free += 1,
+                Seat::Full => found.full += 1,
+                Seat::Due => found.due = found.due.or(Some(id)),
+                Seat::Out(until_ns) => {
+                    found.out = Some(found.out.map_or((until_ns, id), |out| out.min((until_ns, id))))
+                }
+            }
+        }
+        found
+    }
+
+    /// The endpoints of the wish's tier that it has not tried, in the config's order.
+    fn seats(&self, fleet: &Fleet, wish: &Wish<'_>, now: Now) -> impl Iterator<Item = (EndpointId, Seat)> {
+        let untried = fleet.tier(wish.tier).filter(|(id, _)| !wish.tried.contains(id));
+        untried.map(move |(id, endpoint)| {
+            let seat = match self.health.standing(id, now) {
+                Standing::Out { until_ns } => Seat::Out(until_ns),
+                Standing::In | Standing::Due if self.loads.is_full(id, endpoint.share) => Seat::Full,
+                Standing::Due => Seat::Due,
+                Standing::In => Seat::Free,
+            };
+            (id, seat)
+        })
+    }
+}
+
+/// A number below `n`, of the lower half of what was drawn.
+fn below(chance: u64, n: usize) -> usize {
+    (((chance & 0xffff_ffff) * n as u64) >> 32) as usize
+}

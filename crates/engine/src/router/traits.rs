@@ -1,0 +1,186 @@
+//! What a decision looks at: a turn as the rules see it. Small and copied; it holds no text of the turn.
+
+use super::origin::Origin;
+use crate::fleet::Modality;
+use crate::session::Owner;
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// A turn as routing sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Traits {
+    pub owner: Owner,
+    pub service_tier: ServiceTier,
+    /// None: the request names none.
+    pub effort: Option<Effort>,
+    pub media: Media,
+    pub origin: Origin,
+    pub keys: Keys,
+    /// Tokens of the input: counted, or a bound.
+    pub tokens_input: u64,
+    /// What the request allows its answer, where it says so.
+    pub tokens_output_max: Option<u64>,
+}
+
+/// `service_tier` of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServiceTier {
+    #[default]
+    Auto,
+    Default,
+    Flex,
+    Priority,
+    Fast,
+    Ultrafast,
+    Scale,
+}
+
+impl ServiceTier {
+    pub const ALL: [Self; 7] =
+        [Self::Auto, Self::Default, Self::Flex, Self::Priority, Self::Fast, Self::Ultrafast, Self::Scale];
+
+    /// As requests write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Default => "default",
+            Self::Flex => "flex",
+            Self::Priority => "priority",
+            Self::Fast => "fast",
+            Self::Ultrafast => "ultrafast",
+            Self::Scale => "scale",
+        }
+    }
+
+    /// The tier of that name. None: there is no such.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|tier| tier.name() == name)
+    }
+}
+
+/// `reasoning.effort` of a request, the least first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Effort {
+    None,
+    Minimal,
+    Low,
+    Medium,
+    High,
+    Xhigh,
+    Max,
+}
+
+impl Effort {
+    pub const ALL: [Self; 7] = [Self::None, Self::Minimal, Self::Low, Self::Medium, Self::High, Self::Xhigh, Self::Max];
+
+    /// As requests write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Minimal => "minimal",
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Xhigh => "xhigh",
+            Self::Max => "max",
+        }
+    }
+
+    /// The effort of that name. None: there is no such.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|effort| effort.name() == name)
+    }
+}
+
+/// What the whole input brings beside text, the history included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Media {
+    pub image: bool,
+    pub file: bool,
+}
+
+impl Media {
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        !self.image && !self.file
+    }
+
+    /// Whether a model that takes `modalities` can read it.
+    #[must_use]
+    pub fn fits(self, modalities: &[Modality]) -> bool {
+        (!self.image || modalities.contains(&Modality::Image)) && (!self.file || modalities.contains(&Modality::File))
+    }
+}
+
+/// Where a turn's prefix may be cached: looked up in this order, remembered under both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Keys {
+    /// The conversation itself: each sub-agent has its own.
+    pub thread: Option<SessionKey>,
+    /// What conversations of one session share: instructions and tools.
+    pub session: Option<SessionKey>,
+}
+
+impl Keys {
+    pub fn iter(self) -> impl Iterator<Item = SessionKey> {
+        let session = self.session.filter(|_| self.session != self.thread);
+        self.thread.into_iter().chain(session)
+    }
+}
+
+/// A name that a client gives to its conversation, as a number: of two owners, the same name is not the same key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionKey(pub u64);
+
+impl SessionKey {
+    #[must_use]
+    pub fn new(owner: &Owner, name: &str) -> Self {
+        Self::of_bytes(owner, name.as_bytes())
+    }
+
+    #[must_use]
+    pub fn of_bytes(owner: &Owner, bytes: &[u8]) -> Self {
+        let [a, b, c, d, e, f, g, h, ..] = owner.0;
+        Self(xxh3_64_with_seed(bytes, u64::from_le_bytes([a, b, c, d, e, f, g, h])))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_their_serde_are_one_list() {
+        for tier in ServiceTier::ALL {
+            assert_eq!(serde_json::to_string(&tier).unwrap(), format!("\"{}\"", tier.name()));
+            assert_eq!(ServiceTier::named(tier.name()), Some(tier));
+        }
+        for effort in Effort::ALL {
+            assert_eq!(serde_json::to_string(&effort).unwrap(), format!("\"{}\"", effort.name()));
+            assert_eq!(Effort::named(effort.name()), Some(effort));
+        }
+        assert_eq!((ServiceTier::named("fastest"), Effort::named("")), (None, None));
+    }
+
+    #[test]
+    fn a_name_is_another_key_for_another_owner() {
+        let owners = [Owner([1; 32]), Owner([2; 32])];
+        let [one, other] = owners.map(|owner| SessionKey::new(&owner, "s"));
+        assert_ne!(one, other);
+        assert_eq!(one, SessionKey::new(&Owner([1; 32]), "s"));
+    }
+
+    #[test]
+    fn equal_keys_are_one() {
+        let key = |name| Some(SessionKey::new(&Owner::default(), name));
+        assert_eq!(Keys { thread: key("a"), session: key("a") }.iter().count(), 1);
+        assert_eq!(Keys { thread: key("a"), session: key("b") }.iter().count(), 2);
+        assert_eq!(Keys { thread: None, session: key("b") }.iter().count(), 1);
+    }
+}
