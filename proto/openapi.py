@@ -114,7 +114,7 @@ OUTPUT = {
             "completed_at": nullable(INTEGER),
             "output": array(ref("OutputItem")),
             "usage": nullable(ref("Usage")),
-            "service_tier": one("priority", "default"),
+            "service_tier": one("auto", "priority", "default"),
             "background": BOOLEAN,
             "frequency_penalty": number(-2, 2),
             "instructions": nullable(STRING),

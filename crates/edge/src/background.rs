@@ -231,18 +231,19 @@ impl Job {
             return false;
         }
         let store = &self.state.store;
-        let started = began.map(|response| store.job_start(self.owner, &self.id, response));
-        let appended = (!self.unkept.is_empty()).then(|| store.job_append(self.owner, &self.id, self.unkept.clone()));
-        if let Some(Err(error)) = wait(started).await {
+        if let Some(response) = began
+            && let Err(error) = store.job_start(self.owner, &self.id, response).await
+        {
             tracing::warn!(error = &error as &dyn Error, "a background response is not shown as in progress");
         }
-        match wait(appended).await {
-            None => {}
-            Some(Ok(true)) => self.unkept.clear(),
-            // It is gone from the store: nothing generates for nobody.
-            Some(Ok(false)) => return false,
-            // They go with the next ones.
-            Some(Err(error)) => tracing::warn!(error = &error as &dyn Error, "a journal's events wait"),
+        if !self.unkept.is_empty() {
+            match patiently(&PAUSES_MS, || store.job_append(self.owner, &self.id, self.unkept.clone())).await {
+                Ok(true) => self.unkept.clear(),
+                // It is gone from the store: nothing generates for nobody.
+                Ok(false) => return false,
+                // They go with the next ones.
+                Err(error) => tracing::warn!(error = &error as &dyn Error, "a journal's events wait"),
+            }
         }
         self.live.progress.send_replace(Progress::Running);
         !self.drive.is_drained()
@@ -251,14 +252,7 @@ impl Job {
     async fn finish(&mut self, record: Record) {
         let events = std::mem::take(&mut self.unkept);
         let next = self.sequence.saturating_sub(events.len() as u64);
-        let mut finished = self.state.store.job_finish(record.clone(), events.clone()).await;
-        for pause_ms in BUSY_PAUSES_MS {
-            if !matches!(finished, Err(flashlane_store::Error::Busy { .. })) {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
-            finished = self.state.store.job_finish(record.clone(), events.clone()).await;
-        }
+        let finished = patiently(&PAUSES_MS, || self.state.store.job_finish(record.clone(), events.clone())).await;
         if let Err(error) = finished {
             tracing::error!(error = &error as &dyn Error, "a background response could not be stored");
             let end = End { is_cancelled: false, is_streamed: self.live.is_streamed, next, message: NOT_KEPT };
@@ -267,8 +261,26 @@ impl Job {
     }
 }
 
-/// A store whose queue is full has room again soon: a whole answer is worth the wait.
-const BUSY_PAUSES_MS: [u64; 4] = [1, 10, 100, 1000];
+/// A store whose queue is full has room again soon, and a disk may recover: a whole answer is worth the wait. The turn waits, too, so
+/// that a store which refuses is not asked with every token.
+const PAUSES_MS: [u64; 4] = [1, 10, 100, 1000];
+
+/// Asks the store, and again after each pause while it refuses for a reason that may pass.
+async fn patiently<T>(
+    pauses_ms: &[u64],
+    mut ask: impl FnMut() -> flashlane_store::Answer<T>,
+) -> Result<T, flashlane_store::Error> {
+    let mut answer = ask().await;
+    for pause_ms in pauses_ms {
+        match &answer {
+            Ok(_) | Err(flashlane_store::Error::RecordTooLarge { .. } | flashlane_store::Error::Closed) => break,
+            Err(_) => {}
+        }
+        tokio::time::sleep(Duration::from_millis(*pause_ms)).await;
+        answer = ask().await;
+    }
+    answer
+}
 
 /// However a job's task ends, by a panic too: it is no longer live, and who waits for it is told.
 struct Over {
@@ -281,13 +293,6 @@ impl Drop for Over {
     fn drop(&mut self) {
         self.state.jobs.live.remove(&self.key);
         self.live.progress.send_replace(Progress::Ended);
-    }
-}
-
-async fn wait<T>(asked: Option<flashlane_store::Answer<T>>) -> Option<Result<T, flashlane_store::Error>> {
-    match asked {
-        Some(asked) => Some(asked.await),
-        None => None,
     }
 }
 
@@ -405,4 +410,28 @@ fn lifecycle(kind: &str, response: &[u8], sequence_number: u64) -> Bytes {
     event.extend_from_slice(response);
     event.extend_from_slice(format!(",\"sequence_number\":{sequence_number}}}").as_bytes());
     Bytes::from(event)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flashlane_store::Error as Refused;
+
+    #[tokio::test]
+    async fn a_store_that_refuses_is_asked_again_and_not_for_ever() {
+        let ask = |answers: Vec<Result<bool, Refused>>| async {
+            let (mut answers, mut asked) = (answers.into_iter(), 0);
+            let answer = patiently(&[0, 0], || {
+                asked += 1;
+                let answer = answers.next().unwrap_or(Err(Refused::Busy { queue_max: 1 }));
+                Box::pin(std::future::ready(answer))
+            });
+            (answer.await.ok(), asked)
+        };
+        let busy = || Err(Refused::Busy { queue_max: 1 });
+        assert_eq!(ask(vec![Ok(true)]).await, (Some(true), 1));
+        assert_eq!(ask(vec![busy(), Ok(false)]).await, (Some(false), 2));
+        assert_eq!(ask(vec![]).await, (None, 3), "then the events go with the next ones");
+        assert_eq!(ask(vec![Err(Refused::Closed)]).await, (None, 1), "what does not pass is not waited for");
+    }
 }

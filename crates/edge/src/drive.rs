@@ -23,7 +23,7 @@ use flashlane_store::{BoxFuture, Listing, OwnerId, Page, Record, Tokens, UsageEn
 use flashlane_telemetry::log;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
@@ -271,8 +271,11 @@ impl Drive {
         for outcome in self.finished.drain(..) {
             log::turn(&self.request_id, &outcome);
             if let Some(tier) = outcome.tier {
-                // It is written, whoever waits for it.
-                drop(self.state.store.usage_append(usage_of(self.owner, tier, outcome, self.state.clock.now())));
+                let row = usage_of(self.owner, tier, outcome, self.state.clock.now());
+                if let Err(error) = taken(self.state.store.usage_append(row)) {
+                    self.state.metrics.usage_row_lost();
+                    tracing::warn!(error = &error as &dyn std::error::Error, "a turn's usage is not in the ledger");
+                }
             }
         }
         self.counted = 0;
@@ -388,9 +391,7 @@ impl Drive {
             Effect::Load(turn, Source::Response(response_id))
                 if self.state.jobs.live(self.owner, &response_id).is_some() =>
             {
-                let message = format!("The response '{response_id}' still runs in the background: wait for its end.");
-                let refusal = Refusal::new(ErrorKind::InvalidValue, message).with_param("previous_response_id");
-                self.session.handle_loaded(turn, Err(refusal), now);
+                self.session.handle_unfinished(turn, now);
             }
             Effect::Load(turn, Source::Response(response_id)) => {
                 let load = self.state.store.load(self.owner, &response_id, now.unix_ms);
@@ -493,6 +494,14 @@ fn usage_of(owner: OwnerId, tier: Tier, outcome: Outcome, now: Now) -> UsageEntr
     }
 }
 
+/// Whether the store has taken the row: what it takes it writes, whoever waits; what fails at its disk, the commits tell of.
+fn taken(mut appended: flashlane_store::Answer<()>) -> Result<(), flashlane_store::Error> {
+    match appended.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => result,
+        Poll::Pending => Ok(()),
+    }
+}
+
 fn earliest(a: Option<u64>, b: Option<u64>) -> Option<u64> {
     a.into_iter().chain(b).min()
 }
@@ -519,5 +528,19 @@ impl Timer {
             self.armed_ns = None;
         }
         rung
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flashlane_store::Error;
+    use std::future::{pending, ready};
+
+    #[test]
+    fn a_row_that_the_store_refuses_is_lost_and_one_that_waits_is_not() {
+        assert!(matches!(taken(Box::pin(ready(Err(Error::Busy { queue_max: 1 })))), Err(Error::Busy { .. })));
+        assert!(taken(Box::pin(ready(Ok(())))).is_ok());
+        assert!(taken(Box::pin(pending())).is_ok());
     }
 }

@@ -59,6 +59,7 @@ pub struct Metrics {
     handshakes_failed: IntCounterVec,
     background_turns: IntGauge,
     websocket_bytes: [IntCounter; 2],
+    usage_rows_lost: IntCounter,
     /// Behind a lock, for two scrapes at once: each brings the counters up to what it was told.
     upstreams: Mutex<UpstreamFamilies>,
 }
@@ -158,6 +159,10 @@ impl Metrics {
                 &["reason"],
             )?,
             websocket_bytes: Direction::ALL.map(|d| websocket_bytes.with_label_values(&[d.name()])),
+            usage_rows_lost: registered(
+                &registry,
+                IntCounter::new("flashlane_usage_rows_lost_total", "Turns that the ledger of usage does not have")?,
+            )?,
             upstreams: Mutex::new(UpstreamFamilies::new(&registry)?),
             registry,
         };
@@ -211,6 +216,11 @@ impl Metrics {
     /// A client's TLS handshake came to nothing.
     pub fn handshake_failed(&self, failure: Handshake) {
         self.handshakes_failed.with_label_values(&[failure.name()]).inc();
+    }
+
+    /// The store would not take a turn's row of the ledger.
+    pub fn usage_row_lost(&self) {
+        self.usage_rows_lost.inc();
     }
 
     pub fn websocket_bytes(&self, direction: Direction, bytes: u64) {

@@ -90,7 +90,8 @@ impl ResponsesAssembler {
             tools,
             created_at: now.unix_s(),
             sequence: 0,
-            service_tier: "default",
+            // What serves it is not known yet.
+            service_tier: "auto",
             open: None,
             output: Vec::new(),
             calls: Vec::new(),

@@ -119,6 +119,14 @@ impl Session {
         self.advance(now);
     }
 
+    /// The store's answer: the response that was asked for still runs in the background.
+    pub fn handle_unfinished(&mut self, turn: TurnId, now: Now) {
+        let previous = self.lanes.turn(turn).and_then(|turn| turn.previous()).unwrap_or_default();
+        let message = format!("The response '{previous}' still runs in the background: wait for its end.");
+        let refusal = Refusal::new(ErrorKind::InvalidValue, message).with_param("previous_response_id");
+        self.handle_loaded(turn, Err(refusal), now);
+    }
+
     /// The chain is known: adds the input, and goes on with the whole.
     fn begin(&mut self, id: TurnId, chain: Chain, now: Now) {
         let Some(turn) = self.lanes.turn(id) else { return };

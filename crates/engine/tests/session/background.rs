@@ -91,6 +91,7 @@ fn it_is_kept_first_then_queued_in_progress_and_ended_by_its_record() {
     let (job, enlisting) = Job::new(BODY);
     let queued: Value = serde_json::from_slice(&enlisting.record.response).unwrap();
     assert_eq!((&queued["status"], &queued["background"]), (&json!("queued"), &json!(true)));
+    assert_eq!(queued["service_tier"], "auto", "what serves it is not known yet");
     assert_eq!((enlisting.record.outputs, enlisting.record.items.len(), enlisting.is_streamed), (0, 1, true));
     assert_eq!(&enlisting.request[..], BODY.as_bytes());
     drop(job);
