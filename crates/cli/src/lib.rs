@@ -6,5 +6,6 @@ pub mod bench;
 pub mod chat;
 pub mod completions;
 pub mod connect;
+pub mod gateway;
 pub mod models;
 pub mod simulate;

@@ -64,7 +64,7 @@ fn a_chat_turn_answers_on_stdout_and_tells_its_tier_beside() {
     let gateway = Gateway::start(&[]);
     let output = chat(&gateway, &["count", "from", "1", "to", "5"]);
     assert_said(&output, 0, "latency tier (simulated) | TTFT ");
-    assert_said(&output, 0, " | gateway ");
+    assert_said(&output, 0, " ms in all, ");
     assert_eq!(text(&output.stdout), "1\n2\n3\n4\n5\n");
     let output = chat(&gateway, &["--model", "flashlane-demo-gpu", "hello"]);
     assert_said(&output, 0, "throughput tier (simulated) | TTFT ");
@@ -82,10 +82,20 @@ fn each_line_of_a_pipe_is_a_turn_of_one_conversation() {
 }
 
 #[test]
-fn a_refused_turn_is_told_and_the_conversation_goes_on() {
+fn a_model_that_is_not_listed_is_told_and_the_conversation_goes_on() {
     let gateway = Gateway::start(&[]);
-    let input = "/model nobody\nhello\n/model flashlane-demo\ncount from 1 to 2\n";
+    let input = "/model nobody\ncount from 1 to 2\n/model flashlane-demo-gpu\ncount from 1 to 3\n";
     let output = run_with_input(&["chat", "--url", &gateway.clients], input);
+    assert_said(&output, 1, "there is no model nobody here, but flashlane-demo, flashlane-demo-gpu");
+    assert_eq!(text(&output.stdout), "1\n2\n1\n2\n3\n");
+    assert_said(&output, 1, "throughput tier");
+}
+
+#[test]
+fn a_refused_turn_is_told_and_the_next_one_is_asked() {
+    let gateway = Gateway::start(&[]);
+    let input = "hello\n/model flashlane-demo\ncount from 1 to 2\n";
+    let output = run_with_input(&["chat", "--url", &gateway.clients, "--model", "nobody"], input);
     assert_said(&output, 1, "model_not_found");
     assert_eq!(text(&output.stdout), "1\n2\n");
 }

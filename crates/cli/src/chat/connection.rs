@@ -1,15 +1,17 @@
 //! One WebSocket to a Responses API, as a client: requests out, events in. Knows nothing of turns and chains.
 
-use super::event::ServerEvent;
-use crate::address::Address;
+use super::event::{Failure, ServerEvent};
+use crate::gateway::{Gateway, Untrusted};
+use crate::models::NO_TLS;
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderValue, StatusCode, header};
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
 
 /// Asks flashlane for the timing event; other servers ignore it.
 const TIMING_HEADER: &str = "x-flashlane-timing";
@@ -30,10 +32,18 @@ pub enum ConnectError {
     Key { url: String, status: u16 },
     #[error("{url} has no WebSocket for us (HTTP {status})")]
     Status { url: String, status: u16 },
+    #[error("{url} answered HTTP {status}: {} ({})", said.message, said.code)]
+    Told { url: String, status: u16, said: Failure },
+    #[error(transparent)]
+    Untrusted(#[from] Untrusted),
+    #[error("{url}: {reason}: to trust a private authority, name its certificate by --cacert")]
+    Certificate { url: String, reason: String },
     #[error("the key holds characters that a header cannot carry")]
     KeyCharacters,
-    #[error("cannot connect to {url}")]
-    Other { url: String, source: Box<tungstenite::Error> },
+    #[error("{url}: {reason}: does it speak TLS? Without, its URL begins with ws://")]
+    Tls { url: String, reason: String },
+    #[error("cannot connect to {url}: {reason}")]
+    Other { url: String, reason: String },
 }
 
 /// The connection is gone; the text says how.
@@ -41,24 +51,25 @@ pub enum ConnectError {
 pub struct Lost(pub String);
 
 impl Connection {
-    /// Opens the WebSocket of `address`.
+    /// Opens the gateway's WebSocket.
     ///
     /// # Errors
     /// [`ConnectError`], in words for the person at the terminal.
-    pub async fn open(address: &Address, api_key: Option<&str>) -> Result<Self, ConnectError> {
-        let url = address.websocket();
-        let mut request = url.as_str().into_client_request().map_err(|source| failure(source, url.clone()))?;
+    pub async fn open(gateway: &Gateway) -> Result<Self, ConnectError> {
+        let url = gateway.address.websocket();
+        let mut request = url.as_str().into_client_request().map_err(|error| failure(&error, url.clone()))?;
         request.headers_mut().insert(TIMING_HEADER, HeaderValue::from_static("1"));
-        if let Some(key) = api_key {
+        if let Some(key) = &gateway.api_key {
             let mut bearer =
                 HeaderValue::from_str(&format!("Bearer {key}")).map_err(|_| ConnectError::KeyCharacters)?;
             bearer.set_sensitive(true);
             request.headers_mut().insert(header::AUTHORIZATION, bearer);
         }
-        let handshake = connect_async_with_config(request, None, true);
+        let tls = gateway.tls()?.map(|config| Connector::Rustls(Arc::new(config)));
+        let handshake = connect_async_tls_with_config(request, None, true, tls);
         match tokio::time::timeout(Duration::from_millis(CONNECT_MS_MAX), handshake).await {
             Ok(Ok((socket, _))) => Ok(Self { socket }),
-            Ok(Err(error)) => Err(failure(error, url)),
+            Ok(Err(error)) => Err(failure(&error, url)),
             Err(_) => Err(ConnectError::Silent { url }),
         }
     }
@@ -90,16 +101,51 @@ impl Connection {
     }
 }
 
-fn failure(error: tungstenite::Error, url: String) -> ConnectError {
-    if let tungstenite::Error::Http(response) = &error {
-        let status = response.status();
-        return match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ConnectError::Key { url, status: status.as_u16() },
-            _ => ConnectError::Status { url, status: status.as_u16() },
-        };
+fn failure(error: &tungstenite::Error, url: String) -> ConnectError {
+    if let tungstenite::Error::Http(response) = error {
+        return refused(response, url);
     }
-    if matches!(&error, tungstenite::Error::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused) {
+    if matches!(error, tungstenite::Error::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused) {
         return ConnectError::Refused { url };
     }
-    ConnectError::Other { url, source: Box::new(error) }
+    let reason = error.to_string();
+    // A fault of TLS comes as one of I/O, or as one of its own.
+    match (reason.contains("certificate"), reason.contains(NO_TLS)) {
+        (true, _) => ConnectError::Certificate { url, reason },
+        (false, true) => ConnectError::Tls { url, reason },
+        (false, false) => ConnectError::Other { url, reason },
+    }
+}
+
+/// What the server says, where it says it as the API does.
+fn refused(response: &http::Response<Option<Vec<u8>>>, url: String) -> ConnectError {
+    let status = response.status();
+    let said = response.body().as_deref().and_then(|body| std::str::from_utf8(body).ok()).and_then(Failure::parse);
+    match (status, said) {
+        (StatusCode::UNAUTHORIZED, _) | (StatusCode::FORBIDDEN, None) => {
+            ConnectError::Key { url, status: status.as_u16() }
+        }
+        (_, Some(said)) => ConnectError::Told { url, status: status.as_u16(), said },
+        (_, None) => ConnectError::Status { url, status: status.as_u16() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(status: u16, body: &str) -> String {
+        let response = http::Response::builder().status(status).body(Some(body.as_bytes().to_vec())).unwrap();
+        failure(&tungstenite::Error::Http(Box::new(response)), "ws://h".to_owned()).to_string()
+    }
+
+    #[test]
+    fn a_refused_handshake_shows_what_the_server_says() {
+        let body = r#"{"error":{"message":"Speak TLS.","type":"invalid_request_error","code":"tls_required"}}"#;
+        assert_eq!(answered(400, body), "ws://h answered HTTP 400: Speak TLS. (tls_required)");
+        assert_eq!(answered(404, "<html>"), "ws://h has no WebSocket for us (HTTP 404)");
+        assert!(answered(401, body).contains("wants another key"));
+        assert!(answered(403, "").contains("wants another key"));
+        assert!(answered(403, body).contains("Speak TLS."));
+    }
 }

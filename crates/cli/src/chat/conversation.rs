@@ -5,7 +5,7 @@ use super::connection::{ConnectError, Connection, Lost};
 use super::event::{Ended, Failure, ServerEvent, Status, Timing};
 use super::screen::Screen;
 use super::stopwatch::{self, Stopwatch};
-use crate::address::Address;
+use crate::gateway::Gateway;
 use serde_json::json;
 use std::convert::Infallible;
 use std::io;
@@ -37,8 +37,7 @@ pub enum TurnEnd {
 }
 
 pub struct Conversation {
-    address: Address,
-    api_key: Option<String>,
+    pub gateway: Gateway,
     pub model: String,
     link: Link,
     /// The response that the next turn continues.
@@ -74,14 +73,10 @@ impl Conversation {
     ///
     /// # Errors
     /// [`ConnectError`].
-    pub async fn open(
-        address: Address,
-        api_key: Option<String>,
-        model: String,
-    ) -> Result<(Self, Option<Duration>), ConnectError> {
-        let connection = Connection::open(&address, api_key.as_deref()).await?;
+    pub async fn open(gateway: Gateway, model: String) -> Result<(Self, Option<Duration>), ConnectError> {
+        let connection = Connection::open(&gateway).await?;
         let link = Link::Open(Box::new(connection));
-        let mut conversation = Self { address, api_key, model, link, previous: None, sends_timing: None };
+        let mut conversation = Self { gateway, model, link, previous: None, sends_timing: None };
         let took = conversation.start_anew().await;
         Ok((conversation, took))
     }
@@ -178,7 +173,7 @@ impl Conversation {
     async fn reconnect(&mut self, screen: &mut Screen) -> Result<(), Error> {
         let Link::Lost(reason) = &self.link else { return Ok(()) };
         let note = format!("connected anew ({reason}); the chain starts anew, earlier turns are forgotten");
-        let connection = Connection::open(&self.address, self.api_key.as_deref()).await?;
+        let connection = Connection::open(&self.gateway).await?;
         self.link = Link::Open(Box::new(connection));
         self.previous = None;
         Ok(screen.note(&note)?)

@@ -45,6 +45,18 @@ pub struct Failure {
     pub message: String,
 }
 
+impl Failure {
+    /// The error of an HTTP answer's body, where it has the API's shape.
+    pub fn parse(body: &str) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Body {
+            error: RawError,
+        }
+        let Body { error } = serde_json::from_str(body).ok()?;
+        error.message.is_some().then(|| failure(Some(error), None, None))
+    }
+}
+
 /// Where a turn's time went, in milliseconds.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Timing {

@@ -1,8 +1,14 @@
 //! Where the person's lines come from: one message, a pipe, or an edited line on a terminal. Knows nothing of what is done
 //! with them.
 
-use rustyline::DefaultEditor;
+use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
+use rustyline::highlight::Highlighter;
+use rustyline::hint::Hinter;
+use rustyline::history::DefaultHistory;
+use rustyline::validate::Validator;
+use rustyline::{Context, Editor, Helper};
+use std::cell::Cell;
 use std::io::{self, BufRead, IsTerminal};
 use tokio::task::JoinHandle;
 
@@ -16,8 +22,30 @@ pub enum Input {
     /// Standard input, a line at a time.
     Lines,
     /// A terminal, with editing and a history that lasts as long as the process.
-    Editor(Box<DefaultEditor>),
+    Editor(Box<Editor<Typed, DefaultHistory>>),
 }
+
+/// Whether the line holds anything: the editor tells of a Ctrl-C, but not of the line that it met. It shows every line to
+/// its hinter.
+#[derive(Default)]
+pub struct Typed(Cell<bool>);
+
+impl Hinter for Typed {
+    type Hint = String;
+
+    fn hint(&self, line: &str, _: usize, _: &Context<'_>) -> Option<String> {
+        self.0.set(!line.is_empty());
+        None
+    }
+}
+
+impl Completer for Typed {
+    type Candidate = String;
+}
+
+impl Highlighter for Typed {}
+impl Validator for Typed {}
+impl Helper for Typed {}
 
 impl Input {
     /// The message where there is one; otherwise standard input, edited where it is a terminal.
@@ -31,7 +59,8 @@ impl Input {
         if !io::stdin().is_terminal() {
             return Ok(Self::Lines);
         }
-        let editor = DefaultEditor::new().map_err(io::Error::other)?;
+        let mut editor = Editor::new().map_err(io::Error::other)?;
+        editor.set_helper(Some(Typed::default()));
         Ok(Self::Editor(Box::new(editor)))
     }
 
@@ -52,15 +81,23 @@ impl Input {
         match self {
             Self::Once(message) => Ok(message.take()),
             Self::Lines => read_line(&mut io::stdin().lock()),
-            Self::Editor(editor) => match editor.readline(PROMPT) {
-                Ok(line) => {
-                    let _ = editor.add_history_entry(&line);
-                    Ok(Some(line))
-                }
-                Err(ReadlineError::Interrupted | ReadlineError::Eof) => Ok(None),
-                Err(ReadlineError::Io(error)) => Err(error),
-                Err(error) => Err(io::Error::other(error)),
-            },
+            Self::Editor(editor) => read_edited(editor),
+        }
+    }
+}
+
+/// Ctrl-C gives up the line; on an empty one it is the end, as Ctrl-D is.
+fn read_edited(editor: &mut Editor<Typed, DefaultHistory>) -> io::Result<Option<String>> {
+    loop {
+        match editor.readline(PROMPT) {
+            Ok(line) => {
+                let _ = editor.add_history_entry(&line);
+                return Ok(Some(line));
+            }
+            Err(ReadlineError::Interrupted) if editor.helper().is_some_and(|typed| typed.0.take()) => {}
+            Err(ReadlineError::Interrupted | ReadlineError::Eof) => return Ok(None),
+            Err(ReadlineError::Io(error)) => return Err(error),
+            Err(error) => return Err(io::Error::other(error)),
         }
     }
 }

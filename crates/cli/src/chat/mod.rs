@@ -9,11 +9,13 @@ mod screen;
 mod stopwatch;
 
 use crate::address::Address;
+use crate::gateway::Gateway;
 use crate::models;
 use conversation::{Conversation, TurnEnd, milliseconds};
 use input::Input;
 use screen::Screen;
 use std::io;
+use std::path::PathBuf;
 use tokio::signal::ctrl_c;
 
 pub use connection::ConnectError;
@@ -22,13 +24,14 @@ const OPENAI: &str = "https://api.openai.com/";
 const COMMANDS: &str = "\
 /model NAME  ask another model from the next turn on
 /new         forget the conversation so far
-/quit        leave (so do Ctrl-C and Ctrl-D here; during an answer Ctrl-C stops the answer)";
+/quit        leave (so do Ctrl-C and Ctrl-D on an empty line)
+Ctrl-C clears the line that is being typed; during an answer it stops the answer";
 
 /// Arguments of `flashlane chat`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "After each answer one line says which tier gave it, the time to its first token, its tokens a
-second and the gateway's own share of the time. Ctrl-C during an answer interrupts it and keeps the
-conversation.
+second and the gateway's own share of the time: summed over the whole turn, and for one token.
+Ctrl-C during an answer interrupts it and keeps the conversation.
 
 Examples:
   flashlane chat                                 talk to the gateway on this machine
@@ -48,6 +51,9 @@ pub struct Args {
     /// The environment variable that holds the API key [default: FLASHLANE_API_KEY, where it is set]
     #[arg(long, value_name = "VARIABLE")]
     api_key_env: Option<String>,
+    /// A PEM file: the authority that signed the gateway's certificate [default: the system's, or SSL_CERT_FILE]
+    #[arg(long, value_name = "FILE")]
+    cacert: Option<PathBuf>,
 }
 
 /// Why the chat ended early.
@@ -80,18 +86,20 @@ pub enum Outcome {
 /// [`Error`], in words for the person.
 pub async fn run(args: Args) -> Result<Outcome, Error> {
     let api_key = api_key(args.api_key_env, &args.url)?;
+    let gateway = Gateway { address: args.url, api_key, cacert: args.cacert };
     let model = match args.model {
         Some(model) => model,
-        None => models::first(&args.url, api_key.as_deref()).await?,
+        None => models::first(&gateway).await?,
     };
     let message = (!args.message.is_empty()).then(|| args.message.join(" "));
     let mut screen = Screen::new();
-    let opened = Conversation::open(args.url.clone(), api_key, model).await;
+    let websocket = gateway.address.websocket();
+    let opened = Conversation::open(gateway, model).await;
     let (mut conversation, warm_up) = opened.map_err(conversation::Error::from)?;
     let input = Input::new(message)?;
     if input.is_interactive() {
         let warm = warm_up.map(|took| format!(", warm in {}", milliseconds(took))).unwrap_or_default();
-        screen.note(&format!("{} at {}{warm}", conversation.model, args.url.websocket()))?;
+        screen.note(&format!("{} at {}{warm}", conversation.model, websocket))?;
         screen.note("/help shows the commands, Ctrl-D leaves")?;
     }
     talk(&mut conversation, input, &mut screen).await
@@ -169,10 +177,17 @@ async fn obey(command: Command<'_>, conversation: &mut Conversation, screen: &mu
             conversation.start_anew().await;
             screen.note("a new conversation")?;
         }
-        Command::Model(name) => {
-            name.clone_into(&mut conversation.model);
-            screen.note(&format!("the next turn goes to {name}"))?;
-        }
+        Command::Model(name) => match models::list(&conversation.gateway).await {
+            Ok(names) if !names.iter().any(|listed| listed == name) => {
+                screen.note(&format!("there is no model {name} here, but {}", names.join(", ")))?;
+                return Ok(TurnEnd::Failed);
+            }
+            // What cannot be asked for its models may have this one.
+            Ok(_) | Err(_) => {
+                name.clone_into(&mut conversation.model);
+                screen.note(&format!("the next turn goes to {name}"))?;
+            }
+        },
         Command::Unknown(word) => {
             screen.note(&format!("{word}: no such command, or an argument is missing; /help shows them"))?;
             return Ok(TurnEnd::Failed);

@@ -1,17 +1,20 @@
 //! The blocks that `flashlane connect` prints: each is whole, runs as it is, and names the address and the model. Knows
 //! nothing of who asked.
 
-use crate::address::Address;
+use super::Server;
 
 /// Python: the `openai` package over the WebSocket, then over plain HTTP.
-#[must_use]
-pub fn python(address: &Address, model: &str) -> String {
+pub fn python(server: &Server) -> String {
+    let Server { address, model, cacert } = server;
+    let trust =
+        cacert.as_ref().map(|file| format!("os.environ[\"SSL_CERT_FILE\"] = \"{file}\"  # the gateway's authority\n"));
+    let trust = trust.unwrap_or_default();
     format!(
         r#"# pip install "openai[realtime]"
 import os
 from openai import OpenAI
 
-client = OpenAI(
+{trust}client = OpenAI(
     base_url="{http}",
     api_key=os.environ.get("FLASHLANE_API_KEY", "none"),  # a gateway on loopback asks for no key
 )
@@ -43,10 +46,11 @@ print(client.responses.create(model=model, input="Say hello.").output_text)
 }
 
 /// Node: the `openai` package, streaming over HTTP, then over the WebSocket.
-#[must_use]
-pub fn node(address: &Address, model: &str) -> String {
+pub fn node(server: &Server) -> String {
+    let Server { address, model, cacert } = server;
+    let trust = cacert.as_ref().map(|file| format!("NODE_EXTRA_CA_CERTS=\"{file}\" ")).unwrap_or_default();
     format!(
-        r#"// npm install openai ws, then save as hello.mjs
+        r#"// npm install openai ws, save as hello.mjs, then: {trust}node hello.mjs
 import OpenAI from "openai";
 import {{ ResponsesWS }} from "openai/resources/responses/ws";
 
@@ -85,17 +89,18 @@ ask();
 }
 
 /// curl: server-sent events, and the list of models.
-#[must_use]
-pub fn curl(address: &Address, model: &str) -> String {
+pub fn curl(server: &Server) -> String {
+    let Server { address, model, cacert } = server;
+    let trust = cacert.as_ref().map(|file| format!(" --cacert \"{file}\"")).unwrap_or_default();
     format!(
         r#"# One turn, streamed as server-sent events. A gateway on loopback asks for no key.
-curl -N {http}/responses \
+curl -N{trust} {http}/responses \
   -H "Authorization: Bearer ${{FLASHLANE_API_KEY:-none}}" \
   -H "Content-Type: application/json" \
   -d '{{"model": "{model}", "input": "Say hello.", "stream": true}}'
 
 # The models.
-curl {http}/models -H "Authorization: Bearer ${{FLASHLANE_API_KEY:-none}}"
+curl{trust} {http}/models -H "Authorization: Bearer ${{FLASHLANE_API_KEY:-none}}"
 "#,
         http = address.http()
     )

@@ -6,9 +6,10 @@ mod codex;
 mod codex_file;
 
 use crate::address::{Address, DEFAULT_URL};
+use crate::gateway::{Gateway, Untrusted};
 use crate::models;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{self, PathBuf};
 
 /// The slug under which Codex knows its fast model; the embedded default offers it.
 const CODEX_MODEL: &str = "gpt-5.3-codex-spark";
@@ -22,7 +23,8 @@ const DEMO_MODEL: &str = "flashlane-demo";
   flashlane connect codex --write    write it there, with a backup
   flashlane connect codex --undo     and take it out again
   flashlane connect python > hello.py && python hello.py
-  flashlane connect curl --url http://127.0.0.1:8700/v1 --model flashlane-demo")]
+  flashlane connect curl --url http://127.0.0.1:8700/v1 --model flashlane-demo
+  flashlane connect node --url https://localhost:8700/v1 --cacert tls.crt")]
 pub struct Args {
     #[command(subcommand)]
     client: Client,
@@ -51,6 +53,9 @@ struct Target {
     /// The model; without it, one that the gateway lists
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
+    /// A PEM file: the authority that signed the gateway's certificate [default: the system's, or SSL_CERT_FILE]
+    #[arg(long, value_name = "FILE")]
+    cacert: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -78,6 +83,14 @@ struct CodexArgs {
     undo: bool,
 }
 
+/// What a block names.
+struct Server {
+    address: Address,
+    model: String,
+    /// A file of certificates, by its whole path.
+    cacert: Option<String>,
+}
+
 /// Why there is no block.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -85,8 +98,10 @@ pub enum Error {
     File(#[from] codex_file::Error),
     #[error("cannot write the block")]
     Output(#[from] io::Error),
-    #[error("a model's name holds no quotes, backslashes or control characters")]
-    Model,
+    #[error(transparent)]
+    Untrusted(#[from] Untrusted),
+    #[error("{0:?} holds quotes, backslashes or control characters, which no block can hold")]
+    Quoted(String),
 }
 
 /// Prints the block, or edits the config.
@@ -95,9 +110,9 @@ pub enum Error {
 /// [`Error`], in words for the person.
 pub async fn run(args: Args) -> Result<(), Error> {
     let text = match args.client {
-        Client::Python(target) => blocks::python(&target.url, &target.model(DEMO_MODEL).await?),
-        Client::Node(target) => blocks::node(&target.url, &target.model(DEMO_MODEL).await?),
-        Client::Curl(target) => blocks::curl(&target.url, &target.model(DEMO_MODEL).await?),
+        Client::Python(target) => blocks::python(&target.server(DEMO_MODEL).await?),
+        Client::Node(target) => blocks::node(&target.server(DEMO_MODEL).await?),
+        Client::Curl(target) => blocks::curl(&target.server(DEMO_MODEL).await?),
         Client::Codex(codex) if codex.undo => {
             let path = codex_file::path()?;
             codex_file::undo(&path)?;
@@ -109,44 +124,56 @@ pub async fn run(args: Args) -> Result<(), Error> {
 }
 
 async fn codex_block(args: &CodexArgs) -> Result<String, Error> {
-    let model = args.target.model(CODEX_MODEL).await?;
-    let api_key_env = args.api_key_env.as_deref();
-    let settings = codex::Settings { address: &args.target.url, model: &model, api_key_env };
+    let server = args.target.server(CODEX_MODEL).await?;
+    let settings =
+        codex::Settings { address: &server.address, model: &server.model, api_key_env: args.api_key_env.as_deref() };
+    let trust = server.cacert.as_ref().map(|file| format!("# Start it as: CODEX_CA_CERTIFICATE=\"{file}\" codex\n"));
+    let trust = trust.unwrap_or_default();
     if !args.write {
         let block = codex::apply("", &settings).map_err(codex_file::Error::Edit)?;
         return Ok(format!(
-            "# For ~/.codex/config.toml; or let `flashlane connect codex --write` put it there.\n{block}"
+            "# For ~/.codex/config.toml. Where that has settings already, the first two lines belong above its first [table]:\n\
+             # `flashlane connect codex --write` puts each in its place and keeps a backup.\n{trust}{block}"
         ));
     }
     let path: PathBuf = codex_file::path()?;
     let backup = codex_file::write(&path, &settings)?;
     Ok(format!(
-        "{} points at {} with {model}; the original is {}\nundo with: flashlane connect codex --undo\n",
+        "{} points at {} with {}; the original is {}\nundo with: flashlane connect codex --undo\n{trust}",
         path.display(),
-        args.target.url,
+        server.address,
+        server.model,
         backup.display()
     ))
 }
 
 impl Target {
-    /// The model asked for; otherwise the gateway's `preferred` one, or its first. A gateway that does not answer is no
-    /// hindrance: the block then names what the embedded default offers.
-    async fn model(&self, preferred: &str) -> Result<String, Error> {
+    /// What a block names: the model asked for; otherwise the gateway's `preferred` one, or its first. A gateway that does not
+    /// answer is no hindrance: the block then names what the embedded default offers.
+    async fn server(&self, preferred: &str) -> Result<Server, Error> {
         let api_key = std::env::var("FLASHLANE_API_KEY").ok().filter(|key| !key.is_empty());
+        let gateway = Gateway { address: self.url.clone(), api_key, cacert: self.cacert.clone() };
+        gateway.tls()?;
         let model = match &self.model {
             Some(model) => model.clone(),
-            None => match models::list(&self.url, api_key.as_deref()).await {
+            None => match models::list(&gateway).await {
                 Ok(names) if names.iter().any(|name| name == preferred) => preferred.to_owned(),
                 Ok(names) => names.into_iter().next().unwrap_or_else(|| preferred.to_owned()),
-                Err(_) => {
-                    let _ = writeln!(io::stderr(), "note: {} does not answer now; the model is a guess", self.url);
+                Err(error) => {
+                    let _ = writeln!(io::stderr(), "note: {error}\nnote: the model is a guess");
                     preferred.to_owned()
                 }
             },
         };
+        // Whoever runs the block may stand in another folder.
+        let whole = |file: &PathBuf| path::absolute(file).unwrap_or_else(|_| file.clone()).display().to_string();
+        let cacert = self.cacert.as_ref().map(whole);
         // The blocks are program text.
-        let quoted = model.contains(|c: char| c.is_control() || c == '"' || c == '\\' || c == '\'');
-        if quoted { Err(Error::Model) } else { Ok(model) }
+        let is_quoted = |text: &&String| text.contains(|c: char| c.is_control() || "\"\\'$`".contains(c));
+        if let Some(text) = [Some(&model), cacert.as_ref()].into_iter().flatten().find(is_quoted) {
+            return Err(Error::Quoted(text.clone()));
+        }
+        Ok(Server { address: self.url.clone(), model, cacert })
     }
 }
 
@@ -155,12 +182,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_block_names_the_address_and_the_model() {
-        let address: Address = "10.0.0.7:8700".parse().unwrap();
+    fn every_block_names_the_address_and_the_model_and_whom_to_trust() {
+        let server = |cacert: Option<&str>| Server {
+            address: "10.0.0.7:8700".parse().unwrap(),
+            model: "some-model".to_owned(),
+            cacert: cacert.map(str::to_owned),
+        };
         for block in [blocks::python, blocks::node, blocks::curl] {
-            let text = block(&address, "some-model");
+            let text = block(&server(None));
             assert!(text.contains("http://10.0.0.7:8700/v1") && text.contains("some-model"), "{text}");
-            assert!(!text.contains("{{"), "{text}");
+            assert!(!text.contains("{{") && !text.to_lowercase().contains("cert"), "{text}");
+            let text = block(&server(Some("/pki/own ca.crt")));
+            assert!(text.contains("\"/pki/own ca.crt\"") && !text.contains("{trust}"), "{text}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_block_names_a_file_by_its_whole_path_and_only_what_it_can_quote() {
+        let target = |model: &str, cacert: Option<&str>| Target {
+            url: "10.0.0.7:8700".parse().unwrap(),
+            model: Some(model.to_owned()),
+            cacert: cacert.map(PathBuf::from),
+        };
+        let refused = async |model, cacert| target(model, cacert).server("").await.err().unwrap().to_string();
+        assert!(refused("it's", None).await.contains("holds quotes"));
+        assert_eq!(refused("m", Some("Cargo.toml")).await, "--cacert Cargo.toml: it holds no certificate");
+        let file = std::env::temp_dir().join(format!("flashlane-ca-{}.crt", std::process::id()));
+        let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap().cert.pem();
+        std::fs::write(&file, certificate).unwrap();
+        let server = target("m", file.to_str()).server("").await;
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(server.unwrap().cacert.as_deref(), file.to_str());
     }
 }

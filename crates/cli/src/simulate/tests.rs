@@ -84,7 +84,7 @@ fn chunks(body: &str) -> Vec<&str> {
 
 #[tokio::test]
 async fn a_stream_comes_in_whole_events_as_they_are_due() {
-    let server = start(&["--first-token-ms", "1", "--tokens-per-second", "500"]).await;
+    let server = start(&["--first-token-ms", "1", "--tokens-per-second", "100"]).await;
     let (head, answer) = server.ask("POST /v1/chat/completions", "", &body("count from 1 to 9", true)).await;
     assert!(head.starts_with("http/1.1 200"), "{head}");
     assert!(head.contains("content-type: text/event-stream") && head.contains("server: flashlane-simulator"), "{head}");

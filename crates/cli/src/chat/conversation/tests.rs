@@ -1,6 +1,7 @@
 //! A conversation against a scripted server, over real sockets.
 
 use super::*;
+use crate::address::Address;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
 use std::sync::{Arc, Mutex};
@@ -39,7 +40,8 @@ impl Server {
     }
 
     async fn conversation(&self) -> Conversation {
-        Conversation::open(self.address.clone(), None, "m".to_owned()).await.unwrap().0
+        let gateway = Gateway { address: self.address.clone(), api_key: None, cacert: None };
+        Conversation::open(gateway, "m".to_owned()).await.unwrap().0
     }
 
     /// Of each request: its connection, and what it continues.
