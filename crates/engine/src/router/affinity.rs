@@ -97,12 +97,9 @@ fn tick(now: Now) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixture::at;
     use super::*;
     use std::collections::BTreeMap;
-
-    fn at(ms: u64) -> Now {
-        Now { mono_ns: ms * 1_000_000, unix_ms: ms }
-    }
 
     /// Spread as XXH3 would.
     fn key(number: u64) -> SessionKey {

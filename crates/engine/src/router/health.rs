@@ -110,6 +110,8 @@ const RELAPSE: u64 = 10;
 #[derive(Debug)]
 pub struct Health {
     seats: Vec<Seat>,
+    /// How many of them are out.
+    out: usize,
     failures_max: u32,
     pause_ms_min: u64,
     pause_ms_max: u64,
@@ -215,6 +217,7 @@ impl Health {
     pub fn new(routing: &Routing) -> Self {
         Self {
             seats: Vec::new(),
+            out: 0,
             failures_max: routing.breaker_failures_max.max(1),
             pause_ms_min: routing.breaker_pause_ms_min.max(1),
             pause_ms_max: routing.breaker_pause_ms_max.max(routing.breaker_pause_ms_min).max(1),
@@ -230,6 +233,12 @@ impl Health {
             Some(State::Out { .. }) => Standing::Due,
             Some(State::In { .. }) | None => Standing::In,
         }
+    }
+
+    /// Whether every endpoint is in: the usual case, told without looking at each.
+    #[must_use]
+    pub fn is_all_in(&self) -> bool {
+        self.out == 0
     }
 
     /// A turn tries an endpoint that is out: no other does for another pause, however long this one takes.
@@ -261,6 +270,7 @@ impl Health {
             State::Out { until_ns, pause_ms } => match verdict {
                 Verdict::Served { .. } => {
                     *seat = Seat { state: State::In { since_ns: now.mono_ns, pause_ms }, ..Seat::default() };
+                    self.out = self.out.saturating_sub(1);
                     Some(Change::In { endpoint })
                 }
                 Verdict::Failed => Some(self.put_out(endpoint, Cause::Again, now)),
@@ -280,7 +290,8 @@ impl Health {
     fn put_out(&mut self, endpoint: EndpointId, cause: Cause, now: Now) -> Change {
         let (min, max) = (self.pause_ms_min, self.pause_ms_max);
         let mut pause_ms = min;
-        if let Some(seat) = self.seat(endpoint) {
+        if let Some(seat) = self.seats.get_mut(usize::from(endpoint.0)) {
+            self.out += usize::from(matches!(seat.state, State::In { .. }));
             pause_ms = match seat.state {
                 State::Out { pause_ms, .. } => pause_ms.saturating_mul(2),
                 State::In { since_ns, pause_ms } => {
@@ -339,3 +350,6 @@ impl Health {
         if is_slow { Some(Cause::Slowness) } else { None }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -116,3 +116,83 @@ impl Loads {
         self.seats.get_mut(index)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{at, fleet};
+    use super::*;
+    use crate::fleet::Tier;
+
+    const A: EndpointId = EndpointId(0);
+    const B: EndpointId = EndpointId(1);
+
+    fn load(waiting: u32, running: u32) -> Load {
+        Load { waiting, running, kv_usage: None }
+    }
+
+    #[test]
+    fn own_turns_are_counted_where_the_engine_says_nothing() {
+        let mut loads = Loads::default();
+        (0..3).for_each(|_| loads.begin(B));
+        loads.end(B);
+        assert_eq!((loads.turns(A, at(0)), loads.turns(B, at(0)), loads.in_flight(B)), (0, 2, 2));
+    }
+
+    #[test]
+    fn what_the_engine_says_is_brought_up_to_date_by_own_turns() {
+        let mut loads = Loads::default();
+        (0..4).for_each(|_| loads.begin(A));
+        // Four of the ten are ours.
+        loads.probed(A, load(0, 10), at(0));
+        assert_eq!(loads.turns(A, at(1)), 10);
+        loads.begin(A);
+        assert_eq!(loads.turns(A, at(1)), 11);
+        (0..3).for_each(|_| loads.end(A));
+        assert_eq!(loads.turns(A, at(1)), 8);
+        // It did not know of ours yet.
+        loads.probed(A, load(0, 0), at(2));
+        assert_eq!(loads.turns(A, at(2)), 2);
+        loads.probed(A, load(0, 50), at(3));
+        assert_eq!((loads.turns(A, at(10_003)), loads.turns(A, at(10_004))), (50, 2));
+    }
+
+    #[test]
+    fn those_that_wait_count_twice_and_a_full_cache_half_as_much_again() {
+        let mut loads = Loads::default();
+        loads.probed(A, load(3, 5), at(0));
+        assert_eq!(loads.turns(A, at(0)), 11);
+        let kv_usage = |usage| Load { kv_usage: Some(usage), ..load(0, 10) };
+        loads.probed(A, kv_usage(0.89), at(0));
+        assert_eq!(loads.turns(A, at(0)), 10);
+        loads.probed(A, kv_usage(0.95), at(0));
+        assert_eq!(loads.turns(A, at(0)), 16);
+        loads.probed(A, load(u32::MAX, u32::MAX), at(0));
+        assert_eq!(loads.turns(A, at(0)), u32::MAX);
+    }
+
+    #[test]
+    fn a_heavier_endpoint_takes_more() {
+        let mut fleet = fleet(&[Tier::Latency, Tier::Latency]);
+        fleet.endpoints[0].share.weight = 3;
+        let mut loads = Loads::default();
+        let mut shares = [0; 2];
+        for _ in 0..40 {
+            let less = if loads.compare(&fleet, B, A, at(0)).is_lt() { B } else { A };
+            loads.begin(less);
+            shares[usize::from(less.0)] += 1;
+        }
+        assert_eq!(shares, [30, 10]);
+        assert_eq!(loads.compare(&fleet, A, A, at(0)), Ordering::Equal);
+    }
+
+    #[test]
+    fn an_endpoint_is_full_by_own_turns_alone() {
+        let mut loads = Loads::default();
+        let share = Share { concurrency_max: Some(2), weight: 1 };
+        loads.probed(A, load(9, 9), at(0));
+        loads.begin(A);
+        assert!(!loads.is_full(A, share));
+        loads.begin(A);
+        assert!(loads.is_full(A, share) && !loads.is_full(A, Share::default()));
+    }
+}

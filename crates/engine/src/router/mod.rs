@@ -56,35 +56,20 @@ pub fn first(fleet: &Fleet, model: &Model) -> Option<EndpointId> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::fleet::{Endpoint, Modality, ModelRouting, Route, Share};
+mod fixture;
 
-    fn fleet(tiers: &[Tier]) -> Fleet {
-        let endpoint = |(index, &tier): (usize, &Tier)| Endpoint {
-            name: format!("e{index}").into(),
-            tier,
-            simulated: true,
-            share: Share::default(),
-        };
-        let model = Model {
-            name: "m".into(),
-            context_tokens_max: 1000,
-            modalities: vec![Modality::Text],
-            route: Route::LatencyFirst,
-            upstream_latency: None,
-            upstream_throughput: None,
-            routing: ModelRouting::default(),
-        };
-        Fleet { endpoints: tiers.iter().enumerate().map(endpoint).collect(), models: vec![model], ..Fleet::default() }
-    }
+#[cfg(test)]
+mod tests {
+    use super::fixture::{fleet, model};
+    use super::*;
+    use crate::fleet::Route;
 
     #[test]
     fn a_plan_names_only_tiers_that_have_endpoints() {
         let fleet = fleet(&[Tier::Throughput]);
-        let model = fleet.model("m").unwrap();
-        assert_eq!(plan(model, &fleet).collect::<Vec<_>>(), [Tier::Throughput]);
-        assert_eq!(first(&fleet, model), Some(EndpointId(0)));
+        let model = model(Route::LatencyFirst);
+        assert_eq!(plan(&model, &fleet).collect::<Vec<_>>(), [Tier::Throughput]);
+        assert_eq!(first(&fleet, &model), Some(EndpointId(0)));
     }
 
     #[test]

@@ -174,3 +174,109 @@ struct Said<'a> {
     tier: Option<Cow<'a, str>>,
     subagent: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    const OWNER: Owner = Owner([5; 32]);
+    const WEBSOCKET: &str = include_str!("../../../../proto/codex-0.169.0/ws-ordinary.jsonl");
+    const HTTP: &str = include_str!("../../../../proto/codex-0.169.0/http-ordinary.jsonl");
+
+    fn key(name: &str) -> Option<SessionKey> {
+        Some(SessionKey::new(&OWNER, name))
+    }
+
+    /// What Codex sent: its first head's headers, and each request's `client_metadata`.
+    fn sent(recording: &str) -> (Vec<(String, String)>, Vec<String>) {
+        let lines: Vec<Value> = recording.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let headers = lines.iter().find_map(|line| line["head"]["headers"].as_object()).unwrap();
+        let headers = headers.iter().map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned())).collect();
+        let metadata =
+            lines.iter().filter(|line| line["from"] == "client").map(|line| &line["frame"]["client_metadata"]);
+        (headers, metadata.filter(|metadata| metadata.is_object()).map(Value::to_string).collect())
+    }
+
+    fn of_headers(headers: &[(String, String)]) -> Origin {
+        Origin::of_headers(&OWNER, headers.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+    }
+
+    #[test]
+    fn codex_says_its_session_in_the_handshake_and_in_each_request() {
+        let (headers, metadata) = sent(WEBSOCKET);
+        let session = key("00000000-0000-7000-8000-000000000002");
+        let handshake = of_headers(&headers);
+        assert_eq!(handshake, Origin { kind: RequestKind::Prewarm, session, thread: session, ..Origin::default() });
+        let requests: Vec<_> = metadata.iter().map(|raw| Origin::default().with_client_metadata(&OWNER, raw)).collect();
+        let kinds: Vec<_> = requests.iter().map(|origin| origin.kind).collect();
+        assert_eq!(kinds, [RequestKind::Prewarm, RequestKind::Turn, RequestKind::Turn]);
+        assert!(requests.iter().all(|origin| origin.session == session && !origin.subagent));
+        let turn = handshake.with_client_metadata(&OWNER, &metadata[1]);
+        assert_eq!(turn.kind, RequestKind::Turn);
+    }
+
+    #[test]
+    fn codex_says_the_same_over_http() {
+        let (headers, metadata) = sent(HTTP);
+        let session = key("00000000-0000-7000-8000-000000000001");
+        let origin = of_headers(&headers);
+        assert_eq!(origin, Origin { session, thread: session, ..Origin::default() });
+        assert_eq!(Origin::default().with_client_metadata(&OWNER, &metadata[0]), origin);
+    }
+
+    #[test]
+    fn a_handshake_names_the_model_before_any_request() {
+        let (headers, _) = sent(WEBSOCKET);
+        let (_, metadata) = headers.iter().find(|(name, _)| name == TURN_METADATA).unwrap();
+        assert_eq!(model_named(metadata).as_deref(), Some("gpt-5.5"));
+        assert_eq!(model_named("{}"), None);
+        assert_eq!(model_named("no json"), None);
+    }
+
+    #[test]
+    fn a_sub_agent_is_told_by_any_of_its_marks() {
+        let marks: [&[(&str, &str)]; 5] = [
+            &[("x-openai-subagent", "collab_spawn")],
+            &[("x-codex-parent-thread-id", "p")],
+            &[(TURN_METADATA, r#"{"thread_source":"subagent"}"#)],
+            &[(TURN_METADATA, r#"{"subagent_kind":{"any":"thing"}}"#)],
+            &[(TURN_METADATA, r#"{"parent_thread_id":"p"}"#)],
+        ];
+        for mark in marks {
+            let origin = Origin::of_headers(&OWNER, mark.iter().copied());
+            assert!(origin.subagent, "{mark:?}");
+            let metadata = serde_json::to_string(&mark.iter().copied().collect::<std::collections::BTreeMap<_, _>>());
+            assert_eq!(Origin::default().with_client_metadata(&OWNER, &metadata.unwrap()), origin, "{mark:?}");
+        }
+        let parent = Origin::of_headers(&OWNER, [("x-codex-parent-thread-id", "p"), ("thread-id", "c")]);
+        assert_eq!((parent.parent, parent.thread), (key("p"), key("c")));
+        for none in [("x-openai-subagent", ""), (TURN_METADATA, r#"{"thread_source":"user","subagent_kind":null}"#)] {
+            assert!(!Origin::of_headers(&OWNER, [none]).subagent, "{none:?}");
+        }
+    }
+
+    #[test]
+    fn the_header_that_asks_for_a_tier_names_one() {
+        let wanted = |value| Origin::of_headers(&OWNER, [(TIER_HEADER, value)]).wanted;
+        assert_eq!(wanted("latency"), Some(Tier::Latency));
+        assert_eq!(wanted("throughput"), Some(Tier::Throughput));
+        assert_eq!((wanted("fast"), wanted("")), (None, None));
+        let origin = Origin { wanted: Some(Tier::Latency), ..Origin::default() };
+        let other = origin.with_client_metadata(&OWNER, r#"{"x-flashlane-tier":"throughput"}"#);
+        assert_eq!(other.wanted, Some(Tier::Throughput));
+    }
+
+    #[test]
+    fn what_cannot_be_read_says_nothing() {
+        let origin = Origin { session: key("s"), ..Origin::default() };
+        for raw in ["", "7", "[]", "{", r#"{"session_id":7,"thread_id":null,"x-codex-turn-metadata":"{{"}"#] {
+            assert_eq!(origin.with_client_metadata(&OWNER, raw), origin, "{raw}");
+        }
+        let some = r#"{"session_id":["x"],"thread_id":"t","x-codex-turn-metadata":{"request_kind":"prewarm"}}"#;
+        let read = origin.with_client_metadata(&OWNER, some);
+        assert_eq!((read.session, read.thread, read.kind), (key("s"), key("t"), RequestKind::Turn));
+        let other = r#"{"x-codex-turn-metadata":"{\"request_kind\":\"compact\"}"}"#;
+        assert_eq!(origin.with_client_metadata(&OWNER, other).kind, RequestKind::Other);
+    }
+}

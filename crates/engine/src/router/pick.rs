@@ -106,7 +106,10 @@ impl Router {
     /// # Errors
     /// None can be had now.
     pub fn take(&mut self, fleet: &Fleet, wish: &Wish<'_>, now: Now) -> Result<Pick, Unpicked> {
-        let pick = self.near(fleet, wish, now).map_or_else(|| self.draw(fleet, wish, now), Ok)?;
+        let known = || wish.keys.iter().find_map(|key| self.affinity.find(key, wish.tier, now));
+        let near = self.near(fleet, wish, wish.prefer, now).or_else(|| self.due(fleet, wish, now));
+        let near = near.or_else(|| self.near(fleet, wish, known(), now));
+        let pick = near.map_or_else(|| self.draw(fleet, wish, now), Ok)?;
         if pick.is_trial {
             self.health.try_out(pick.endpoint, now);
         }
@@ -164,22 +167,28 @@ impl Router {
     }
 
     /// The endpoint that holds the turn's prefix, if it can take it and is not far busier than others.
-    fn near(&self, fleet: &Fleet, wish: &Wish<'_>, now: Now) -> Option<Pick> {
-        let known = wish.keys.iter().find_map(|key| self.affinity.find(key, wish.tier, now));
-        let mut near = [wish.prefer, known].into_iter().flatten();
-        near.find_map(|endpoint| {
-            let at = fleet.endpoint(endpoint).filter(|at| at.tier == wish.tier)?;
-            if wish.tried.contains(&endpoint) || self.loads.is_full(endpoint, at.share) {
-                return None;
-            }
-            let is_trial = match self.health.standing(endpoint, now) {
-                Standing::In => false,
-                Standing::Due => true,
-                Standing::Out { .. } => return None,
-            };
-            let pick = Pick { endpoint, reason: PickReason::Affinity, is_trial };
-            if self.is_crowded(fleet, endpoint, now) { None } else { Some(pick) }
-        })
+    fn near(&self, fleet: &Fleet, wish: &Wish<'_>, endpoint: Option<EndpointId>, now: Now) -> Option<Pick> {
+        let endpoint = endpoint.filter(|endpoint| !wish.tried.contains(endpoint))?;
+        let at = fleet.endpoint(endpoint).filter(|at| at.tier == wish.tier)?;
+        let is_trial = match self.health.standing(endpoint, now) {
+            Standing::In => false,
+            Standing::Due => true,
+            Standing::Out { .. } => return None,
+        };
+        if self.loads.is_full(endpoint, at.share) || self.is_crowded(fleet, endpoint, now) {
+            return None;
+        }
+        Some(Pick { endpoint, reason: PickReason::Affinity, is_trial })
+    }
+
+    /// The endpoint whose trial is due. Conversations try it as well: where all of them have their endpoints, nobody else would. A turn
+    /// that failed once is not made to fail again.
+    fn due(&self, fleet: &Fleet, wish: &Wish<'_>, now: Now) -> Option<Pick> {
+        if self.health.is_all_in() || !wish.tried.is_empty() {
+            return None;
+        }
+        let (endpoint, _) = self.seats(fleet, wish, now).find(|(_, seat)| *seat == Seat::Due)?;
+        Some(Pick { endpoint, reason: PickReason::Trial, is_trial: true })
     }
 
     /// Whether a conversation is better off elsewhere than with its cache.
@@ -201,11 +210,10 @@ impl Router {
     /// The less busy of two that are drawn, of those that can take the turn.
     fn draw(&mut self, fleet: &Fleet, wish: &Wish<'_>, now: Now) -> Result<Pick, Unpicked> {
         let found = self.look(fleet, wish, now);
-        // A turn that failed once is not made to fail again.
-        if let Some(endpoint) = found.due.filter(|_| wish.tried.is_empty() || found.free == 0) {
-            return Ok(Pick { endpoint, reason: PickReason::Trial, is_trial: true });
-        }
         if found.free == 0 {
+            if let Some(endpoint) = found.due {
+                return Ok(Pick { endpoint, reason: PickReason::Trial, is_trial: true });
+            }
             let out = found.out.filter(|_| wish.is_last && found.full == 0);
             let last = |(_, endpoint)| Pick { endpoint, reason: PickReason::LastResort, is_trial: true };
             return out.map(last).ok_or(if found.full > 0 { Unpicked::Full } else { Unpicked::Out });
@@ -267,3 +275,6 @@ impl Router {
 fn below(chance: u64, n: usize) -> usize {
     (((chance & 0xffff_ffff) * n as u64) >> 32) as usize
 }
+
+#[cfg(test)]
+mod tests;

@@ -140,3 +140,180 @@ fn unfit(fleet: &Fleet, model: &Model, tier: Tier, traits: &Traits) -> Option<Un
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{fleet, model};
+    use super::super::origin::{Origin, RequestKind};
+    use super::super::rules::{Digest, Rule, When};
+    use super::super::traits::{Effort, Media};
+    use super::*;
+    use crate::fleet::{Accepts, Modality};
+    use crate::session::Owner;
+
+    const BOTH: [Tier; 2] = [Tier::Latency, Tier::Throughput];
+    const ROUTES: [Route; 4] = [Route::LatencyFirst, Route::ThroughputFirst, Route::LatencyOnly, Route::ThroughputOnly];
+
+    fn planned(fleet: &Fleet, model: &Model, traits: &Traits) -> (Vec<Tier>, PlanReason) {
+        let plan = route(fleet, model, traits).unwrap();
+        (plan.tiers().to_vec(), plan.reason)
+    }
+
+    fn rule(when: When, route: Route) -> Rule {
+        Rule { when, route }
+    }
+
+    #[test]
+    fn a_turn_that_says_nothing_takes_its_models_route() {
+        let fleet = fleet(&BOTH);
+        for route in ROUTES {
+            let (tiers, reason) = planned(&fleet, &model(route), &Traits::default());
+            assert_eq!((tiers.as_slice(), reason), (route.tiers(), PlanReason::ModelRoute));
+        }
+    }
+
+    #[test]
+    fn a_service_tier_says_which_tier_is_the_first() {
+        let fleet = fleet(&BOTH);
+        for service_tier in ServiceTier::ALL {
+            let traits = Traits { service_tier, ..Traits::default() };
+            let first = |route| planned(&fleet, &model(route), &traits).0[0];
+            let expected = match service_tier {
+                ServiceTier::Priority | ServiceTier::Fast | ServiceTier::Ultrafast => BOTH.map(|_| Tier::Latency),
+                ServiceTier::Flex => BOTH.map(|_| Tier::Throughput),
+                ServiceTier::Auto | ServiceTier::Default | ServiceTier::Scale => BOTH,
+            };
+            assert_eq!([first(Route::LatencyFirst), first(Route::ThroughputFirst)], expected, "{service_tier:?}");
+        }
+    }
+
+    #[test]
+    fn a_sub_agent_leaves_the_latency_tier_to_its_parent() {
+        let (fleet, model) = (fleet(&BOTH), model(Route::LatencyFirst));
+        let origin = Origin { subagent: true, ..Origin::default() };
+        let traits = Traits { origin, service_tier: ServiceTier::Priority, ..Traits::default() };
+        assert_eq!(planned(&fleet, &model, &traits), (vec![Tier::Throughput, Tier::Latency], PlanReason::SubAgent));
+    }
+
+    #[test]
+    fn what_a_client_says_never_adds_a_tier() {
+        let fleet = fleet(&BOTH);
+        let wanted = [None, Some(Tier::Latency), Some(Tier::Throughput)];
+        let origins =
+            wanted.map(|wanted| [false, true].map(|subagent| Origin { subagent, wanted, ..Origin::default() }));
+        for (origin, service_tier) in origins.into_iter().flatten().flat_map(|o| ServiceTier::ALL.map(|tier| (o, tier)))
+        {
+            let traits = Traits { origin, service_tier, ..Traits::default() };
+            for only in [Route::LatencyOnly, Route::ThroughputOnly] {
+                let (tiers, reason) = planned(&fleet, &model(only), &traits);
+                assert_eq!((tiers.as_slice(), reason), (only.tiers(), PlanReason::ModelRoute));
+            }
+        }
+    }
+
+    #[test]
+    fn the_header_reorders_what_rules_allow_and_no_more() {
+        let mut fleet = fleet(&BOTH);
+        let model = model(Route::LatencyFirst);
+        let origin = Origin { wanted: Some(Tier::Latency), subagent: true, ..Origin::default() };
+        let traits = Traits { origin, ..Traits::default() };
+        assert_eq!(planned(&fleet, &model, &traits), (BOTH.to_vec(), PlanReason::Header));
+        fleet.rules = [rule(When::default(), Route::ThroughputFirst)].into();
+        assert_eq!(planned(&fleet, &model, &traits), (BOTH.to_vec(), PlanReason::Header));
+        fleet.rules = [rule(When::default(), Route::ThroughputOnly)].into();
+        assert_eq!(planned(&fleet, &model, &traits), (vec![Tier::Throughput], PlanReason::Rule(1)));
+    }
+
+    #[test]
+    fn the_first_rule_that_fits_decides_the_models_own_before_all_others() {
+        let mut fleet = fleet(&BOTH);
+        let mut model = model(Route::LatencyFirst);
+        let when = |max| When { tokens_input_max: Some(max), ..When::default() };
+        model.routing.rules = [rule(when(10), Route::LatencyOnly), rule(when(20), Route::ThroughputOnly)].into();
+        fleet.rules = [rule(when(30), Route::ThroughputFirst), rule(when(40), Route::LatencyFirst)].into();
+        for (tokens_input, route, reason) in [
+            (10, Route::LatencyOnly, PlanReason::Rule(1)),
+            (11, Route::ThroughputOnly, PlanReason::Rule(2)),
+            (21, Route::ThroughputFirst, PlanReason::Rule(3)),
+            (31, Route::LatencyFirst, PlanReason::Rule(4)),
+            (41, Route::LatencyFirst, PlanReason::ModelRoute),
+        ] {
+            let (tiers, why) = planned(&fleet, &model, &Traits { tokens_input, ..Traits::default() });
+            assert_eq!((tiers.as_slice(), why), (route.tiers(), reason), "{tokens_input}");
+        }
+    }
+
+    #[test]
+    fn a_rule_needs_every_field_that_it_has() {
+        let whole = r#"{"when": {"service_tier": ["priority", "fast"], "effort": ["high"], "subagent": true,
+            "request_kind": ["turn"], "media": true, "tokens_input_min": 5, "tokens_input_max": 9, "authorization_sha256":
+            ["0101010101010101010101010101010101010101010101010101010101010101"]}, "route": "latency-only"}"#;
+        let rule: Rule = serde_json::from_str(whole).unwrap();
+        let origin = Origin { subagent: true, ..Origin::default() };
+        let fits = Traits {
+            owner: Owner([1; 32]),
+            service_tier: ServiceTier::Fast,
+            effort: Some(Effort::High),
+            media: Media { image: true, file: false },
+            origin,
+            tokens_input: 5,
+            ..Traits::default()
+        };
+        assert!(rule.when.fits(&fits));
+        let others = [
+            Traits { owner: Owner([2; 32]), ..fits },
+            Traits { service_tier: ServiceTier::Auto, ..fits },
+            Traits { effort: Some(Effort::Low), ..fits },
+            Traits { effort: None, ..fits },
+            Traits { media: Media::default(), ..fits },
+            Traits { origin: Origin { subagent: false, ..origin }, ..fits },
+            Traits { origin: Origin { kind: RequestKind::Prewarm, ..origin }, ..fits },
+            Traits { tokens_input: 4, ..fits },
+            Traits { tokens_input: 10, ..fits },
+        ];
+        for other in others {
+            assert!(!rule.when.fits(&other), "{other:?}");
+        }
+        assert!(When::default().fits(&others[0]));
+        let again: Rule = serde_json::from_str(&serde_json::to_string(&rule).unwrap()).unwrap();
+        assert_eq!(again, rule);
+    }
+
+    #[test]
+    fn a_digest_is_64_hexadecimal_digits() {
+        let digest = Digest::try_from("AB".repeat(32)).unwrap();
+        assert_eq!(digest.0, Owner([0xab; 32]));
+        assert_eq!(String::from(digest), "ab".repeat(32));
+        for wrong in ["", "ab", &"ab".repeat(33), &"zz".repeat(32), &"+1".repeat(32), &"é".repeat(32)] {
+            assert!(Digest::try_from(wrong.to_owned()).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_tier_that_cannot_read_the_input_is_left_out() {
+        let fleet = fleet(&BOTH);
+        let mut model = model(Route::LatencyFirst);
+        model.modalities = vec![Modality::Text, Modality::Image];
+        model.routing.latency = Accepts { modalities: Some(vec![Modality::Text]), context_tokens_max: Some(100) };
+        let media = Media { image: true, file: false };
+        let image = Traits { media, ..Traits::default() };
+        assert_eq!(planned(&fleet, &model, &image), (vec![Tier::Throughput], PlanReason::Media));
+        let long = |tokens_input| Traits { tokens_input, ..Traits::default() };
+        assert_eq!(planned(&fleet, &model, &long(100)), (BOTH.to_vec(), PlanReason::ModelRoute));
+        assert_eq!(planned(&fleet, &model, &long(101)), (vec![Tier::Throughput], PlanReason::Context));
+        assert_eq!(route(&fleet, &model, &long(1001)), Err(Unroutable::Context));
+        let file = Traits { media: Media { image: false, file: true }, ..Traits::default() };
+        assert_eq!(route(&fleet, &model, &file), Err(Unroutable::Media));
+        model.route = Route::ThroughputFirst;
+        assert_eq!(planned(&fleet, &model, &image), (vec![Tier::Throughput], PlanReason::ModelRoute));
+    }
+
+    #[test]
+    fn a_tier_without_endpoints_is_left_out() {
+        let fleet = fleet(&[Tier::Throughput]);
+        let plan = planned(&fleet, &model(Route::LatencyFirst), &Traits::default());
+        assert_eq!(plan, (vec![Tier::Throughput], PlanReason::ModelRoute));
+        let none = route(&fleet, &model(Route::LatencyOnly), &Traits::default());
+        assert_eq!(none, Err(Unroutable::NoEndpoint));
+    }
+}

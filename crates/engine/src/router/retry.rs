@@ -56,11 +56,8 @@ impl RetryBudget {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixture::at;
     use super::*;
-
-    fn at(ms: u64) -> Now {
-        Now { mono_ns: ms * 1_000_000, unix_ms: ms }
-    }
 
     fn spent(budget: &mut RetryBudget, now: Now) -> usize {
         std::iter::repeat_with(|| budget.spend(now)).take(1000).take_while(|spent| *spent).count()

@@ -19,7 +19,7 @@ pub struct Routing {
     pub breaker_failures_max: u32,
     /// That while, in milliseconds, at first. Default 1,000. Then one turn tries it; if that fails too, the while doubles.
     pub breaker_pause_ms_min: u64,
-    /// Until this, in milliseconds. Default 30,000.
+    /// Until this, in milliseconds. Default 10,000.
     pub breaker_pause_ms_max: u64,
     /// How many times its tier's median an endpoint's time to first token may be, or its share of failures, before it gets no turns
     /// for a while. Default 4; 0: any. Never more than half of a tier is left out so.
@@ -39,7 +39,7 @@ impl Default for Routing {
             affinity_turns_max: 8,
             breaker_failures_max: 5,
             breaker_pause_ms_min: 1_000,
-            breaker_pause_ms_max: 30_000,
+            breaker_pause_ms_max: 10_000,
             outlier_factor: 4,
             retry_percent_max: 10,
             retries_per_second_max: 10,
