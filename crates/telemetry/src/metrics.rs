@@ -244,6 +244,8 @@ impl Metrics {
         let families = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
         for (endpoint, upstream) in upstreams {
             families.bring_up_to(endpoint, upstream);
+            // There before its first failure: a rate needs a zero to rise from.
+            self.attempts_failed.with_label_values(&[endpoint]);
         }
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
@@ -435,6 +437,13 @@ mod tests {
         metrics.turn_done(&Outcome { attempts_failed, ..outcome() });
         let text = render(&metrics);
         assert!(text.contains("flashlane_upstream_attempts_failed_total{endpoint=\"wafer-1\"} 2"), "{text}");
+    }
+
+    #[test]
+    fn an_endpoint_that_has_not_failed_yet_is_there_at_zero() {
+        let metrics = Metrics::new().unwrap();
+        let text = metrics.render([("gpu", Upstream::default())]).unwrap();
+        assert!(text.contains("flashlane_upstream_attempts_failed_total{endpoint=\"gpu\"} 0"), "{text}");
     }
 
     #[test]
