@@ -8,6 +8,7 @@ import jsonschema
 import pytest
 from websockets.sync.client import connect
 
+import strict
 from answering_engine import AnsweringEngine
 from rig import ONE_ENGINE, ROOT, Flashlane, fetch
 
@@ -61,12 +62,7 @@ def scripted(engine):
 
 
 def over_http(gateway: Flashlane, request: dict) -> list[dict]:
-    streamed = fetch(f"{gateway.base_url}/responses", {**request, "stream": True})
-    assert streamed.endswith("data: [DONE]\n\n")
-    events = [block.split("\n") for block in streamed.removesuffix("data: [DONE]\n\n").split("\n\n") if block]
-    for event, data in events:
-        assert event.removeprefix("event: ") == json.loads(data.removeprefix("data: "))["type"]
-    return [json.loads(data.removeprefix("data: ")) for _, data in events]
+    return strict.check_sse(fetch(f"{gateway.base_url}/responses", {**request, "stream": True}))
 
 
 def over_websocket(gateway: Flashlane, request: dict) -> list[dict]:
@@ -99,7 +95,7 @@ def test_events_come_in_their_order_over_each_transport(engine, scripted, deltas
     answers = []
     for events in (over_http(scripted, request), over_websocket(scripted, request)):
         assert order(events) == ["created", "in_progress", *items, status]
-        assert [event["sequence_number"] for event in events] == list(range(len(events)))
+        strict.check(events)
         for event in events:
             described.validate(event)
         answers.append(events[-1]["response"])

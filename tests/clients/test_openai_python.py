@@ -5,6 +5,8 @@ import json
 import openai
 import pytest
 
+import strict
+
 MODEL = "flashlane-demo"
 WEATHER = {
     "type": "function",
@@ -27,7 +29,8 @@ def until_completed(connection) -> list:
     for event in connection:
         assert event.type != "error", event
         events.append(event)
-        if event.type in ("response.completed", "response.failed", "response.incomplete"):
+        if event.type in strict.TERMINAL:
+            strict.check([event.to_dict() for event in events])
             return events
     raise AssertionError("the connection ended first")
 
