@@ -1,10 +1,23 @@
 //! The address of a Responses API, in the forms that people write it. Knows nothing of what answers there.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
 
 /// Where `flashlane serve` listens when nothing else is said.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:8700/v1";
+
+/// Of addresses to listen on. A name may mean many addresses, and another one tomorrow.
+pub const LISTEN_EXPECTED: &str =
+    "expected an IP address and a port, such as 127.0.0.1:8700 or [::1]:8700, and no name";
+
+/// An address to listen on.
+///
+/// # Errors
+/// [`LISTEN_EXPECTED`].
+pub fn listen(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| LISTEN_EXPECTED)
+}
 
 /// The base of an API: scheme, host, port and the path before `/responses`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! `flashlane simulate`: the simulator as an inference server of its own, for benches and rehearsals. Knows nothing of what
 //! it plays, which is the simulator's, nor of the gateway before it.
 
+use crate::address;
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
@@ -16,7 +17,7 @@ use serde_json::json;
 use std::convert::Infallible;
 use std::fmt;
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -37,7 +38,7 @@ const REQUESTS_RUNNING_MAX: u64 = 10_000;
     -d '{\"model\":\"any\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"count from 1 to 20\"}]}'")]
 pub struct Args {
     /// Where to listen; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8710")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8710", value_parser = address::listen)]
     pub listen: SocketAddr,
     /// How fast it is
     #[arg(long, value_name = "NAME", value_enum, default_value_t = ProfileName::Wafer)]
@@ -103,6 +104,9 @@ pub enum Error {
 pub async fn run(args: Args) -> Result<(), Error> {
     let server = Server::bind(args).await?;
     server.announce(&mut io::stdout().lock()).map_err(Error::Serve)?;
+    if let Some(warning) = server.warning() {
+        writeln!(io::stderr(), "{warning}").map_err(Error::Serve)?;
+    }
     tokio::select! {
         served = server.serve() => served,
         interrupted = tokio::signal::ctrl_c() => interrupted.map_err(Error::Serve),
@@ -185,11 +189,33 @@ impl Server {
 
     fn announce(&self, out: &mut impl Write) -> io::Result<()> {
         let Profile { first_token_ms, tokens_per_second, .. } = self.shared.profile;
-        let (address, model) = (self.address, &self.shared.model);
+        let (address, model) = (self.near_address(), &self.shared.model);
         writeln!(out, "The flashlane simulator plays `{model}` at http://{address}/v1: a script, not a model.")?;
         writeln!(out, "First token after {first_token_ms} ms, then {tokens_per_second} tokens/s. Ctrl-C ends it.")?;
         writeln!(out, "Put flashlane before it: flashlane serve --throughput http://{address}/v1")?;
         out.flush()
+    }
+
+    /// Where a client on this machine finds it: an address that stands for all is none to connect to.
+    fn near_address(&self) -> SocketAddr {
+        let ip = match self.address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
+        };
+        SocketAddr::new(ip, self.address.port())
+    }
+
+    /// Who else may use it.
+    fn warning(&self) -> Option<String> {
+        if self.address.ip().is_loopback() {
+            return None;
+        }
+        let key = match self.shared.api_key {
+            Some(_) => "in plain text, the key too",
+            None => "and asks for no key: FLASHLANE_SIMULATOR_API_KEY sets one",
+        };
+        Some(format!("warning: {} is reachable from other machines, {key}", self.address))
     }
 }
 

@@ -17,10 +17,6 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
 
-/// Of addresses to listen on. A name may mean many addresses, and another one tomorrow.
-pub const ADDRESS_EXPECTED: &str =
-    "expected an IP address and a port, such as 127.0.0.1:8700 or [::1]:8700, and no name";
-
 /// A checked config, ready to run.
 pub struct Config {
     pub runtime: RuntimeConfig,

@@ -2,10 +2,11 @@
 
 use crate::announce;
 use crate::app;
-use crate::config::{self, Config, Invalid, Listen};
+use crate::config::{Config, Invalid, Listen};
 use crate::shutdown::Signals;
 use crate::source::{self, Flags, Latency, Source};
 use anyhow::Context as _;
+use flashlane_cli::address;
 use flashlane_edge::Listeners;
 use flashlane_telemetry::log;
 use std::env;
@@ -42,10 +43,10 @@ pub struct Args {
     #[arg(long)]
     check: bool,
     /// Where clients connect, in place of the config's; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    #[arg(long, value_name = "ADDRESS", value_parser = address::listen)]
     listen: Option<SocketAddr>,
     /// Where operators connect, in place of the config's
-    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    #[arg(long, value_name = "ADDRESS", value_parser = address::listen)]
     admin_listen: Option<SocketAddr>,
     /// The latency tier: cerebras, simulator, or the base URL of an engine that speaks Chat Completions
     #[arg(long, value_name = "WHAT")]
@@ -53,10 +54,6 @@ pub struct Args {
     /// The throughput tier: the base URL of an engine that speaks Chat Completions
     #[arg(long, value_name = "URL")]
     throughput: Option<String>,
-}
-
-fn address(text: &str) -> Result<SocketAddr, &'static str> {
-    text.parse().map_err(|_| config::ADDRESS_EXPECTED)
 }
 
 /// How serving ended.

@@ -21,6 +21,11 @@ impl Drop for Serving {
 
 /// A server on a free port, with more arguments.
 async fn start(arguments: &[&str]) -> Serving {
+    let server = bound(arguments).await;
+    Serving { address: server.address(), task: tokio::spawn(server.serve()) }
+}
+
+async fn bound(arguments: &[&str]) -> Server {
     #[derive(clap::Parser)]
     struct Cli {
         #[command(flatten)]
@@ -28,8 +33,7 @@ async fn start(arguments: &[&str]) -> Serving {
     }
     let arguments = ["simulate", "--listen", "127.0.0.1:0"].iter().chain(arguments);
     let cli: Cli = clap::Parser::parse_from(arguments);
-    let server = Server::bind(cli.args).await.unwrap();
-    Serving { address: server.address(), task: tokio::spawn(server.serve()) }
+    Server::bind(cli.args).await.unwrap()
 }
 
 impl Serving {
@@ -216,4 +220,21 @@ async fn it_says_where_it_listens_and_that_it_is_no_model() {
     };
     let error = Server::bind(taken).await.err().unwrap().to_string();
     assert!(error.contains("--listen"), "{error}");
+}
+
+#[tokio::test]
+async fn what_can_be_reached_from_elsewhere_says_so() {
+    // Said of the address alone: a test opens none but loopback's.
+    let at = async |address: &str, arguments: &[&str]| {
+        let server = Server { address: address.parse().unwrap(), ..bound(arguments).await };
+        let mut said = Vec::new();
+        server.announce(&mut said).unwrap();
+        (String::from_utf8(said).unwrap(), server.warning().unwrap_or_default())
+    };
+    assert_eq!(at("127.0.0.1:8710", &[]).await.1, "");
+    let (said, warning) = at("0.0.0.0:8710", &[]).await;
+    assert!(said.contains("--throughput http://127.0.0.1:8710/v1"), "{said}");
+    assert!(warning.contains("0.0.0.0:8710 is reachable from other machines, and asks for no key"), "{warning}");
+    let (_, warning) = at("[::]:8710", &["--api-key", "k"]).await;
+    assert!(warning.contains("in plain text"), "{warning}");
 }

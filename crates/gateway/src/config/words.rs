@@ -1,7 +1,7 @@
 //! The parser's messages in the words of whoever writes the file: no type of ours, and what was expected. Knows no field but by its
 //! name, whose end is its unit.
 
-use super::ADDRESS_EXPECTED;
+use flashlane_cli::address::LISTEN_EXPECTED;
 
 /// The units that a field's name may end with, before `_max`.
 const UNITS: [(&str, &str); 3] = [("_ms", " of milliseconds"), ("_bytes", " of bytes"), ("_tokens", " of tokens")];
@@ -10,7 +10,7 @@ const UNITS: [(&str, &str); 3] = [("_ms", " of milliseconds"), ("_bytes", " of b
 pub fn explained(message: &str, field: Option<&str>) -> String {
     let message = message.trim_end().replace('\n', "; ");
     if message.contains("invalid socket address") {
-        return format!("is no address: {ADDRESS_EXPECTED}");
+        return format!("is no address: {LISTEN_EXPECTED}");
     }
     let wrong = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "));
     if let Some((found, wanted)) = wrong.and_then(|wrong| wrong.rsplit_once(", expected ")) {
@@ -51,7 +51,7 @@ fn wanted_in_words(wanted: &str, field: &str) -> String {
         "a string" | "path string" => return "a text in quotes".to_owned(),
         "a sequence" if matches!(field, "endpoints" | "models") => return format!("[[{field}]] tables"),
         "a sequence" => return "a list in brackets".to_owned(),
-        "socket address" => return ADDRESS_EXPECTED.trim_start_matches("expected ").to_owned(),
+        "socket address" => return LISTEN_EXPECTED.trim_start_matches("expected ").to_owned(),
         _ if wanted.starts_with("struct ") => return "a table".to_owned(),
         _ if wanted.starts_with("enum ") => return "a name in quotes".to_owned(),
         _ => return wanted.to_owned(),
@@ -95,7 +95,7 @@ mod tests {
         }
         for value in ["8700", "\"localhost\"", "\"127.0.0.1\""] {
             let said = said("server", "listen", value);
-            assert!(said.starts_with("is ") && said.ends_with(ADDRESS_EXPECTED), "{said}");
+            assert!(said.starts_with("is ") && said.ends_with(LISTEN_EXPECTED), "{said}");
         }
     }
 
