@@ -38,6 +38,8 @@ use tower::Service as _;
 const ADMIN_CONNECTIONS_MAX: u32 = 64;
 /// After an `accept` that failed for want of resources (file descriptors), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// After the drain, for followers of what it has ended: one read of the store and one write.
+const FOLLOW_WAIT_MAX: Duration = Duration::from_millis(250);
 /// Pings, or as many times their interval, after which a silent client counts as gone.
 pub(crate) const PINGS_MAX: u32 = 3;
 /// hyper's own lower bound.
@@ -92,7 +94,12 @@ impl Listeners {
         }
         // Operators are answered until the end: /readyz tells them that this is one.
         let wait_max = Duration::from_millis(state.config.drain_ms_max);
-        tokio::join!(state.connections.drain(wait_max), state.jobs.drain(wait_max));
+        let (have_ended, ()) = tokio::join!(state.connections.drain(wait_max), state.jobs.drain(wait_max));
+        // Who follows a background response that was failed just now reads that it is.
+        if !have_ended && !state.connections.have_ended(FOLLOW_WAIT_MAX).await {
+            tracing::warn!("turns still running after {} ms are cancelled", wait_max.as_millis());
+        }
+        state.connections.end().await;
         operators.end().await;
     }
 }
@@ -282,17 +289,17 @@ impl Connections {
         self.is_draining.load(Ordering::SeqCst)
     }
 
-    /// Asks every connection to end, and waits for them, but not for ever.
-    async fn drain(&self, wait_max: Duration) {
+    /// Asks every connection to end, and waits for them, but not for ever; whether they have.
+    async fn drain(&self, wait_max: Duration) -> bool {
         self.is_draining.store(true, Ordering::SeqCst);
         for waker in &self.wakers {
             waker.wake_by_ref();
         }
-        let all_ended = self.permits.acquire_many(self.count_max);
-        if tokio::time::timeout(wait_max, all_ended).await.is_err() {
-            tracing::warn!("turns still running after {} ms are cancelled", wait_max.as_millis());
-        }
-        self.end().await;
+        self.have_ended(wait_max).await
+    }
+
+    async fn have_ended(&self, wait_max: Duration) -> bool {
+        tokio::time::timeout(wait_max, self.permits.acquire_many(self.count_max)).await.is_ok()
     }
 
     /// Cancels whatever runs.

@@ -1,6 +1,6 @@
 //! Background responses over HTTP: they run without their client, can be followed from any event, cancelled, and are never stuck.
 
-use crate::support::{Gateway, Reply, begun, simulated, soon, text, upstream};
+use crate::support::{Gateway, Reply, begun, exchange, simulated, soon, text, upstream};
 use flashlane_backend::EndpointConfig;
 use flashlane_store::{EVENTS_READ_MAX, Event, Limits, MemoryStore, OwnerId, Record, Store as _};
 use flashlane_testkit::upstream::Upstream;
@@ -270,6 +270,21 @@ async fn a_stop_waits_for_it_and_then_fails_it() {
     let kept = store.retrieve(owner, made["id"].as_str().unwrap(), 0).await.unwrap().unwrap();
     let kept: Value = serde_json::from_slice(&kept.response).unwrap();
     assert_eq!((&kept["status"], &kept["error"]["code"]), (&json!("failed"), &json!("server_error")));
+}
+
+#[tokio::test]
+async fn who_follows_it_when_the_stop_fails_it_reads_its_end() {
+    let (server, endpoint) = endless().await;
+    let mut gateway = Gateway::start_with(endpoint, |config, _| config.drain_ms_max = 50).await;
+    let (address, body) = (gateway.address, request(&json!({"stream": true})).to_string());
+    let json = "content-type: application/json\r\n";
+    let followed = tokio::spawn(async move { exchange(address, "POST", "/v1/responses", json, body.as_bytes()).await });
+    soon("the upstream's request", server.until(|seen| seen.requests.len() == 1)).await;
+    gateway.stop();
+    gateway.ended().await;
+    let told = followed.await.unwrap().events();
+    assert_eq!(told.last().unwrap(), "[DONE]", "{told:?}");
+    assert_eq!(told[told.len() - 2]["type"], "response.failed", "{told:?}");
 }
 
 #[tokio::test]
