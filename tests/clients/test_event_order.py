@@ -33,6 +33,11 @@ def call(index: int, name: str, *arguments: str) -> list[dict]:
     return [{"tool_calls": [first]}, *({"tool_calls": [{"index": index, "function": {"arguments": piece}}]} for piece in arguments)]
 
 
+def at_once(*calls: list[dict]) -> list[dict]:
+    """Calls whose deltas come in turns."""
+    return [delta for deltas in zip(*calls, strict=True) for delta in deltas]
+
+
 WORDS = [{"role": "assistant", "content": "one"}, {"content": " two"}]
 CASES = {
     "text": (WORDS, "stop", TEXT, "completed", None),
@@ -41,6 +46,7 @@ CASES = {
     "function call": (call(0, "f", '{"a":', "1}"), "tool_calls", FUNCTION_CALL, "completed", None),
     "custom tool call": (call(0, "c", '{"input":"a', '\\nb"}'), "tool_calls", CUSTOM_CALL, "completed", None),
     "text and two calls": ([*WORDS, *call(0, "f", "{}"), *call(1, "f", "{}")], "tool_calls", TEXT + FUNCTION_CALL * 2, "completed", None),
+    "two calls at once": (at_once(call(0, "f", '{"a":', "1}"), call(1, "c", '{"input":', '"b"}')), "tool_calls", FUNCTION_CALL + CUSTOM_CALL, "completed", None),
     "length": (WORDS, "length", TEXT, "incomplete", "max_output_tokens"),
     "content filter": (WORDS, "content_filter", TEXT, "incomplete", "content_filter"),
     "cut": (WORDS, None, TEXT, "failed", None),
@@ -109,3 +115,12 @@ def test_events_come_in_their_order_over_each_transport(engine, scripted, deltas
     with pytest.raises(urllib.error.HTTPError) as raised:
         fetch(f"{scripted.base_url}/responses", request)
     assert (raised.value.code, json.loads(raised.value.read())["error"]["code"]) == (502, answers[0]["error"]["code"])
+
+
+@pytest.mark.parametrize("choice", ["none", {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]}], ids=["none", "allowed tools"])
+def test_a_call_that_the_choice_does_not_allow_is_not_passed_on(engine, scripted, choice):
+    engine.deltas, engine.finish = [*WORDS, *call(0, "c", '{"input":"a"}')], "tool_calls"
+    request = {"model": "scripted", "input": "hello", "tools": TOOLS, "tool_choice": choice}
+    for events in (over_http(scripted, request), over_websocket(scripted, request)):
+        assert order(events) == ["created", "in_progress", *TEXT, "failed"]
+        assert events[-1]["response"]["error"]["code"] == "server_error"

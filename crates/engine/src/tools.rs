@@ -46,6 +46,18 @@ pub enum Choice {
     Allowed { required: bool, names: Vec<String> },
 }
 
+impl Choice {
+    /// The only tools that may be called; None: any.
+    #[must_use]
+    pub fn callable(&self) -> Option<Vec<String>> {
+        match self {
+            Self::Auto | Self::Required | Self::Named(_) => None,
+            Self::None => Some(Vec::new()),
+            Self::Allowed { names, .. } => Some(names.clone()),
+        }
+    }
+}
+
 impl From<&ToolChoice<'_>> for Choice {
     fn from(choice: &ToolChoice<'_>) -> Self {
         match choice {

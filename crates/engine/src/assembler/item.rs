@@ -6,6 +6,7 @@ use bytes::Bytes;
 use flashlane_wire::chat::{CustomInput, Renderer, ToolName};
 use flashlane_wire::json;
 use flashlane_wire::responses::{Content, Item, Payload, Role};
+use serde::de::IgnoredAny;
 
 /// An item that is open.
 #[derive(Debug)]
@@ -213,20 +214,25 @@ impl OpenItem {
     /// The id of a tool's call, raw; none of another item.
     #[must_use]
     pub fn call_id(&self) -> Option<&str> {
-        match &self.kind {
-            ItemKind::Function { call_id, .. } | ItemKind::Custom { call_id, .. } => Some(call_id),
-            ItemKind::Message | ItemKind::Refusal | ItemKind::Reasoning => None,
-        }
+        self.kind.call_id()
     }
 
-    /// Whether the item is a call of another id.
     #[must_use]
-    pub fn is_other_call(&self, id: &str) -> bool {
-        self.call_id().is_some_and(|own| {
-            let mut raw = Vec::with_capacity(id.len());
-            json::push_escaped(&mut raw, id);
-            raw != own.as_bytes()
-        })
+    pub fn kind(&self) -> &ItemKind {
+        &self.kind
+    }
+
+    /// Whether no more can come for it: the arguments of a call are one JSON text.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        match &self.kind {
+            ItemKind::Function { .. } => {
+                let text = std::str::from_utf8(&self.text).ok().and_then(json::unescape);
+                text.is_some_and(|text| serde_json::from_str::<IgnoredAny>(&text).is_ok())
+            }
+            ItemKind::Custom { unwrapping, .. } => unwrapping.is_whole(),
+            ItemKind::Message | ItemKind::Refusal | ItemKind::Reasoning => false,
+        }
     }
 
     /// The item's own JSON; without its content while it is only announced.
@@ -273,6 +279,23 @@ impl OpenItem {
 }
 
 impl ItemKind {
+    fn call_id(&self) -> Option<&str> {
+        match self {
+            Self::Function { call_id, .. } | Self::Custom { call_id, .. } => Some(call_id),
+            Self::Message | Self::Refusal | Self::Reasoning => None,
+        }
+    }
+
+    /// Whether it is a call of another id.
+    #[must_use]
+    pub fn is_other_call(&self, id: &str) -> bool {
+        self.call_id().is_some_and(|own| {
+            let mut raw = Vec::with_capacity(id.len());
+            json::push_escaped(&mut raw, id);
+            raw != own.as_bytes()
+        })
+    }
+
     /// hot: per token
     fn delta_name(&self) -> &'static str {
         match self {

@@ -13,10 +13,11 @@ use crate::error::{ErrorKind, Refusal};
 use crate::ids::TurnHex;
 use crate::outgoing::Outgoing;
 use crate::time::Now;
-use crate::tools::Tools;
+use crate::tools::{Choice as ToolChoice, Tools};
 use bytes::Bytes;
 use flashlane_wire::chat::{Choice, Chunk, CustomInput, DeltaKind, FinishReason, Renderer, ToolCallDelta, Usage};
 use flashlane_wire::json;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// One response in the making.
@@ -25,10 +26,14 @@ pub struct ResponsesAssembler {
     hex: TurnHex,
     frame: Frame,
     tools: Arc<Tools>,
+    /// The only tools that may be called, by the backend's names; None: any.
+    callable: Option<Vec<String>>,
     created_at: u64,
     sequence: u64,
     service_tier: &'static str,
     open: Option<Open>,
+    /// Calls that began before the open one was whole, in the order in which they follow it.
+    waiting: VecDeque<Waiting>,
     /// Finished items' JSON.
     output: Vec<Bytes>,
     /// Ids of the calls among them.
@@ -63,6 +68,26 @@ enum Source {
     Reasoning,
     Refusal,
     Call(u32),
+    /// A call that others wait for. Apart from [`Source::Call`], so that a token need not ask whether any do.
+    Ahead(u32),
+}
+
+impl Source {
+    fn call(self) -> Option<u32> {
+        match self {
+            Self::Call(index) | Self::Ahead(index) => Some(index),
+            Self::Content | Self::Reasoning | Self::Refusal => None,
+        }
+    }
+}
+
+/// A call that nobody was told of yet: items come one after the other, and an engine may send two calls at once.
+#[derive(Debug)]
+struct Waiting {
+    index: u32,
+    kind: ItemKind,
+    /// Its arguments so far.
+    raw: Vec<u8>,
 }
 
 /// How a response ended that was not cut short.
@@ -88,11 +113,13 @@ impl ResponsesAssembler {
             hex,
             frame,
             tools,
+            callable: None,
             created_at: now.unix_s(),
             sequence: 0,
             // What serves it is not known yet.
             service_tier: "auto",
             open: None,
+            waiting: VecDeque::new(),
             output: Vec::new(),
             calls: Vec::new(),
             renderer: Renderer::default(),
@@ -117,9 +144,11 @@ impl ResponsesAssembler {
         self.frame.forget();
     }
 
-    /// The tools that the upstream's names are to be found in: the request's, and those of the chain.
-    pub fn resolve_with(&mut self, tools: &Arc<Tools>) {
+    /// The tools that the upstream's names are to be found in: the request's, and those of the chain. Engines do not always
+    /// keep to the choice.
+    pub fn resolve_with(&mut self, tools: &Arc<Tools>, choice: &ToolChoice) {
         self.tools = Arc::clone(tools);
+        self.callable = choice.callable();
     }
 
     #[must_use]
@@ -188,10 +217,7 @@ impl ResponsesAssembler {
             Source::Content => ItemKind::Message,
             Source::Reasoning => ItemKind::Reasoning,
             Source::Refusal => ItemKind::Refusal,
-            Source::Call(index) => {
-                let message = format!("the upstream sent arguments for tool call {index}, which is not open");
-                return Err(Refusal::new(ErrorKind::UpstreamFailed, message));
-            }
+            Source::Call(index) | Source::Ahead(index) => return self.arguments_apart(index, raw, out),
         };
         self.close("completed", out);
         self.open(kind, source, out);
@@ -243,25 +269,8 @@ impl ResponsesAssembler {
     }
 
     fn call(&mut self, call: &ToolCallDelta<'_>, out: &mut Outgoing) -> Result<(), Refusal> {
-        let source = Source::Call(call.index);
-        // Some engines give every call the same index: a new id is a new call.
-        let is_open = self.open.as_ref().is_some_and(|open| {
-            open.source == source && !call.id.as_deref().is_some_and(|id| open.item.is_other_call(id))
-        });
-        if let (Some(name), false) = (&call.name, is_open) {
-            self.close("completed", out);
-            let tool = self.tools.set.resolve(name);
-            let mut call_id = Vec::new();
-            match &call.id {
-                Some(id) => json::push_escaped(&mut call_id, id),
-                None => json::push_escaped(&mut call_id, &self.hex.item_id("call", self.next_index())),
-            }
-            let call_id = String::from_utf8(call_id).unwrap_or_default();
-            let kind = match tool.custom {
-                true => ItemKind::Custom { tool, call_id, unwrapping: CustomInput::default() },
-                false => ItemKind::Function { tool, call_id },
-            };
-            self.open(kind, source, out);
+        if let (Some(name), false) = (&call.name, self.knows(call)) {
+            self.begin_call(call, name, out)?;
         }
         if call.arguments.is_empty() {
             return Ok(());
@@ -271,16 +280,101 @@ impl ResponsesAssembler {
         self.text(DeltaKind::Arguments(call.index), &mended, out)
     }
 
-    fn next_index(&self) -> u32 {
-        u32::try_from(self.output.len()).unwrap_or(u32::MAX)
+    /// Whether the call has begun. Some engines give every call the same index: a new id is a new call.
+    fn knows(&self, call: &ToolCallDelta<'_>) -> bool {
+        let is_same = |kind: &ItemKind| !call.id.as_deref().is_some_and(|id| kind.is_other_call(id));
+        let is_open = |open: &Open| open.source.call() == Some(call.index) && is_same(open.item.kind());
+        self.open.as_ref().is_some_and(is_open)
+            || self.waiting.iter().any(|waiting| waiting.index == call.index && is_same(&waiting.kind))
+    }
+
+    /// Opens the call, unless the one before it is not whole: then it waits.
+    fn begin_call(&mut self, call: &ToolCallDelta<'_>, name: &str, out: &mut Outgoing) -> Result<(), Refusal> {
+        if self.callable.as_ref().is_some_and(|callable| callable.iter().all(|known| known != name)) {
+            let name = &self.tools.set.resolve(name).name;
+            let message = format!("The model called the tool '{name}', which 'tool_choice' does not allow.");
+            return Err(Refusal::new(ErrorKind::UpstreamFailed, message));
+        }
+        let tool = self.tools.set.resolve(name);
+        let before = self.output.len() + usize::from(self.open.is_some()) + self.waiting.len();
+        let mut call_id = Vec::new();
+        match &call.id {
+            Some(id) => json::push_escaped(&mut call_id, id),
+            None => json::push_escaped(&mut call_id, &self.hex.item_id("call", index_of(before))),
+        }
+        let call_id = String::from_utf8(call_id).unwrap_or_default();
+        let kind = match tool.custom {
+            true => ItemKind::Custom { tool, call_id, unwrapping: CustomInput::default() },
+            false => ItemKind::Function { tool, call_id },
+        };
+        self.waiting.push_back(Waiting { index: call.index, kind, raw: Vec::new() });
+        // Of two calls of one index, only the later gets more.
+        let ahead = self.open.as_ref().and_then(|open| open.source.call()).filter(|index| *index != call.index);
+        match (&mut self.open, ahead) {
+            (Some(open), Some(index)) if !open.item.is_whole() => open.source = Source::Ahead(index),
+            (Some(_) | None, _) => self.follow_on(out),
+        }
+        Ok(())
+    }
+
+    /// Arguments of a call that others wait for, or that waits itself.
+    fn arguments_apart(&mut self, index: u32, raw: &[u8], out: &mut Outgoing) -> Result<(), Refusal> {
+        if let Some(waiting) = self.waiting.iter_mut().rfind(|waiting| waiting.index == index) {
+            waiting.raw.extend_from_slice(raw);
+            return Ok(());
+        }
+        match &mut self.open {
+            Some(open) if open.source == Source::Ahead(index) => {
+                open.item.delta(raw, &mut self.sequence, out);
+                if raw.ends_with(b"}") && open.item.is_whole() {
+                    self.follow_on(out);
+                }
+                Ok(())
+            }
+            Some(_) | None => {
+                let message = format!("the upstream sent arguments for tool call {index}, which is not open");
+                Err(Refusal::new(ErrorKind::UpstreamFailed, message))
+            }
+        }
+    }
+
+    /// What is open has ended: the calls that waited follow, up to one that is not whole, or the last.
+    fn follow_on(&mut self, out: &mut Outgoing) {
+        self.close_open("completed", out);
+        while let Some(next) = self.waiting.pop_front() {
+            let is_last = self.waiting.is_empty();
+            self.open_waiting(next, out);
+            if is_last || self.open.as_ref().is_some_and(|open| !open.item.is_whole()) {
+                return;
+            }
+            self.close_open("completed", out);
+        }
+    }
+
+    fn open_waiting(&mut self, next: Waiting, out: &mut Outgoing) {
+        let is_last = self.waiting.is_empty();
+        let source = if is_last { Source::Call(next.index) } else { Source::Ahead(next.index) };
+        self.open(next.kind, source, out);
+        if let Some(open) = &mut self.open {
+            open.item.delta(&next.raw, &mut self.sequence, out);
+        }
     }
 
     fn open(&mut self, kind: ItemKind, source: Source, out: &mut Outgoing) {
-        let index = self.next_index();
+        let index = index_of(self.output.len());
         self.open = Some(Open { item: OpenItem::open(kind, &self.hex, index, &mut self.sequence, out), source });
     }
 
+    /// Closes what is open, and after it the calls that wait. Of a response that was cut, nobody hears of those.
     fn close(&mut self, status: &str, out: &mut Outgoing) {
+        self.close_open(status, out);
+        for next in std::mem::take(&mut self.waiting).into_iter().filter(|_| status == "completed") {
+            self.open_waiting(next, out);
+            self.close_open(status, out);
+        }
+    }
+
+    fn close_open(&mut self, status: &str, out: &mut Outgoing) {
         let Some(open) = self.open.take() else { return };
         let (item, closed) = open.item.close(status, &mut self.sequence, out);
         // Arguments that were cut are no JSON: the next turn's upstream must not see them.
@@ -377,6 +471,7 @@ impl ResponsesAssembler {
     /// Ends the response where it stands, and keeps nothing of what was open: PROTOCOL clause 3.6.
     pub fn cancel(&mut self, out: &mut Outgoing) {
         let id = self.response_id();
+        self.waiting.clear();
         if let Some(open) = self.open.take() {
             open.item.interrupt(&id, &mut self.sequence, out);
         }
@@ -391,6 +486,7 @@ impl ResponsesAssembler {
             out.extend_from_slice(b",\"response_id\":");
             json::push_string(out, &id);
         });
+        self.waiting.clear();
         if let Some(open) = self.open.take() {
             open.item.interrupt(&id, &mut self.sequence, out);
         }
@@ -432,4 +528,8 @@ impl ResponsesAssembler {
         });
         self.sequence = sequence;
     }
+}
+
+fn index_of(items: usize) -> u32 {
+    u32::try_from(items).unwrap_or(u32::MAX)
 }

@@ -206,7 +206,7 @@ impl Session {
                 let tools = tools_of(&turn.chain, &responses.tools);
                 fields.extend(tool_fields(&tools, &responses.choice, responses.parallel_tool_calls)?);
                 if let Assembler::Responses(assembler) = &mut turn.assembler {
-                    assembler.resolve_with(&tools);
+                    assembler.resolve_with(&tools, &responses.choice);
                 }
                 responses.instructions.iter().chain(turn.chain.messages()).cloned().collect()
             }

@@ -9,6 +9,7 @@
 
 mod again;
 mod background;
+mod calls;
 mod http;
 mod lanes;
 mod limit;

@@ -54,6 +54,16 @@ impl CustomInput {
         }
     }
 
+    /// Whether nothing of the input can follow.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        match &self.state {
+            State::Before { .. } | State::Inside { .. } => false,
+            State::After => true,
+            State::Odd { whole } => serde_json::from_str::<serde::de::IgnoredAny>(whole).is_ok(),
+        }
+    }
+
     /// The arguments have ended; appends what was held back.
     pub fn finish(&mut self, out: &mut Vec<u8>) {
         let whole = match &mut self.state {
