@@ -5,7 +5,7 @@
 use crate::http::collect;
 use crate::reply::Refused;
 use crate::state::State;
-use crate::stored::{Query, failed, json_of, owner, with_id};
+use crate::stored::{Listed, Query, failed, json_of, list, owner, with_id};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{self, Path, RawQuery, Request};
 use axum::response::Response;
@@ -87,7 +87,7 @@ pub(crate) async fn list_items(
     let Some(Listing::Items { items, .. }) = listing.map_err(|error| failed(&error))? else {
         return Err(not_found(&id));
     };
-    Ok(json_of(page.of(items.iter().map(|item| value(item)).collect())?.to_string().into()))
+    Ok(json_of(page.of(items.iter().map(|item| Listed::kept(item)).collect())?))
 }
 
 pub(crate) async fn add_items(extract::State(state): Shared, id: Id, request: Request) -> Result<Response, Refused> {
@@ -104,11 +104,8 @@ pub(crate) async fn add_items(extract::State(state): Shared, id: Id, request: Re
     if !added.map_err(|error| failed(&error))? {
         return Err(not_found(&id));
     }
-    let items: Vec<Value> = items.iter().map(|item| value(item)).collect();
-    let id_of = |item: Option<&Value>| item.and_then(|item| item.get("id")).cloned().unwrap_or_default();
-    let (first, last) = (id_of(items.first()), id_of(items.last()));
-    let list = json!({"object": "list", "data": items, "first_id": first, "last_id": last, "has_more": false});
-    Ok(json_of(list.to_string().into()))
+    let items: Vec<Listed> = items.iter().map(|item| Listed::kept(item)).collect();
+    Ok(json_of(list(&items, false)))
 }
 
 pub(crate) async fn retrieve_item(

@@ -16,8 +16,11 @@ use flashlane_engine::{ErrorKind, Refusal};
 use flashlane_store::{JobState, Listing, OwnerId, Page, Retrieved};
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
+use serde_json::value::{RawValue, to_raw_value};
 use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Items of a page, where the client does not say.
@@ -135,8 +138,8 @@ pub(crate) async fn input_items(
     let now = state.clock.now().unix_ms;
     let listing = state.store.input_items(owner, &id, Page::WHOLE, now).await.map_err(|error| failed(&error))?;
     let Some(Listing::Items { items, .. }) = listing else { return Err(not_found(&id)) };
-    let items = items.iter().enumerate().map(|(index, item)| listed(&index.to_le_bytes(), item)).collect();
-    Ok(json_of(page.of(items)?.to_string().into()))
+    let items = items.iter().enumerate().map(|(index, item)| Listed::made(&index.to_le_bytes(), item)).collect();
+    Ok(json_of(page.of(items)?))
 }
 
 pub(crate) fn owner(headers: &HeaderMap) -> OwnerId {
@@ -217,12 +220,13 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    pub(crate) fn of(self, mut items: Vec<Value>) -> Result<Value, Refused> {
+    /// The page's JSON.
+    pub(crate) fn of(self, mut items: Vec<Listed>) -> Result<Bytes, Refused> {
         if self.is_newest_first {
             items.reverse();
         }
         if let Some(after) = &self.after {
-            let at = items.iter().position(|item| item["id"] == **after).ok_or_else(|| {
+            let at = items.iter().position(|item| item.id.as_ref() == Some(after)).ok_or_else(|| {
                 let message = format!("Invalid 'after': there is no item '{after}' in this list.");
                 Refused(Refusal::new(ErrorKind::InvalidValue, message).with_param("after"))
             })?;
@@ -230,44 +234,80 @@ impl Wanted {
         }
         let has_more = items.len() > self.items_max;
         items.truncate(self.items_max);
-        let id = |item: Option<&Value>| item.map_or(Value::Null, |item| item["id"].clone());
-        let (first, last) = (id(items.first()), id(items.last()));
-        Ok(json!({"object": "list", "data": items, "first_id": first, "last_id": last, "has_more": has_more}))
+        Ok(list(&items, has_more))
     }
 }
 
-/// An item as lists show it: with its type, an id, and a message's content as parts. An item that came without an id has one from its
-/// place and content, which stay as they are.
-fn listed(seed: &[u8], json: &[u8]) -> Value {
-    let mut item: Value = serde_json::from_slice(json).unwrap_or_default();
-    let Some(fields) = item.as_object_mut() else { return item };
-    if fields.get("type").is_some_and(Value::is_null) {
-        fields.remove("type");
+/// A list object.
+pub(crate) fn list(items: &[Listed], has_more: bool) -> Bytes {
+    let data: Vec<&RawValue> = items.iter().map(|item| &*item.json).collect();
+    let id = |item: Option<&Listed>| item.and_then(|item| item.id.clone());
+    let (first, last) = (id(items.first()), id(items.last()));
+    let [data, first, last] = [raw(&data), raw(&first), raw(&last)];
+    let list = format!(
+        "{{\"object\":\"list\",\"data\":{data},\"first_id\":{first},\"last_id\":{last},\"has_more\":{has_more}}}"
+    );
+    Bytes::from(list)
+}
+
+/// An item of a list. What it holds beyond its own fields is passed on as it was written: it may be nested deeper than a tree of
+/// values can be.
+pub(crate) struct Listed {
+    id: Option<String>,
+    json: Box<RawValue>,
+}
+
+type Fields = BTreeMap<String, Box<RawValue>>;
+
+impl Listed {
+    /// One that is kept as lists show it.
+    pub(crate) fn kept(json: &[u8]) -> Self {
+        let fields: Fields = serde_json::from_slice(json).unwrap_or_default();
+        let json = serde_json::from_slice(json).unwrap_or_else(|_| RawValue::NULL.to_owned());
+        Self { id: text(&fields, "id"), json }
     }
-    let kind = fields.entry("type").or_insert_with(|| "message".into()).as_str().unwrap_or_default().to_owned();
-    if kind == "message" {
-        let part =
-            if fields.get("role").is_some_and(|role| role == "assistant") { "output_text" } else { "input_text" };
-        if let Some(text) = fields.get("content").and_then(Value::as_str).map(str::to_owned) {
-            let content = match part {
-                "output_text" => json!({"type": part, "text": text, "annotations": []}),
-                _ => json!({"type": part, "text": text}),
-            };
-            fields.insert("content".to_owned(), Value::Array(vec![content]));
+
+    /// With its type, an id, and a message's content as parts. An item that came without an id has one from its place and content,
+    /// which stay as they are.
+    fn made(seed: &[u8], json: &[u8]) -> Self {
+        let Ok(mut fields) = serde_json::from_slice::<Fields>(json) else { return Self::kept(json) };
+        if fields.get("type").is_none_or(|kind| kind.get() == "null") {
+            fields.insert("type".to_owned(), raw("message"));
         }
-        fields.entry("status").or_insert_with(|| "completed".into());
+        let kind = text(&fields, "type").unwrap_or_default();
+        if kind == "message" {
+            if let Some(content) = text(&fields, "content") {
+                let part = match text(&fields, "role").as_deref() {
+                    Some("assistant") => json!({"type": "output_text", "text": content, "annotations": []}),
+                    Some(_) | None => json!({"type": "input_text", "text": content}),
+                };
+                fields.insert("content".to_owned(), raw(&[part]));
+            }
+            fields.entry("status".to_owned()).or_insert_with(|| raw("completed"));
+        }
+        let id = text(&fields, "id").filter(|id| !id.is_empty()).unwrap_or_else(|| {
+            let digest = Sha256::new().chain_update(seed).chain_update(json).finalize();
+            let hex: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+            format!("{}_{hex}", prefix(&kind))
+        });
+        fields.insert("id".to_owned(), raw(&id));
+        Self { id: Some(id), json: raw(&fields) }
     }
-    if fields.get("id").and_then(Value::as_str).is_none_or(str::is_empty) {
-        let digest = Sha256::new().chain_update(seed).chain_update(json).finalize();
-        let hex: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        fields.insert("id".to_owned(), format!("{}_{hex}", prefix(&kind)).into());
-    }
-    item
+}
+
+/// A field that is a string.
+fn text(fields: &Fields, name: &str) -> Option<String> {
+    serde_json::from_str(fields.get(name)?.get()).ok()
+}
+
+/// What is not to be written as JSON, such as a map without names, is not among what comes here.
+fn raw<T: Serialize + ?Sized>(value: &T) -> Box<RawValue> {
+    to_raw_value(value).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }
 
 /// An item as lists show it, to be kept so: its id, where it has none, comes from `seed`, which no other item has.
 pub(crate) fn with_id(seed: &str, json: &[u8]) -> Bytes {
-    Bytes::from(listed(seed.as_bytes(), json).to_string())
+    Bytes::from(String::from(Box::<str>::from(Listed::made(seed.as_bytes(), json).json)))
 }
 
 /// How the ids of a kind of item begin.

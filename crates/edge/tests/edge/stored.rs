@@ -83,6 +83,27 @@ async fn input_items_are_listed_in_pages_of_either_order() {
 }
 
 #[tokio::test]
+async fn an_item_that_is_nested_deeper_than_trees_go_is_listed_as_it_came() {
+    let gateway = Gateway::start(simulated()).await;
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    let item = format!(r#"{{"role":"user","content":"repeat: kept","own":{deep}}}"#);
+    let body = format!(r#"{{"model":"demo","input":[{item}]}}"#);
+    let made = gateway.send("POST", "/v1/responses", "", body.as_bytes()).await.json();
+    let path = format!("/v1/responses/{}/input_items", made["id"].as_str().unwrap());
+    let listed = String::from_utf8(gateway.get(&path).await.body).unwrap();
+    assert!(listed.contains(&deep) && listed.contains(r#""type":"input_text""#), "{listed}");
+    let body = format!(r#"{{"items":[{item}]}}"#);
+    let conversation = gateway.post("/v1/conversations", &json!({})).await.json();
+    let path = format!("/v1/conversations/{}/items", conversation["id"].as_str().unwrap());
+    let added = gateway.send("POST", &path, "", body.as_bytes()).await;
+    let listed = gateway.get(&path).await;
+    for reply in [added, listed] {
+        let listed = String::from_utf8(reply.body).unwrap();
+        assert!(listed.contains(&deep) && listed.contains(r#""first_id":"msg_"#), "{listed}");
+    }
+}
+
+#[tokio::test]
 async fn another_key_finds_what_an_unknown_id_finds() {
     let gateway = Gateway::start(simulated()).await;
     let made = stored(&gateway, json!({})).await;
