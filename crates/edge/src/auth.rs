@@ -1,6 +1,7 @@
-//! Who asks. No keys are configured yet, so every caller is served; but callers with different keys never see each other's state.
+//! Who asks, and what they say of themselves. No keys are configured yet, so every caller is served; but callers with different keys never see each other's state.
 
 use flashlane_engine::Owner;
+use flashlane_engine::router::{HEADERS, Origin};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use sha2::{Digest, Sha256};
@@ -11,4 +12,10 @@ pub(crate) fn owner(headers: &HeaderMap) -> Owner {
         Some(authorization) => Owner(Sha256::digest(authorization.as_bytes()).into()),
         None => Owner::default(),
     }
+}
+
+/// Which conversation of which session the request is for, as its headers say.
+pub(crate) fn origin(owner: &Owner, headers: &HeaderMap) -> Origin {
+    let told = HEADERS.iter().filter_map(|name| Some((*name, headers.get(*name)?.to_str().ok()?)));
+    Origin::of_headers(owner, told)
 }

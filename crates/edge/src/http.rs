@@ -71,7 +71,10 @@ async fn serve(
 ) -> Result<Response, Refused> {
     let (head, body) = request.into_parts();
     let body = collect(&state, &head.headers, body).await?;
-    let mut drive = Drive::new(state, auth::owner(&head.headers), id, Session::http)?;
+    let owner = auth::owner(&head.headers);
+    let origin = auth::origin(&owner, &head.headers);
+    let mut drive =
+        Drive::new(state, owner, id, |shared, ids, owner| Session::http(shared, ids, owner).with_origin(origin))?;
     let held = Held::of(head);
     if let Some(afterwards) = &held.afterwards {
         drive.set_timer(afterwards.timer());

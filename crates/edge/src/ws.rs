@@ -49,9 +49,11 @@ pub(crate) async fn upgrade(
     };
     let Handshake { accept, deflate, deflate_header, timing } = handshake;
     let decoder = Decoder::new(limits, deflate);
-    let drive = Drive::new(Arc::clone(&state), auth::owner(request.headers()), id, |shared, ids, owner| {
+    let owner = auth::owner(request.headers());
+    let origin = auth::origin(&owner, request.headers());
+    let drive = Drive::new(Arc::clone(&state), owner, id, |shared, ids, owner| {
         state.warm(&shared.fleet);
-        Session::websocket(shared, ids, owner, Encoder::new(deflate), timing)
+        Session::websocket(shared, ids, owner, Encoder::new(deflate), timing).with_origin(origin)
     });
     let mut drive = match drive {
         Ok(drive) => drive,

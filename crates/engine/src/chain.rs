@@ -3,6 +3,7 @@
 //! The pieces are immutable and shared: a fork costs pointers, a turn costs the work of its own items. Small pieces are
 //! merged like the digits of a counter, so that a chain has few of them and no byte is copied more than a few times.
 
+use crate::router::Media;
 use crate::tokens::Tally;
 use crate::tools::Tools;
 use bytes::Bytes;
@@ -27,8 +28,8 @@ pub struct Piece {
     pub calls: Vec<Arc<str>>,
     /// The tokens of the messages, once they were counted.
     pub tally: Tally,
-    /// There are images or files in it, which are not counted.
-    pub media: bool,
+    /// Images and files in it, which are not counted.
+    pub media: Media,
 }
 
 /// The items of a conversation up to one response.
@@ -162,7 +163,7 @@ fn merge(pieces: &[&Arc<Piece>]) -> Piece {
     let items = pieces.iter().flat_map(|piece| piece.items.iter().cloned()).collect();
     let calls = pieces.iter().flat_map(|piece| piece.calls.iter().cloned()).collect();
     let tally = pieces.iter().map(|piece| piece.tally.clone()).reduce(|sum, tally| sum.and(&tally)).unwrap_or_default();
-    let media = pieces.iter().any(|piece| piece.media);
+    let media = pieces.iter().map(|piece| piece.media).fold(Media::default(), Media::and);
     Piece { messages: Bytes::from(messages), items, calls, tally, media }
 }
 
@@ -236,7 +237,7 @@ impl<'a> Reading<'a> {
     pub fn finish(self) -> Rendered {
         let mut rendered = self.rendered;
         (rendered.images, rendered.files) = (self.renderer.images, self.renderer.files);
-        rendered.piece.media = rendered.images || rendered.files;
+        rendered.piece.media = Media { image: rendered.images, file: rendered.files };
         rendered.ends_open = self.renderer.is_open();
         rendered.piece.messages = Bytes::from(self.renderer.finish());
         rendered

@@ -6,6 +6,7 @@ use crate::chain::{Piece, Rendered, render_items};
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::{Modality, Model};
 use crate::recognition::{self, Fresh, History};
+use crate::router::Traits;
 use crate::tools::{Choice, Tools};
 use bytes::Bytes;
 use flashlane_wire::chat::{ChatRequest, Field, ToolSet, instructions};
@@ -21,6 +22,8 @@ pub struct Draft {
     /// The upstream request's fields, but for the tools.
     pub fields: Vec<Field>,
     pub cache_key: Option<Arc<str>>,
+    /// What routing is told, but for what depends on the chain.
+    pub traits: Traits,
 }
 
 #[derive(Debug)]
@@ -157,6 +160,7 @@ impl Draft {
             contract: Contract::Responses(Box::new(draft)),
             fields: settings(request),
             cache_key: request.cache_key.as_deref().map(Arc::from),
+            traits: Traits::default(),
         })
     }
 
@@ -186,6 +190,7 @@ impl Draft {
             contract: Contract::Chat(ChatDraft { messages, include_usage: request.include_usage }),
             fields: request.fields,
             cache_key: request.cache_key.as_deref().map(Arc::from),
+            traits: Traits::default(),
         }
     }
 }

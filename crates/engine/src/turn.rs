@@ -16,6 +16,7 @@ use crate::chain::{Chain, Piece};
 use crate::draft::{Contract, Draft};
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::EndpointId;
+use crate::router::Media;
 use crate::session::{Steer, TurnId};
 use crate::time::Now;
 use crate::tokens::Text;
@@ -148,10 +149,10 @@ impl Turn {
         matches!(self.state, TurnState::Committing { .. })
     }
 
-    /// Whether there are images or files in what the model reads.
+    /// The images and files in what the model reads.
     #[must_use]
-    pub fn has_media(&self) -> bool {
-        self.chain.pieces().iter().any(|piece| piece.media)
+    pub fn media(&self) -> Media {
+        self.chain.pieces().iter().map(|piece| piece.media).fold(Media::default(), Media::and)
     }
 
     /// The response that it goes on from.

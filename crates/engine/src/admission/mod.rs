@@ -9,7 +9,7 @@ pub mod window;
 
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::{EndpointId, Fleet, Tier};
-use crate::router;
+use crate::router::{self, Traits};
 use std::sync::Arc;
 
 /// A turn's wish to start.
@@ -20,6 +20,8 @@ pub struct Ticket {
     pub tried: Vec<EndpointId>,
     /// Taken whatever its load, where the plan has it: its prefix cache holds what this turn goes on from.
     pub prefer: Option<EndpointId>,
+    /// What routing looks at.
+    pub traits: Traits,
 }
 
 /// The leave to start at an endpoint; handed back by [`Admission::release`].

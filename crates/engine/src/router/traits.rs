@@ -3,8 +3,12 @@
 use super::origin::Origin;
 use crate::fleet::Modality;
 use crate::session::Owner;
+use memchr::{memmem, memrchr};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// So many bytes of a conversation without a name tell it from others: beyond the instructions of any agent that is known.
+const ROOT_BYTES_MAX: usize = 64 * 1024;
 
 /// A turn as routing sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -111,6 +115,11 @@ impl Media {
         !self.image && !self.file
     }
 
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { image: self.image || other.image, file: self.file || other.file }
+    }
+
     /// Whether a model that takes `modalities` can read it.
     #[must_use]
     pub fn fits(self, modalities: &[Modality]) -> bool {
@@ -149,6 +158,18 @@ impl SessionKey {
         let [a, b, c, d, e, f, g, h, ..] = owner.0;
         Self(xxh3_64_with_seed(bytes, u64::from_le_bytes([a, b, c, d, e, f, g, h])))
     }
+
+    /// A conversation that has no name, by how it begins: what comes before the model's first answer stays the same from turn to
+    /// turn. `messages` are the inside of a `messages` array.
+    #[must_use]
+    pub fn of_messages(owner: &Owner, messages: &[u8]) -> Self {
+        let beginning = messages.get(..ROOT_BYTES_MAX).unwrap_or(messages);
+        let end = memmem::find(beginning, b"\"assistant\"").unwrap_or(beginning.len());
+        let asked = beginning.get(..end).unwrap_or(beginning);
+        // The braces of the answer itself are not a part of it.
+        let end = memrchr(b'}', asked).unwrap_or(asked.len());
+        Self::of_bytes(owner, asked.get(..end).unwrap_or(asked))
+    }
 }
 
 #[cfg(test)]
@@ -182,5 +203,20 @@ mod tests {
         assert_eq!(Keys { thread: key("a"), session: key("a") }.iter().count(), 1);
         assert_eq!(Keys { thread: key("a"), session: key("b") }.iter().count(), 2);
         assert_eq!(Keys { thread: None, session: key("b") }.iter().count(), 1);
+    }
+
+    #[test]
+    fn a_conversation_without_a_name_is_known_by_how_it_begins() {
+        let of = |messages: &str| SessionKey::of_messages(&Owner::default(), messages.as_bytes());
+        let first = r#"{"role":"system","content":"s"},{"role":"user","content":"hi"}"#;
+        let later = format!(r#"{first},{{"role":"assistant","content":"}} yo"}},{{"role":"user","content":"more"}}"#);
+        assert_eq!(of(first), of(&later));
+        assert_ne!(of(first), of(&first.replace("hi", "ho")));
+        // As another client writes it, its fields in another order.
+        let first = r#"{"content": "hi", "role": "user"}"#;
+        let later = format!(r#"{first}, {{"content": "yo", "role": "assistant"}}"#);
+        assert_eq!(of(first), of(&later));
+        let long = "x".repeat(ROOT_BYTES_MAX);
+        assert_eq!(of(&long), of(&format!("{long}and more")));
     }
 }

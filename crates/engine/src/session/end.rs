@@ -30,7 +30,7 @@ impl Session {
     pub(super) fn wrap_up(&mut self, id: TurnId, now: Now) {
         self.speak(id.lane);
         let Some(turn) = self.lanes.turn(id) else { return };
-        let media = turn.has_media();
+        let is_plain = turn.media().is_empty();
         let responses = match &mut turn.assembler {
             Assembler::Responses(responses) => responses,
             Assembler::Chat(chat) => {
@@ -45,7 +45,7 @@ impl Session {
             }
         };
         match (responses.usage(), turn.tokens) {
-            (Some(usage), Some(ours)) if !media => {
+            (Some(usage), Some(ours)) if is_plain => {
                 limit::learn(&self.shared, (turn.served, &turn.draft.model), ours, usage);
             }
             (Some(_), _) => {}

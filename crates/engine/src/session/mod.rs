@@ -12,6 +12,7 @@ mod limit;
 mod reply;
 mod run;
 mod steer;
+mod traits;
 
 use crate::draft::{Background, Contract, Draft};
 use crate::error::{ErrorKind, Refusal};
@@ -19,6 +20,7 @@ use crate::fleet::Fleet;
 use crate::ids::IdSource;
 use crate::outgoing::Outgoing;
 use crate::recognition::{Found, Fresh, Limits, Recognition};
+use crate::router::Origin;
 use crate::time::Now;
 use crate::tokens::Ratios;
 use crate::tools::Tools;
@@ -131,6 +133,8 @@ pub struct Session {
     shared: Arc<Shared>,
     ids: IdSource,
     owner: Owner,
+    /// What the client said of itself when it came.
+    origin: Origin,
     outgoing: Outgoing,
     transport: Transport,
     effects: VecDeque<Effect>,
@@ -217,6 +221,7 @@ impl Session {
             shared,
             ids,
             owner,
+            origin: Origin::default(),
             outgoing,
             transport,
             effects: VecDeque::new(),
@@ -327,7 +332,10 @@ impl Session {
             self.outgoing = if request.stream { Outgoing::sse() } else { Outgoing::collect() };
             let shared = Arc::clone(&self.shared);
             let model = model_of(&shared.fleet, &request.model)?;
-            self.enqueue(None, Ok(Draft::chat(request, model)), None, now)
+            let service_tier = request.service_tier.clone();
+            let mut draft = Draft::chat(request, model);
+            draft.traits = self.traits_of_chat(&draft, service_tier.as_deref());
+            self.enqueue(None, Ok(draft), None, now)
         });
         if let Err(refusal) = handled {
             self.refuse(&refusal, now);
@@ -345,7 +353,8 @@ impl Session {
         let model = model_of(&shared.fleet, &request.model)?;
         let tools = self.recognise_tools(request)?;
         let read = |fresh: &Fresh<'_>| shared.recognition.read(self.owner, found, fresh);
-        let draft = Draft::responses(request, tools, model, read)?;
+        let mut draft = Draft::responses(request, tools, model, read)?;
+        draft.traits = self.traits_of(request);
         self.hosted_tools = draft.hosted_tools().cloned().collect();
         Ok(draft)
     }

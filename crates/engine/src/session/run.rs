@@ -1,6 +1,7 @@
 //! The life of a turn inside its session: start, grant, stream, end.
 
 use super::lane::LaneId;
+use super::traits::traits;
 use super::{Effect, Life, Session, Source, TurnId, Why};
 use crate::admission::{Grant, Ticket};
 use crate::assembler::{Assembler, ChatAssembler, ResponsesAssembler};
@@ -158,7 +159,8 @@ impl Session {
                 return;
             }
             let (model, tried) = (Arc::clone(&turn.draft.model), turn.tried.clone());
-            self.effects.push_back(Effect::Ask(id, Ticket { model, tried, prefer: turn.prefer }));
+            let traits = traits(turn, &self.shared.fleet);
+            self.effects.push_back(Effect::Ask(id, Ticket { model, tried, prefer: turn.prefer, traits }));
         }
     }
 

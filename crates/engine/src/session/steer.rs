@@ -196,6 +196,7 @@ impl Session {
             contract: Contract::Responses(Box::new(parent.successor(&responses.response_id()))),
             fields: running.draft.fields.clone(),
             cache_key: running.draft.cache_key.clone(),
+            traits: running.draft.traits,
         };
         let prefer = running.served.map(|grant| grant.endpoint);
         let steers = std::mem::take(&mut lane.steers);

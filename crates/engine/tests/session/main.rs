@@ -17,4 +17,5 @@ mod peer;
 mod rules;
 mod scripts;
 mod steer;
+mod traits;
 mod watch;

@@ -36,6 +36,8 @@ pub struct CreateRequest<'a> {
     pub verbosity: Option<Cow<'a, str>>,
     pub service_tier: Option<Cow<'a, str>>,
     pub cache_key: Option<Cow<'a, str>>,
+    /// What the client tells of itself and of the request: an object, unread.
+    pub client_metadata: Option<&'a RawValue>,
     /// `background` and others as they were sent: what the response object repeats.
     pub echo: Echo<'a>,
 }
@@ -132,6 +134,7 @@ impl<'a> CreateRequest<'a> {
             },
             service_tier: fields.choice("service_tier", &SERVICE_TIERS)?.map(Cow::Borrowed),
             cache_key: fields.string("prompt_cache_key")?,
+            client_metadata: fields.raw("client_metadata"),
             echo: Echo::parse(fields, reasoning.as_ref())?,
         })
     }
