@@ -33,7 +33,7 @@ pub type Answer<T> = BoxFuture<Result<T, Error>>;
 /// How much is kept, and how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// All records and conversations together. The oldest make room for the newest; what is not finished does not.
+    /// All records and conversations together; an item that several share, as a chain of responses does, counts once. The oldest make room for the newest; what is not finished does not.
     pub bytes_max: usize,
     /// Records and conversations; at least 1.
     pub records_max: usize,

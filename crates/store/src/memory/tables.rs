@@ -2,6 +2,7 @@
 //!
 //! Everything that may go stands in one order, by its last change; an unfinished job stands outside of it until it has finished.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -15,6 +16,8 @@ const RECORD_OVERHEAD_BYTES: usize = 512;
 /// What an item that can be found by its id costs beside its contents, its id counted apart.
 const ITEM_OVERHEAD_BYTES: usize = 160;
 const EVENT_OVERHEAD_BYTES: usize = 64;
+/// What it costs to know who holds an item.
+const HELD_OVERHEAD_BYTES: usize = 48;
 
 /// What is held now, the expired that nobody has swept yet included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +33,7 @@ pub(super) type Key = (OwnerId, Box<str>);
 pub(super) struct Kept {
     pub(super) record: Arc<Record>,
     pub(super) job: Option<Job>,
+    /// With all that it holds, whoever shares it.
     bytes: usize,
     number: u64,
 }
@@ -69,6 +73,7 @@ pub(super) struct Talk {
     pub(super) conversation: Conversation,
     pub(super) items: Vec<Bytes>,
     changed_unix_ms: u64,
+    /// With all that it holds, whoever shares it.
     bytes: usize,
     number: u64,
 }
@@ -84,11 +89,16 @@ struct Brought {
     created_unix_ms: u64,
 }
 
+/// Where an item's JSON lies, and how much it is: the same of all that share it, and of nobody else while one of them lives.
+type Lies = (usize, usize);
+
 pub(super) struct Tables {
     limits: Limits,
     pub(super) used: Usage,
-    /// Those of `used` that are unfinished jobs'.
+    /// Of unfinished jobs, each with all that it holds.
     pinned: Usage,
+    /// How many records and conversations hold an item: whoever goes on from a response shares its items.
+    holders: HashMap<Lies, u32>,
     next_number: u64,
     oldest_first: BTreeMap<u64, Place>,
     pub(super) responses: HashMap<Key, Kept>,
@@ -104,12 +114,35 @@ impl Tables {
             limits,
             used: Usage::default(),
             pinned: Usage::default(),
+            holders: HashMap::new(),
             next_number: 0,
             oldest_first: BTreeMap::new(),
             responses: HashMap::new(),
             items: BTreeMap::new(),
             conversations: HashMap::new(),
             usage: VecDeque::new(),
+        }
+    }
+
+    /// Counts what nobody held before. It goes before making room, so that no item is counted as gone and kept again.
+    fn hold(&mut self, items: &[Bytes]) {
+        for item in items.iter().filter(|item| !item.is_empty()) {
+            let holders = self.holders.entry(lies(item)).or_default();
+            if *holders == 0 {
+                self.used.bytes += content_size(item);
+            }
+            *holders += 1;
+        }
+    }
+
+    fn let_go(&mut self, items: &[Bytes]) {
+        for item in items.iter().filter(|item| !item.is_empty()) {
+            let Entry::Occupied(mut holders) = self.holders.entry(lies(item)) else { continue };
+            *holders.get_mut() -= 1;
+            if *holders.get() == 0 {
+                holders.remove();
+                self.used.bytes -= content_size(item);
+            }
         }
     }
 
@@ -139,15 +172,17 @@ impl Tables {
         let grown = self.grown_conversation(&record);
         let before = self.responses.get(&key).filter(|kept| kept.is_unfinished()).map_or(0, |kept| kept.bytes);
         self.check(bytes, grown, before)?;
+        self.hold(&record.items);
         self.remove_response(&key);
         self.sweep(record.created_unix_ms);
-        self.make_room(Usage { bytes, records: 1 });
+        let own = bytes - contents_size(&record.items);
+        self.make_room(Usage { bytes: own, records: 1 });
         let number = self.number();
         for ((key, json), created_unix_ms) in found_by_id(&record).zip(std::iter::repeat(record.created_unix_ms)) {
             self.items.insert((key, number), Brought { json: json.clone(), created_unix_ms });
         }
         let kept = Kept { record: Arc::new(record), job, bytes, number };
-        self.used.bytes += bytes;
+        self.used.bytes += own;
         self.used.records += 1;
         if kept.is_unfinished() {
             self.pinned.bytes += bytes;
@@ -232,7 +267,8 @@ impl Tables {
         for (key, _) in found_by_id(&kept.record) {
             self.items.remove(&(key, kept.number));
         }
-        self.used.bytes -= kept.bytes;
+        self.used.bytes -= kept.bytes - contents_size(&kept.record.items);
+        self.let_go(&kept.record.items);
         self.used.records -= 1;
         if kept.is_unfinished() {
             self.pinned.bytes -= kept.bytes;
@@ -299,11 +335,13 @@ impl Tables {
         let own = RECORD_OVERHEAD_BYTES + 3 * conversation.id.len() + conversation.metadata.len();
         let bytes = own + items_size(&items);
         self.check(bytes, 0, 0)?;
+        self.hold(&items);
         self.remove_conversation(&key);
         self.sweep(changed_unix_ms);
-        self.make_room(Usage { bytes, records: 1 });
+        let own = bytes - contents_size(&items);
+        self.make_room(Usage { bytes: own, records: 1 });
         let number = self.number();
-        self.used.bytes += bytes;
+        self.used.bytes += own;
         self.used.records += 1;
         self.oldest_first.insert(number, Place::Conversation(key.clone()));
         self.conversations.insert(key, Talk { conversation, items, changed_unix_ms, bytes, number });
@@ -324,12 +362,14 @@ impl Tables {
 
     fn add_to_conversation(&mut self, key: &Key, items: &[Bytes], now_unix_ms: u64) {
         self.touch(key, now_unix_ms);
+        self.hold(items);
         let new = items_size(items);
-        self.make_room(Usage { bytes: new, records: 0 });
-        let Some(talk) = self.conversations.get_mut(key) else { return };
+        let own = new - contents_size(items);
+        self.make_room(Usage { bytes: own, records: 0 });
+        let Some(talk) = self.conversations.get_mut(key) else { return self.let_go(items) };
         talk.items.extend_from_slice(items);
         talk.bytes += new;
-        self.used.bytes += new;
+        self.used.bytes += own;
     }
 
     /// A conversation that changes is the newest.
@@ -366,15 +406,17 @@ impl Tables {
         let Some(at) = talk.items.iter().rposition(|item| has_id(item, item_id)) else { return false };
         self.touch(key, now_unix_ms);
         let Some(talk) = self.conversations.get_mut(key) else { return false };
-        let gone = items_size(&[talk.items.remove(at)]);
-        talk.bytes -= gone;
-        self.used.bytes -= gone;
+        let gone = [talk.items.remove(at)];
+        talk.bytes -= items_size(&gone);
+        self.used.bytes -= items_size(&gone) - contents_size(&gone);
+        self.let_go(&gone);
         true
     }
 
     pub(super) fn remove_conversation(&mut self, key: &Key) -> bool {
         let Some(talk) = self.conversations.remove(key) else { return false };
-        self.used.bytes -= talk.bytes;
+        self.used.bytes -= talk.bytes - contents_size(&talk.items);
+        self.let_go(&talk.items);
         self.used.records -= 1;
         self.oldest_first.remove(&talk.number);
         true
@@ -398,11 +440,25 @@ fn found_by_id(record: &Record) -> impl Iterator<Item = (Key, &Bytes)> {
     own.filter_map(|item| Some(((record.owner, Box::from(head(item).id?)), item)))
 }
 
-fn items_size(items: &[Bytes]) -> usize {
-    items.iter().map(|item| item.len() + size_of::<Bytes>()).sum()
+fn lies(item: &Bytes) -> Lies {
+    (item.as_ptr().addr(), item.len())
 }
 
-/// The memory that a record is counted for, in bytes.
+fn content_size(item: &Bytes) -> usize {
+    if item.is_empty() { 0 } else { item.len() + HELD_OVERHEAD_BYTES }
+}
+
+/// What may be shared.
+fn contents_size(items: &[Bytes]) -> usize {
+    items.iter().map(content_size).sum()
+}
+
+/// Of items that nobody shares.
+fn items_size(items: &[Bytes]) -> usize {
+    contents_size(items) + size_of_val(items)
+}
+
+/// The memory that a record takes alone, in bytes.
 fn size(record: &Record) -> usize {
     let found: usize = found_by_id(record).map(|((_, id), _)| id.len() + ITEM_OVERHEAD_BYTES).sum();
     let names = [&record.previous, &record.conversation].into_iter().flatten().map(String::len).sum::<usize>();

@@ -119,6 +119,34 @@ fn the_counts_stay_true_through_all_that_changes_them() {
 }
 
 #[test]
+fn what_many_share_is_counted_once_and_until_the_last_of_them_goes() {
+    let store = MemoryStore::new(Limits { bytes_max: 250_000, ..PLENTY });
+    let history = Bytes::from(vec![b'h'; 100_000]);
+    let turn = |number: usize| Record {
+        items: vec![history.clone(), Bytes::from(vec![b'i'; 100])],
+        ..record(ANN, &format!("resp_{number}"), 0, 0)
+    };
+    for number in 0..50 {
+        now(store.commit(turn(number)));
+    }
+    assert_eq!(store.usage().records, 50);
+    now(store.job_create(turn(50), Bytes::new()));
+    let made = Conversation { id: "conv".into(), owner: ANN, metadata: Bytes::new(), created_unix_ms: 0 };
+    now(store.conversation_create(made, vec![history.clone()]));
+    for number in 0..50 {
+        now(store.delete(ANN, &format!("resp_{number}"), 0));
+    }
+    assert_eq!((store.usage().records, store.usage().bytes > 100_000), (2, true));
+    // What makes room is what it shares with nobody, and what is new is not evicted for what it shares itself.
+    let Err(Error::Full { .. }) = answer(store.commit(record(ANN, "resp_big", 180_000, 0))) else { panic!("kept") };
+    assert!(now(store.job_finish(turn(50), vec![])));
+    now(store.commit(record(ANN, "resp_big", 180_000, 0)));
+    assert_eq!(store.usage().records, 1, "the two that shared made room together");
+    now(store.delete(ANN, "resp_big", 0));
+    assert_eq!(store.usage(), Usage::default());
+}
+
+#[test]
 fn records_without_contents_have_a_size_too() {
     let store = MemoryStore::new(Limits { bytes_max: 10_000, ..PLENTY });
     let hollow = Record { items: vec![Bytes::new(); 200], ..record(ANN, "resp_0", 0, 0) };
