@@ -164,6 +164,15 @@ impl Draft {
         })
     }
 
+    /// The response that it goes on from.
+    #[must_use]
+    pub fn previous(&self) -> Option<&str> {
+        match &self.contract {
+            Contract::Responses(responses) => responses.previous.as_deref(),
+            Contract::Chat(_) => None,
+        }
+    }
+
     #[must_use]
     pub fn background(&self) -> Option<&Background> {
         match &self.contract {

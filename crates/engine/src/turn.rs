@@ -40,8 +40,8 @@ pub struct Turn {
     pub items_inherited: usize,
     /// Steers that it brings to the model; until it is announced, they can be handed back.
     pub steers: Vec<Steer>,
-    /// Made by steers, and not by a request.
-    pub is_successor: bool,
+    /// Made by steers, and not by a request: the next number of its parent's events.
+    pub parent_sequence: Option<u64>,
     /// What its request comes to by o200k, where that was counted.
     pub tokens: Option<u64>,
     /// Where its prefix is cached.
@@ -129,7 +129,7 @@ impl Turn {
             chain: Chain::default(),
             items_inherited: 0,
             steers: Vec::new(),
-            is_successor: false,
+            parent_sequence: None,
             tokens: None,
             prefer: None,
             tried: Vec::new(),
@@ -158,10 +158,13 @@ impl Turn {
     /// The response that it goes on from.
     #[must_use]
     pub fn previous(&self) -> Option<&str> {
-        match &self.draft.contract {
-            Contract::Responses(responses) => responses.previous.as_deref(),
-            Contract::Chat(_) => None,
-        }
+        self.draft.previous()
+    }
+
+    /// Whether its client has not heard of it.
+    #[must_use]
+    pub fn is_unannounced(&self) -> bool {
+        matches!(&self.assembler, Assembler::Responses(responses) if !responses.is_announced())
     }
 
     /// Its content may not reach the store: it goes on from what was not to be stored.

@@ -7,6 +7,7 @@ mod responses;
 
 pub use chat::ChatAssembler;
 pub use frame::Frame;
+pub(crate) use item::event;
 pub use responses::{Conclusion, ResponsesAssembler};
 
 use crate::error::Refusal;

@@ -463,6 +463,12 @@ impl ResponsesAssembler {
         self.steered = true;
     }
 
+    /// The number of its next event.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
     /// One more event of this response's numbering, around the fields that `write` appends, each after a comma.
     pub fn aside(&mut self, name: &str, out: &mut Outgoing, write: impl FnOnce(&mut Vec<u8>)) {
         event(out, name, &mut self.sequence, write);

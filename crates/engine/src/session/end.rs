@@ -145,7 +145,7 @@ impl Session {
         let grant = turn.grant();
         let previous = turn.previous().map(str::to_owned);
         let steers = std::mem::take(&mut turn.steers);
-        let is_silent = turn.is_successor && !steers.is_empty();
+        let is_silent = turn.parent_sequence.is_some() && !steers.is_empty();
         let status = match (&mut turn.assembler, self.outgoing.is_collecting()) {
             (Assembler::Responses(responses), false) if responses.is_announced() => {
                 responses.fail(refusal, &mut self.outgoing);
@@ -272,7 +272,7 @@ impl Session {
         self.effects.push_back(Effect::Finish(turn.id, Box::new(outcome)));
     }
 
-    fn outcome(&self, turn: &Turn, status: Status, error: Option<ErrorKind>, now: Now) -> Outcome {
+    pub(super) fn outcome(&self, turn: &Turn, status: Status, error: Option<ErrorKind>, now: Now) -> Outcome {
         let endpoint = turn.served.and_then(|grant| self.shared.fleet.endpoint(grant.endpoint));
         let since = |ns: u64| ns.saturating_sub(turn.times.received_ns);
         let response_id = match &turn.assembler {

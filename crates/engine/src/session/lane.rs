@@ -40,9 +40,25 @@ pub(super) struct Queued {
     pub draft: Result<Draft, Refusal>,
     /// What a wrong one would have gone on from.
     pub previous: Option<String>,
-    /// The steers that made this request, and where their parent was served.
+    /// It was made by steers, and not by a client's request.
+    pub succession: Option<Succession>,
+}
+
+/// How a response goes on that was steered.
+#[derive(Debug)]
+pub(super) struct Succession {
     pub steers: Vec<Steer>,
+    /// Where its parent was served.
     pub prefer: Option<EndpointId>,
+    /// The next number of its parent's events.
+    pub sequence: u64,
+}
+
+/// A successor that its client has not heard of: more steers may join it.
+pub(super) struct Unannounced<'a> {
+    pub steers: &'a mut Vec<Steer>,
+    pub sequence: &'a mut u64,
+    pub model: &'a Arc<str>,
 }
 
 /// A response that can be gone on from.
@@ -73,6 +89,14 @@ impl Lane {
 
     pub fn knows(&self, id: &str) -> bool {
         self.memory.iter().any(|known| known.id == id)
+    }
+
+    /// The successor of that response. It begins as soon as that has ended, so it is running.
+    pub fn successor_of(&mut self, parent: &str) -> Option<Unannounced<'_>> {
+        let turn = self.running.as_deref_mut().filter(|turn| turn.is_unannounced())?;
+        let is_of_parent = turn.previous() == Some(parent);
+        let sequence = turn.parent_sequence.as_mut().filter(|_| is_of_parent)?;
+        Some(Unannounced { steers: &mut turn.steers, sequence, model: &turn.draft.model })
     }
 
     fn may_start(&self) -> Option<u64> {
@@ -166,6 +190,12 @@ impl Lanes {
         self.lanes.iter().any(|lane| lane.knows(id))
     }
 
+    /// The lane in which that response is about to have a successor.
+    pub fn succeeding(&mut self, parent: &str) -> Option<LaneId> {
+        let mut lanes = self.lanes.iter_mut().zip(0u8..);
+        lanes.find_map(|(lane, id)| lane.successor_of(parent).is_some().then_some(LaneId(id)))
+    }
+
     pub fn queued(&self) -> usize {
         self.lanes.iter().map(|lane| lane.queued.len()).sum()
     }
@@ -176,27 +206,28 @@ impl Lanes {
 
     /// What steers hold that wait, in bytes.
     pub fn steer_bytes(&self) -> usize {
-        let waiting = self
-            .lanes
-            .iter()
-            .flat_map(|lane| lane.steers.iter().chain(lane.queued.iter().flat_map(|queued| &queued.steers)));
-        waiting.map(Steer::weight).sum()
+        let queued = self.lanes.iter().flat_map(|lane| &lane.queued);
+        let queued = queued.filter_map(|queued| queued.succession.as_ref()).flat_map(|succession| &succession.steers);
+        let running = self.running().flat_map(|turn| &turn.steers);
+        let accepted = self.lanes.iter().flat_map(|lane| &lane.steers);
+        accepted.chain(queued).chain(running).map(Steer::weight).sum()
     }
 
     /// Puts a request at the end of its lane.
     pub fn push(&mut self, lane: LaneId, draft: Result<Draft, Refusal>, previous: Option<String>) {
         self.arrived += 1;
         let weight = draft.as_ref().map_or(0, Draft::weight);
-        let queued = Queued { number: self.arrived, weight, draft, previous, steers: Vec::new(), prefer: None };
+        let queued = Queued { number: self.arrived, weight, draft, previous, succession: None };
         if let Some(lane) = self.lanes.get_mut(usize::from(lane.0)) {
             self.queued_bytes += weight;
             lane.queued.push_back(queued);
         }
     }
 
-    /// Puts the request that `steers` made before all that waits in its lane.
-    pub fn push_successor(&mut self, lane: LaneId, draft: Draft, steers: Vec<Steer>, prefer: Option<EndpointId>) {
-        let queued = Queued { number: 0, weight: 0, draft: Ok(draft), previous: None, steers, prefer };
+    /// Puts the request that steers made before all that waits in its lane.
+    pub fn push_successor(&mut self, lane: LaneId, draft: Draft, succession: Succession) {
+        let succession = Some(succession);
+        let queued = Queued { number: 0, weight: 0, draft: Ok(draft), previous: None, succession };
         if let Some(lane) = self.lanes.get_mut(usize::from(lane.0)) {
             lane.queued.push_front(queued);
         }

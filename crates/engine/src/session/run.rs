@@ -28,10 +28,10 @@ impl Session {
             match queued.draft {
                 Ok(draft) => {
                     let id = self.create(lane, draft, now);
-                    if let Some(turn) = self.lanes.turn(id) {
-                        turn.is_successor = !queued.steers.is_empty();
-                        turn.steers = queued.steers;
-                        turn.prefer = queued.prefer;
+                    if let (Some(turn), Some(succession)) = (self.lanes.turn(id), queued.succession) {
+                        turn.parent_sequence = Some(succession.sequence);
+                        turn.steers = succession.steers;
+                        turn.prefer = succession.prefer;
                     }
                     self.start(id, now);
                 }

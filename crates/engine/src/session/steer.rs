@@ -2,20 +2,20 @@
 //!
 //! ```text
 //! accepted ── the parent is cut, or ends, without calls ──> successor queued ── announced ──> committed
-//!    │                                                          └── fails before ──> failed, input handed back
+//!    │                                     further steers join ──┘   └── fails before ──> failed, input handed back
 //!    ├── the parent ends in calls ──> pending ── the client's create goes on from it ──> part of that turn
 //!    └── the parent fails, or the lane goes another way ──> failed, input handed back
 //! ```
 
-use super::lane::LaneId;
-use super::{Effect, Session, TurnId};
-use crate::assembler::{Assembler, ResponsesAssembler};
+use super::lane::{LaneId, Succession};
+use super::{Effect, Session, Shared, Status, TurnId};
+use crate::assembler::{Assembler, ResponsesAssembler, event};
 use crate::chain::{Piece, Rendered, render_items};
 use crate::draft::{self, Contract, Draft};
 use crate::error::{ErrorKind, Refusal};
 use crate::outgoing::Outgoing;
 use crate::time::Now;
-use crate::turn::TurnState;
+use crate::turn::{Turn, TurnState};
 use bytes::Bytes;
 use flashlane_wire::json;
 use flashlane_wire::responses::{Fields, Item, Role, elements};
@@ -69,16 +69,20 @@ impl Session {
     /// `response.steer`.
     pub(super) fn steer(&mut self, previous: &str, input: Option<&RawValue>, now: Now) {
         let running = self.announced(previous);
-        self.speak(running.map(|turn| turn.lane).unwrap_or_default());
-        let id = match self.accept(running, previous, input) {
-            Ok(id) => id,
-            Err((error, message)) => {
-                let raw = input.map_or("null", RawValue::get);
-                push_failed(&mut self.outgoing, error, &message, (None, previous, raw));
-                return;
-            }
+        let lane = running.map(|turn| turn.lane).or_else(|| self.lanes.succeeding(previous));
+        self.speak(lane.unwrap_or_default());
+        let accepted = match (running, lane) {
+            (Some(id), _) => self.accept(id, previous, input),
+            (None, Some(lane)) => self.join(lane, previous, input, now),
+            (None, None) => Err(self.absent(previous)),
         };
-        if let Some(turn) = self.lanes.turn(id)
+        if let Err((error, message)) = accepted {
+            let raw = input.map_or("null", RawValue::get);
+            push_failed(&mut self.outgoing, error, &message, (None, previous, raw));
+            return;
+        }
+        if let Some(id) = running
+            && let Some(turn) = self.lanes.turn(id)
             && let TurnState::Opening { grant, .. } | TurnState::Streaming { grant, .. } = turn.state
             && let Assembler::Responses(responses) = &mut turn.assembler
             && responses.may_be_steered()
@@ -91,61 +95,69 @@ impl Session {
         self.advance(now);
     }
 
-    /// Takes the submission into the lane of the response that it steers.
-    fn accept(
-        &mut self,
-        running: Option<TurnId>,
-        previous: &str,
-        input: Option<&RawValue>,
-    ) -> Result<TurnId, (SteerError, String)> {
-        let Some(id) = running else {
-            if previous.is_empty() {
-                let message = "Missing required parameter: 'previous_response_id'.".to_owned();
-                return Err((SteerError::InvalidInput, message));
-            }
-            if self.lanes.running().any(|turn| turn.is_successor && turn.previous() == Some(previous)) {
-                let message = format!(
-                    "The response '{previous}' was steered already, and its successor is being made: steer that one, by the id of its 'response.created'."
-                );
-                return Err((SteerError::NotActive, message));
-            }
-            return Err(match self.lanes.knows(previous) {
-                true => (
-                    SteerError::AlreadyCompleted,
-                    format!("The response '{previous}' has completed: send a 'response.create' that goes on from it."),
-                ),
-                false => (
-                    SteerError::ResponseNotFound,
-                    format!("The response '{previous}' is not running on this connection."),
-                ),
-            });
-        };
-        let max = self.shared.settings.steers_max;
-        let rendered = read_input(input).map_err(|refusal| (SteerError::InvalidInput, refusal.message))?;
-        let steer_id = self.ids.draw().steer_id();
-        let waiting = self.lanes.queued_bytes() + self.lanes.steer_bytes();
-        let weight = input.map_or(0, |raw| raw.get().len()) + rendered.piece.weight();
-        if waiting + weight > self.shared.settings.queued_bytes_max {
-            let message = "Too many bytes wait on this connection already.".to_owned();
-            return Err((SteerError::TooManyPending, message));
+    /// Why a response cannot be steered that neither runs nor is about to have a successor.
+    fn absent(&self, previous: &str) -> (SteerError, String) {
+        if previous.is_empty() {
+            return (SteerError::InvalidInput, "Missing required parameter: 'previous_response_id'.".to_owned());
         }
+        match self.lanes.knows(previous) {
+            true => (
+                SteerError::AlreadyCompleted,
+                format!("The response '{previous}' has completed: send a 'response.create' that goes on from it."),
+            ),
+            false => {
+                (SteerError::ResponseNotFound, format!("The response '{previous}' is not running on this connection."))
+            }
+        }
+    }
+
+    /// Takes the submission into the lane of the response that it steers.
+    fn accept(&mut self, id: TurnId, previous: &str, input: Option<&RawValue>) -> Result<(), Unused> {
+        let (steer, needs) = self.read(previous, input)?;
         let not_active = || (SteerError::NotActive, format!("The response '{previous}' takes no steers."));
         let Some(lane) = self.lanes.lane(id.lane) else { return Err(not_active()) };
-        if lane.steers.len() >= max {
-            let message = format!("{max} steers wait for the response '{previous}' already, and it takes no more.");
-            return Err((SteerError::TooManyPending, message));
-        }
         let Some(turn) = lane.running.as_deref_mut() else { return Err(not_active()) };
         let Assembler::Responses(responses) = &mut turn.assembler else { return Err(not_active()) };
-        if let Some(model) = self.shared.fleet.model(&turn.draft.model) {
-            draft::refuse_modalities(&rendered, model)
-                .map_err(|refusal| (SteerError::InvalidInput, refusal.message))?;
-        }
-        let input = input.map_or("null", RawValue::get).into();
-        let steer = Steer { id: steer_id, of: previous.to_owned(), input, piece: Arc::new(rendered.piece) };
+        may_take(&self.shared, &lane.steers, &turn.draft.model, &needs)?;
         responses.aside("response.steer.accepted", &mut self.outgoing, |out| push_steer(out, &steer));
         lane.steers.push(steer);
-        Ok(id)
+        Ok(())
+    }
+
+    /// Takes the submission into the successor of the response that it steers, which is made anew if it was begun.
+    fn join(&mut self, lane: LaneId, previous: &str, input: Option<&RawValue>, now: Now) -> Result<(), Unused> {
+        let (steer, needs) = self.read(previous, input)?;
+        let successor = self.lanes.lane(lane).and_then(|lane| lane.successor_of(previous));
+        let Some(successor) = successor else { return Err(self.absent(previous)) };
+        may_take(&self.shared, successor.steers, successor.model, &needs)?;
+        event(&mut self.outgoing, "response.steer.accepted", successor.sequence, |out| push_steer(out, &steer));
+        successor.steers.push(steer);
+        let sequence = *successor.sequence;
+        let Some(turn) = self.lanes.lane(lane).and_then(|lane| lane.running.take()) else { return Ok(()) };
+        if let Some(grant) = turn.grant() {
+            self.effects.push_back(Effect::Abort(turn.id));
+            self.effects.push_back(Effect::Release(grant));
+        }
+        // Under another id: what was asked for the one before may still be answered.
+        let outcome = self.outcome(&turn, Status::Cancelled, None, now);
+        self.effects.push_back(Effect::Finish(turn.id, Box::new(outcome)));
+        let Turn { draft, steers, prefer, .. } = *turn;
+        self.lanes.push_successor(lane, draft, Succession { steers, prefer, sequence });
+        Ok(())
+    }
+
+    /// The submission, and what a model needs to take it.
+    fn read(&mut self, previous: &str, input: Option<&RawValue>) -> Result<(Steer, Rendered), Unused> {
+        let mut rendered = read_input(input).map_err(|refusal| (SteerError::InvalidInput, refusal.message))?;
+        let piece = std::mem::take(&mut rendered.piece);
+        let id = self.ids.draw().steer_id();
+        let input: Box<str> = input.map_or("null", RawValue::get).into();
+        let steer = Steer { id, of: previous.to_owned(), input, piece: Arc::new(piece) };
+        let waiting = self.lanes.queued_bytes() + self.lanes.steer_bytes();
+        if waiting + steer.weight() > self.shared.settings.queued_bytes_max {
+            return Err((SteerError::TooManyPending, "Too many bytes wait on this connection already.".to_owned()));
+        }
+        Ok((steer, rendered))
     }
 
     /// The running turn that makes the announced response of that id.
@@ -198,9 +210,9 @@ impl Session {
             cache_key: running.draft.cache_key.clone(),
             traits: running.draft.traits,
         };
-        let prefer = running.served.map(|grant| grant.endpoint);
+        let (prefer, sequence) = (running.served.map(|grant| grant.endpoint), responses.sequence());
         let steers = std::mem::take(&mut lane.steers);
-        self.lanes.push_successor(turn.lane, successor, steers, prefer);
+        self.lanes.push_successor(turn.lane, successor, Succession { steers, prefer, sequence });
     }
 
     /// Hands back the input of steers that cannot be used any more.
@@ -211,6 +223,24 @@ impl Session {
         for steer in steers {
             push_failed(&mut self.outgoing, error, message, (Some(&steer.id), &steer.of, &steer.input));
         }
+    }
+}
+
+/// Why a submission is not accepted, and what its client is told.
+type Unused = (SteerError, String);
+
+/// Whether one more steer may wait with these, for a response of this model.
+fn may_take(shared: &Shared, waiting: &[Steer], model: &str, needs: &Rendered) -> Result<(), Unused> {
+    let max = shared.settings.steers_max;
+    if waiting.len() >= max {
+        let message = format!("{max} steers wait for this response already, and it takes no more.");
+        return Err((SteerError::TooManyPending, message));
+    }
+    match shared.fleet.model(model) {
+        Some(model) => {
+            draft::refuse_modalities(needs, model).map_err(|refusal| (SteerError::InvalidInput, refusal.message))
+        }
+        None => Ok(()),
     }
 }
 

@@ -121,10 +121,10 @@ fn what_cannot_be_used_comes_back() {
     assert_eq!(failed(&peers), "response_not_found");
     apply(&mut peers, &[Step::Create, Step::Opened, Step::Text, Step::Finish, Step::SteerEnded]);
     assert_eq!(failed(&peers), "response_already_completed");
-    // It is steered already: its successor is meant from now on.
-    apply(&mut peers, &[Step::Create, Step::Opened, Step::Text, Step::Steer, Step::SteerEnded]);
-    assert_eq!(failed(&peers), "response_not_active");
-    apply(&mut peers, &[Step::Opened, Step::Text, Step::Finish]);
+    // Once the successor is announced, it is the one to be steered.
+    apply(&mut peers, &[Step::Create, Step::Opened, Step::Text, Step::Steer, Step::Opened, Step::SteerEnded]);
+    assert_eq!(failed(&peers), "response_already_completed");
+    apply(&mut peers, &[Step::Text, Step::Finish]);
     // The successor cannot be made: both endpoints refuse.
     apply(&mut peers, &[Step::Create, Step::Opened, Step::Text, Step::Steer, Step::Unreachable, Step::Unreachable]);
     assert_eq!(failed(&peers), "successor_creation_failed");
@@ -141,6 +141,39 @@ fn what_cannot_be_used_comes_back() {
     peers.apply(Step::Create);
     assert_eq!(failed(&peers), "response_not_active");
     assert!(peers.watch.steers.is_empty());
+}
+
+#[test]
+fn a_steer_that_comes_before_the_successor_begins_joins_it() {
+    let mut peers = Peers::new();
+    apply(&mut peers, &[Step::Create, Step::Opened, Step::Text, Step::Steer]);
+    let first = peers.sent.len();
+    apply(&mut peers, &[Step::SteerEnded, Step::SteerEnded]);
+    assert_eq!(peers.sent.len(), first + 2, "what was begun is made anew, with all of them");
+    let words: Vec<_> = messages(&peers).as_array().unwrap().iter().map(|message| message["content"].clone()).collect();
+    assert_eq!(words, ["hi", "a\n", "rather this", "rather this", "rather this"]);
+    let accepted: Vec<_> = peers.watch.events.iter().filter(|e| e["type"] == "response.steer.accepted").collect();
+    assert_eq!(accepted.len(), 3);
+    assert!(accepted.iter().all(|event| event["steer"]["previous_response_id"] == peers.watch.ended[0]));
+    apply(&mut peers, &[Step::Opened, Step::Text, Step::Finish]);
+    assert_eq!(types(&peers).iter().filter(|kind| **kind == "response.created").count(), 2, "one successor");
+    assert!(peers.watch.steers.is_empty());
+    let status: Vec<_> = peers.outcomes.iter().map(|outcome| outcome.status.name()).collect();
+    assert_eq!(status, ["incomplete", "cancelled", "cancelled", "completed"]);
+    peers.finish_and_check();
+}
+
+#[test]
+fn a_successor_takes_so_many_steers_and_hands_all_of_them_back_together() {
+    let mut peers = Peers::new();
+    apply(&mut peers, &[Step::Create, Step::Opened, Step::Text, Step::Steer]);
+    (0..16).for_each(|_| peers.apply(Step::SteerEnded));
+    assert_eq!(last(&peers, "response.steer.failed")["error"]["code"], "too_many_pending_steers");
+    assert_eq!(peers.watch.steers.len(), 16);
+    apply(&mut peers, &[Step::Unreachable, Step::Unreachable]);
+    assert_eq!(last(&peers, "response.steer.failed")["error"]["code"], "successor_creation_failed");
+    assert!(peers.watch.steers.is_empty(), "each is handed back");
+    peers.finish_and_check();
 }
 
 #[test]

@@ -75,6 +75,17 @@ impl Watch {
                 }
                 self.before.insert(lane, seen);
             }
+            "response.steer.accepted" => {
+                let steer = |name: &str| event["steer"][name].as_str().unwrap().to_owned();
+                let of = steer("previous_response_id");
+                // One that joins a successor goes on with the numbers of the response that has ended.
+                let before = self.before.get_mut(&lane).filter(|seen| seen.id == of);
+                let current = self.current.get_mut(&lane).filter(|seen| seen.id == of);
+                let seen = before.or(current).expect("a response of this lane");
+                assert_eq!(event["sequence_number"], seen.next, "{event}");
+                seen.next += 1;
+                assert!(self.steers.insert(steer("id"), (lane, of)).is_none());
+            }
             "response.steer.pending" => {
                 let seen = self.before.get_mut(&lane).expect("it follows its response");
                 assert_eq!(event["sequence_number"], seen.next, "{event}");
@@ -102,12 +113,6 @@ impl Watch {
     }
 
     fn item(&mut self, kind: &str, event: &Value) {
-        if kind == "response.steer.accepted" {
-            let steer = |name: &str| event["steer"][name].as_str().unwrap().to_owned();
-            let of = (lane_of(event), steer("previous_response_id"));
-            assert!(self.steers.insert(steer("id"), of).is_none());
-            return;
-        }
         let seen = self.current.get_mut(&lane_of(event)).unwrap();
         let index = event["output_index"].as_u64();
         match kind {
