@@ -166,7 +166,8 @@ impl Tables {
     }
 
     /// In the place of what has the same name.
-    pub(super) fn keep(&mut self, record: Record, job: Option<Job>) -> Result<(), Error> {
+    pub(super) fn keep(&mut self, mut record: Record, job: Option<Job>) -> Result<(), Error> {
+        self.share(&mut record);
         let key = (record.owner, Box::from(record.id.as_str()));
         let bytes = size(&record) + job.as_ref().map_or(0, Job::bytes);
         let grown = self.grown_conversation(&record);
@@ -196,6 +197,20 @@ impl Tables {
             self.follow(&record);
         }
         Ok(())
+    }
+
+    /// Lets the record hold the items that it goes on from where they are: over HTTP it brings a copy of its own.
+    fn share(&self, record: &mut Record) {
+        let key = |id: &String| (record.owner, Box::from(id.as_str()));
+        let of_response = |id| self.responses.get(&key(id)).map(|kept| &*kept.record.items);
+        let of_conversation = |id| self.conversations.get(&key(id)).map(|talk| &*talk.items);
+        let before = record.conversation.as_ref().and_then(of_conversation);
+        let before = before.or_else(|| record.previous.as_ref().and_then(of_response)).unwrap_or_default();
+        for (item, before) in record.items.iter_mut().take(record.inherited).zip(before) {
+            if lies(item) != lies(before) && item == before {
+                *item = before.clone();
+            }
+        }
     }
 
     /// What the record's conversation would come to; 0 if it is in none.

@@ -147,6 +147,24 @@ fn what_many_share_is_counted_once_and_until_the_last_of_them_goes() {
 }
 
 #[test]
+fn a_copy_of_what_a_record_goes_on_from_is_not_kept() {
+    let store = MemoryStore::new(PLENTY);
+    let copied = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
+    let root = record(ANN, "resp_1", 10_000, 0);
+    now(store.commit(root.clone()));
+    let alone = store.usage().bytes;
+    let items = root.items.iter().map(copied).collect();
+    let child = Record { previous: Some("resp_1".into()), inherited: 2, items, ..record(ANN, "resp_2", 0, 0) };
+    now(store.commit(child.clone()));
+    assert!(store.usage().bytes < alone + 2_000, "{:?}", store.usage());
+    let theirs = Record { owner: BOB, ..child.clone() };
+    now(store.commit(theirs));
+    assert!(store.usage().bytes > 2 * alone, "nobody shares with another");
+    now(store.delete(ANN, "resp_1", 0));
+    assert_eq!(load(&store, ANN, "resp_2", 0).as_deref(), Some(&child));
+}
+
+#[test]
 fn records_without_contents_have_a_size_too() {
     let store = MemoryStore::new(Limits { bytes_max: 10_000, ..PLENTY });
     let hollow = Record { items: vec![Bytes::new(); 200], ..record(ANN, "resp_0", 0, 0) };
