@@ -1,0 +1,337 @@
+//! A server in the shape of Cerebras' inference service, for tests: TLS or not, HTTP/1.1 and HTTP/2 on one port, and the rules that the
+//! real one is known to hold its clients to, each of them a refusal with its body. It says what it is told to say, with faults.
+//!
+//! Its rules follow the types of the SDK 1.91.0 and the service's documentation; it was never compared with the service itself.
+//! Loopback only, on a free port.
+
+mod answer;
+mod rules;
+
+pub use answer::{Fault, Say, Timing};
+pub use rules::Refusal;
+
+use crate::upstream::Identity;
+use answer::Answer;
+use bytes::Bytes;
+use flate2::read::GzDecoder;
+use http::{HeaderMap, Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use rules::Asked;
+use serde_json::Value;
+use std::convert::Infallible;
+use std::io::{self, Read};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// How it serves; may be changed while it runs ([`Wafer::alter`]).
+#[derive(Clone)]
+pub struct Ways {
+    /// The key that it asks for; `None`: any or none.
+    pub key: Option<String>,
+    pub models: Vec<String>,
+    /// How long a request would wait in its queue.
+    pub queue_ms: u64,
+    /// Tokens and requests left of this minute's and this day's; each request takes its prompt and all that its answer may have.
+    pub tokens_left: u64,
+    pub requests_left: u64,
+    pub takes_gzip: bool,
+    /// `/v1/tcp_warming` is there.
+    pub warms: bool,
+    pub say: Say,
+    pub timing: Timing,
+    pub fault: Fault,
+}
+
+/// What a bucket holds when it is full.
+pub const TOKENS_A_MINUTE: u64 = 1_000_000;
+pub const REQUESTS_A_DAY: u64 = 14_400;
+
+impl Default for Ways {
+    fn default() -> Self {
+        Self {
+            key: None,
+            models: vec!["gpt-oss-120b".to_owned()],
+            queue_ms: 0,
+            tokens_left: TOKENS_A_MINUTE,
+            requests_left: REQUESTS_A_DAY,
+            takes_gzip: true,
+            warms: true,
+            say: Say::default(),
+            timing: Timing::default(),
+            fault: Fault::None,
+        }
+    }
+}
+
+/// A request as it came.
+#[derive(Debug, Clone)]
+pub struct Met {
+    /// Which connection it came over, counted from 0.
+    pub connection: usize,
+    /// 1 or 2.
+    pub http: u8,
+    pub method: String,
+    pub path: String,
+    pub headers: HeaderMap,
+    /// Unpacked.
+    pub body: Bytes,
+    /// As it was on the wire.
+    pub wire_bytes: usize,
+    /// Its refusal's status and code.
+    pub refused: Option<(u16, String)>,
+}
+
+impl Met {
+    /// The body as JSON; null where it is none.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+/// All that it has met so far.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    pub connections: usize,
+    pub requests: Vec<Met>,
+    /// Answers that their client left before their end.
+    pub abandoned: usize,
+}
+
+impl Seen {
+    /// The turns, without what warms and what lists models.
+    #[must_use]
+    pub fn turns(&self) -> Vec<&Met> {
+        self.requests.iter().filter(|met| met.path == CHAT).collect()
+    }
+
+    #[must_use]
+    pub fn warmings(&self) -> usize {
+        self.requests.iter().filter(|met| met.path == WARMING).count()
+    }
+}
+
+const CHAT: &str = "/v1/chat/completions";
+const WARMING: &str = "/v1/tcp_warming";
+const MODELS: &str = "/v1/models";
+
+/// A running server. Dropping it closes its connections and its port.
+pub struct Wafer {
+    address: SocketAddr,
+    tls: bool,
+    shared: Arc<Shared>,
+    /// Aborted on drop.
+    _tasks: JoinSet<()>,
+}
+
+struct Shared {
+    ways: Mutex<Ways>,
+    seen: watch::Sender<Seen>,
+}
+
+impl Wafer {
+    /// # Errors
+    /// When no port can be bound.
+    pub async fn start(ways: Ways, tls: Option<Identity>) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let shared = Arc::new(Shared { ways: Mutex::new(ways), seen: watch::Sender::default() });
+        let is_tls = tls.is_some();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(accept(listener, tls, Arc::clone(&shared)));
+        Ok(Self { address, tls: is_tls, shared, _tasks: tasks })
+    }
+
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `http://127.0.0.1:PORT/v1`, or with https.
+    #[must_use]
+    pub fn base_url(&self) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://{}/v1", self.address)
+    }
+
+    /// Changes how it serves from the next request on.
+    pub fn alter(&self, change: impl FnOnce(&mut Ways)) {
+        change(&mut self.shared.ways());
+    }
+
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        self.shared.seen.borrow().clone()
+    }
+
+    /// Waits until what was seen fulfils `condition`. Bound it with a timeout.
+    pub async fn until(&self, condition: impl FnMut(&Seen) -> bool) -> Seen {
+        let mut seen = self.shared.seen.subscribe();
+        match seen.wait_for(condition).await {
+            Ok(seen) => seen.clone(),
+            Err(_) => self.seen(),
+        }
+    }
+}
+
+impl Shared {
+    fn ways(&self) -> MutexGuard<'_, Ways> {
+        self.ways.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn accept(listener: TcpListener, tls: Option<Identity>, shared: Arc<Shared>) {
+    let mut connections = JoinSet::new();
+    for number in 0.. {
+        let Ok((tcp, _)) = listener.accept().await else { return };
+        shared.seen.send_modify(|seen| seen.connections += 1);
+        if matches!(shared.ways().fault, Fault::HangUp) {
+            // A reset, in the middle of a TLS handshake or before a request.
+            let _ = tcp.set_zero_linger();
+            continue;
+        }
+        connections.spawn(greet(tcp, tls.clone(), (number, Arc::clone(&shared))));
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn greet(tcp: TcpStream, tls: Option<Identity>, (number, shared): (usize, Arc<Shared>)) {
+    let _ = tcp.set_nodelay(true);
+    match tls {
+        None => serve(tcp, number, shared).await,
+        Some(identity) => {
+            if let Ok(tls) = identity.acceptor().accept(tcp).await {
+                serve(tls, number, shared).await;
+            }
+        }
+    }
+}
+
+async fn serve(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, number: usize, shared: Arc<Shared>) {
+    let service = service_fn(move |request| {
+        let shared = Arc::clone(&shared);
+        async move { Ok::<_, Infallible>(respond(request, number, shared).await) }
+    });
+    // A broken connection is what some tests are for.
+    let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(io), service).await;
+}
+
+async fn respond(request: Request<Incoming>, connection: usize, shared: Arc<Shared>) -> Response<Answer> {
+    let (head, body) = request.into_parts();
+    let wire = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+    let is_gzip = head.headers.get("content-encoding").is_some_and(|coding| coding == "gzip");
+    let body = if is_gzip { unpacked(&wire) } else { wire.clone() };
+    let (result, fault) = {
+        let mut ways = shared.ways();
+        let mut result = judge(&mut ways, head.uri.path(), &head.headers, &body);
+        if let Ok(Said::Stream(asked)) = &mut result {
+            asked.number = shared.seen.borrow().requests.len();
+        }
+        (result.map(|say| (say, ways.clone())), ways.fault.clone())
+    };
+    let refused = result.as_ref().err().map(|refusal| (refusal.status, refusal.code.to_owned()));
+    let met = Met {
+        connection,
+        http: if head.version == http::Version::HTTP_2 { 2 } else { 1 },
+        method: head.method.to_string(),
+        path: head.uri.path().to_owned(),
+        headers: head.headers,
+        body,
+        wire_bytes: wire.len(),
+        refused,
+    };
+    let is_turn = met.path == CHAT;
+    shared.seen.send_modify(|seen| seen.requests.push(met));
+    let (status, content_type, answer) = match result {
+        Err(refusal) => (refusal.status, "application/json", Answer::whole(refusal.body())),
+        Ok((Said::Json(json), _)) => (200, "application/json", Answer::whole(Bytes::from(json.to_string()))),
+        Ok((Said::Stream(asked), ways)) => answer::stream(&asked, &ways),
+    };
+    let (status, content_type, answer) = match (fault, is_turn) {
+        (Fault::Status { status, body }, true) => (status, "application/json", Answer::whole(body)),
+        (Fault::Silent, true) => std::future::pending().await,
+        _ => (status, content_type, answer),
+    };
+    let answer = answer.watched(Arc::clone(&shared));
+    let mut response = Response::new(answer);
+    *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or_default();
+    response.headers_mut().insert("content-type", http::HeaderValue::from_static(content_type));
+    limits(&shared.ways(), response.headers_mut());
+    response
+}
+
+/// The headers that tell what is left.
+fn limits(ways: &Ways, headers: &mut HeaderMap) {
+    for (name, value) in [
+        ("x-ratelimit-limit-tokens-minute", TOKENS_A_MINUTE.to_string()),
+        ("x-ratelimit-remaining-tokens-minute", ways.tokens_left.to_string()),
+        ("x-ratelimit-reset-tokens-minute", "26.5".to_owned()),
+        ("x-ratelimit-limit-requests-day", REQUESTS_A_DAY.to_string()),
+        ("x-ratelimit-remaining-requests-day", ways.requests_left.to_string()),
+        ("x-ratelimit-reset-requests-day", "33011.382867".to_owned()),
+    ] {
+        if let Ok(value) = http::HeaderValue::from_str(&value) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+enum Said {
+    Json(Value),
+    Stream(Asked),
+}
+
+/// What becomes of a request; takes what it costs.
+fn judge(ways: &mut Ways, path: &str, headers: &HeaderMap, body: &[u8]) -> Result<Said, Refusal> {
+    let bearer = headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if ways.key.as_ref().is_some_and(|key| bearer != format!("Bearer {key}")) {
+        return Err(Refusal::new(401, "wrong_api_key", "Wrong API key"));
+    }
+    match path {
+        WARMING if ways.warms => return Ok(Said::Json(Value::Null)),
+        MODELS => return Ok(Said::Json(rules::models(&ways.models))),
+        CHAT => {}
+        _ => return Err(Refusal::new(404, "not_found", "Unknown path")),
+    }
+    if headers.contains_key("content-encoding") && !ways.takes_gzip {
+        return Err(Refusal::new(415, "unsupported_media_type", "This endpoint takes no compressed requests"));
+    }
+    let asked = Asked::read(headers, body)?;
+    if asked.queue_ms_max.is_some_and(|ms_max| ways.queue_ms > ms_max) {
+        return Err(Refusal::new(429, "queue_exceeded", "The expected time in the queue exceeds queue_threshold"));
+    }
+    if ways.requests_left == 0 {
+        return Err(Refusal::new(
+            429,
+            "request_quota_exceeded",
+            "Requests per day limit exceeded - too many requests sent.",
+        ));
+    }
+    let Some(left) = ways.tokens_left.checked_sub(asked.tokens) else {
+        let message = "Tokens per minute limit exceeded - too many tokens processed.";
+        return Err(Refusal::new(429, "token_quota_exceeded", message));
+    };
+    (ways.tokens_left, ways.requests_left) = (left, ways.requests_left - 1);
+    Ok(Said::Stream(asked))
+}
+
+fn unpacked(wire: &[u8]) -> Bytes {
+    let mut body = Vec::new();
+    match GzDecoder::new(wire).read_to_end(&mut body) {
+        Ok(_) => Bytes::from(body),
+        Err(_) => Bytes::new(),
+    }
+}

@@ -1,0 +1,201 @@
+//! What the service sends: a stream of chunks of several tokens, with its times and usage at the end, and the faults that it may have.
+
+use super::rules::Asked;
+use super::{Shared, Ways};
+use bytes::Bytes;
+use http_body::{Body, Frame};
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::Sleep;
+
+/// What the model says.
+#[derive(Debug, Clone)]
+pub struct Say {
+    /// Each a delta of several tokens.
+    pub reasoning: Vec<String>,
+    pub texts: Vec<String>,
+    /// Name and arguments.
+    pub call: Option<(String, String)>,
+}
+
+impl Default for Say {
+    fn default() -> Self {
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        Self {
+            reasoning: owned(&["The user says hello. "]),
+            texts: owned(&["Hello from the ", "wafer, as scripted."]),
+            call: None,
+        }
+    }
+}
+
+/// When it says it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Timing {
+    pub first_token: Duration,
+    pub between_chunks: Duration,
+}
+
+/// What goes wrong. Faults hold for turns, [`Fault::HangUp`] for connections.
+#[derive(Debug, Clone, Default)]
+pub enum Fault {
+    #[default]
+    None,
+    /// Each connection is reset as soon as it is there.
+    HangUp,
+    /// An answer of this status and body.
+    Status { status: u16, body: Bytes },
+    /// No answer at all.
+    Silent,
+    /// After so many events, nothing more.
+    Stall { events: usize },
+    /// After so many bytes of the stream the connection breaks.
+    Cut { bytes: usize },
+    /// After so many events an error stands in the stream.
+    InStream { events: usize },
+    /// After so many events comes what is no event.
+    Garbage { events: usize },
+}
+
+enum Step {
+    Send(Bytes),
+    Wait(Duration),
+    Hang,
+    Break,
+}
+
+/// A response's body. Its drop before its end is counted.
+pub(super) struct Answer {
+    steps: VecDeque<Step>,
+    pause: Option<Pin<Box<Sleep>>>,
+    watched: Option<Arc<Shared>>,
+}
+
+impl Answer {
+    pub(super) fn whole(body: Bytes) -> Self {
+        Self { steps: VecDeque::from([Step::Send(body)]), pause: None, watched: None }
+    }
+
+    pub(super) fn watched(mut self, shared: Arc<Shared>) -> Self {
+        self.watched = Some(shared);
+        self
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if let Some(shared) = self.watched.as_ref().filter(|_| !self.steps.is_empty()) {
+            shared.seen.send_modify(|seen| seen.abandoned += 1);
+        }
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        loop {
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+            }
+            match self.steps.pop_front() {
+                None => return Poll::Ready(None),
+                Some(Step::Send(bytes)) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                Some(Step::Wait(time)) => self.pause = Some(Box::pin(tokio::time::sleep(time))),
+                Some(Step::Break) => return Poll::Ready(Some(Err(io::ErrorKind::BrokenPipe.into()))),
+                Some(Step::Hang) => {
+                    self.steps.push_front(Step::Hang);
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
+
+/// The stream that answers a turn: status, content type and body.
+pub(super) fn stream(asked: &Asked, ways: &Ways) -> (u16, &'static str, Answer) {
+    let mut events: VecDeque<Bytes> = events(asked, &ways.say).into();
+    let mut steps = VecDeque::from([Step::Wait(ways.timing.first_token)]);
+    match ways.fault {
+        Fault::None | Fault::HangUp | Fault::Status { .. } | Fault::Silent => {}
+        Fault::Stall { events: count } => events.truncate(count),
+        Fault::InStream { events: count } => {
+            events.truncate(count);
+            let error = json!({"error": {"message": "Encountered a server error, please try again.", "type": "server_error",
+                "param": "", "code": "", "id": ""}, "status_code": 500});
+            events.push_back(Bytes::from(format!("data: {error}\n\n")));
+        }
+        Fault::Garbage { events: count } => {
+            events.truncate(count);
+            events.push_back(Bytes::from_static(b"data: <html>bad gateway</html>\n\n"));
+        }
+        Fault::Cut { bytes } => {
+            let whole: Vec<u8> = events.iter().flatten().copied().collect();
+            let part = whole.get(..bytes).unwrap_or(&whole);
+            events = VecDeque::from([Bytes::copy_from_slice(part)]);
+        }
+    }
+    for event in events.into_iter().filter(|event| !event.is_empty()) {
+        steps.push_back(Step::Send(event));
+        if !ways.timing.between_chunks.is_zero() {
+            steps.push_back(Step::Wait(ways.timing.between_chunks));
+        }
+    }
+    match ways.fault {
+        Fault::Stall { .. } => steps.push_back(Step::Hang),
+        // What was sent before an error at once would be lost with it.
+        Fault::Cut { .. } => steps.extend([Step::Wait(Duration::from_millis(10)), Step::Break]),
+        Fault::None
+        | Fault::HangUp
+        | Fault::Status { .. }
+        | Fault::Silent
+        | Fault::InStream { .. }
+        | Fault::Garbage { .. } => {}
+    }
+    (200, "text/event-stream; charset=utf-8", Answer { steps, pause: None, watched: None })
+}
+
+/// The events of a turn without faults.
+fn events(asked: &Asked, say: &Say) -> Vec<Bytes> {
+    let chunk = |choices: Value, more: Value| {
+        let mut chunk = json!({"id": "chatcmpl-wafer", "object": "chat.completion.chunk", "created": 1_793_000_000,
+            "model": asked.model, "system_fingerprint": "fp_wafer", "choices": choices});
+        if let (Some(chunk), Value::Object(more)) = (chunk.as_object_mut(), more) {
+            chunk.extend(more);
+        }
+        Bytes::from(format!("data: {chunk}\n\n"))
+    };
+    let delta = |delta: Value| chunk(json!([{"index": 0, "delta": delta, "finish_reason": null}]), Value::Null);
+    let mut events = vec![delta(json!({"role": "assistant"}))];
+    events.extend(say.reasoning.iter().map(|text| delta(json!({"reasoning": text}))));
+    events.extend(say.texts.iter().map(|text| delta(json!({"content": text}))));
+    if let Some((name, arguments)) = &say.call {
+        events.push(delta(
+            json!({"tool_calls": [{"index": 0, "id": format!("call_{}", asked.number), "type": "function",
+            "function": {"name": name, "arguments": arguments}}]}),
+        ));
+    }
+    // Some four letters a token: more tokens than chunks, as the real service sends them.
+    let letters = |texts: &[String]| texts.iter().map(String::len).sum::<usize>() as u64 / 4 + 1;
+    let (reasoning, text) = (letters(&say.reasoning), letters(&say.texts));
+    let finish = if say.call.is_some() { "tool_calls" } else { "stop" };
+    let completion = reasoning + text;
+    let usage = json!({"prompt_tokens": asked.prompt_tokens, "completion_tokens": completion,
+        "total_tokens": asked.prompt_tokens + completion, "prompt_tokens_details": {"cached_tokens": 0},
+        "completion_tokens_details": {"accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0, "reasoning_tokens": reasoning}});
+    let time_info = json!({"queue_time": 0.0005, "prompt_time": 0.002, "completion_time": 0.004, "total_time": 0.007, "created": 1_793_000_000.25});
+    events.push(chunk(
+        json!([{"index": 0, "delta": {}, "finish_reason": finish}]),
+        json!({"usage": usage, "time_info": time_info}),
+    ));
+    events.push(Bytes::from_static(b"data: [DONE]\n\n"));
+    events
+}
