@@ -1,12 +1,15 @@
 //! The table of all endpoints, each behind its kind. Decides nothing: which endpoint serves a turn is known when it comes here.
 
+use crate::client::Remote;
 use crate::config::EndpointConfig;
 use crate::error::{Error, Problem};
+use crate::hosted::Hosted;
 use crate::openai::OpenAi;
 use crate::simulator::Simulator;
 use crate::stream::TokenStream;
 use flashlane_engine::{Endpoint, EndpointId, Share, UpstreamFailure, UpstreamRequest};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// As many as an [`EndpointId`] can tell apart, and more than anyone needs.
@@ -16,6 +19,7 @@ const ENDPOINTS_MAX: usize = 1024;
 pub enum Backend {
     Simulator(Simulator),
     OpenAi(OpenAi),
+    Hosted(Hosted),
 }
 
 /// The endpoints of one config, with their connections. Shared by all sessions.
@@ -72,6 +76,7 @@ impl Backends {
     pub fn open(&self, endpoint: EndpointId, request: UpstreamRequest) -> TokenStream {
         match self.backend(endpoint) {
             Some(Backend::OpenAi(openai)) => openai.open(request),
+            Some(Backend::Hosted(hosted)) => hosted.open(request),
             Some(Backend::Simulator(simulator)) => simulator.open(&request),
             None => TokenStream::Failed(Some(UpstreamFailure::Unreachable {
                 reason: format!("endpoint {} is not in the config", endpoint.0),
@@ -81,26 +86,30 @@ impl Backends {
 
     /// Sees to it that the endpoint has an open, idle connection for the next turn. Returns at once; call it within a tokio runtime.
     pub fn warm(&self, endpoint: EndpointId) {
-        match self.backend(endpoint) {
-            Some(Backend::OpenAi(openai)) => openai.remote.warm(),
-            Some(Backend::Simulator(_)) | None => {}
+        if let Some(remote) = self.remote(endpoint) {
+            remote.warm();
         }
     }
 
     /// Counters of one endpoint; all 0 for a simulated one.
     #[must_use]
     pub fn stats(&self, endpoint: EndpointId) -> Stats {
-        match self.backend(endpoint) {
-            Some(Backend::OpenAi(openai)) => {
-                let counters = &openai.remote.counters;
-                Stats {
-                    connections_opened: counters.opened.load(Ordering::Relaxed),
-                    connections_reused: counters.reused.load(Ordering::Relaxed),
-                    requests_resent: counters.resent.load(Ordering::Relaxed),
-                    connections_idle: openai.remote.idle() as u64,
-                }
-            }
-            Some(Backend::Simulator(_)) | None => Stats::default(),
+        match self.remote(endpoint) {
+            Some(remote) => Stats {
+                connections_opened: remote.counters.opened.load(Ordering::Relaxed),
+                connections_reused: remote.counters.reused.load(Ordering::Relaxed),
+                requests_resent: remote.counters.resent.load(Ordering::Relaxed),
+                connections_idle: remote.idle() as u64,
+            },
+            None => Stats::default(),
+        }
+    }
+
+    fn remote(&self, endpoint: EndpointId) -> Option<&Arc<Remote>> {
+        match self.backend(endpoint)? {
+            Backend::OpenAi(openai) => Some(&openai.remote),
+            Backend::Hosted(hosted) => Some(&hosted.remote),
+            Backend::Simulator(_) => None,
         }
     }
 

@@ -7,6 +7,7 @@ pub(crate) mod dial;
 pub(crate) mod io;
 pub(crate) mod leaving;
 pub(crate) mod pool;
+pub(crate) mod warmth;
 pub(crate) mod watch;
 
 use crate::error::chain;
@@ -20,9 +21,10 @@ use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use leaving::Leaving;
 use pool::{Connection, Pool};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
+use warmth::{TOUCH_MAX, Warmth, touch};
 use watch::Watch;
 
 /// A shared connection that is silent for so long is asked for a sign of life ...
@@ -42,6 +44,8 @@ pub(crate) struct Remote {
     /// The HTTP/2 connection that all turns share. Whoever finds none opens it while the others wait.
     shared: tokio::sync::Mutex<Option<SendRequest<Pieces>>>,
     warming: AtomicBool,
+    /// `None`: a connection is opened ahead when somebody asks, and that is all.
+    warmth: Option<Warmth>,
 }
 
 /// What a [`Remote`] heeds, besides where it is.
@@ -77,7 +81,22 @@ impl Remote {
             pool: Pool::new(limits.idle_connections_max, limits.idle_connection_ms_max),
             shared: tokio::sync::Mutex::new(None),
             warming: AtomicBool::new(false),
+            warmth: None,
         }
+    }
+
+    /// What its base URL has behind the host.
+    pub(crate) fn base_path(&self) -> &str {
+        &self.dialer.address.path
+    }
+
+    pub(crate) fn kept_warm(self, warmth: Warmth) -> Self {
+        Self { warmth: Some(warmth), ..self }
+    }
+
+    /// A turn runs here.
+    pub(crate) fn is_in_use(&self) {
+        self.warmth.iter().for_each(Warmth::extend);
     }
 
     pub(crate) fn check_out(&self) -> Option<Connection> {
@@ -110,6 +129,12 @@ impl Remote {
 
     /// Sees to it that a connection is open and idle. Returns at once; asked again meanwhile, it does nothing.
     pub(crate) fn warm(self: &Arc<Self>) {
+        if let Some(warmth) = &self.warmth {
+            if warmth.begin() {
+                tokio::spawn(rounds(Arc::downgrade(self)));
+            }
+            return;
+        }
         let needless = match self.version {
             Version::Http1 => self.pool.has_live(),
             Version::Http2 => false,
@@ -130,6 +155,47 @@ impl Remote {
         });
     }
 
+    /// Touches the connections that are at rest, and opens those that lack. One at a time: a turn that comes meanwhile finds the others.
+    async fn round(&self, warmth: &Warmth) {
+        let mut warm = 0;
+        for _ in 0..self.idle().min(warmth.connections) {
+            let Some(connection) = self.pool.take_oldest() else { break };
+            if let Some(connection) = touch(connection, &warmth.head).await {
+                self.park(connection);
+                warm += 1;
+            }
+        }
+        for _ in warm..warmth.connections {
+            match self.connect().await {
+                Ok(connection) => {
+                    let touched = touch(connection, &warmth.head).await;
+                    touched.into_iter().for_each(|connection| self.park(connection));
+                }
+                Err(error) => {
+                    tracing::debug!(error = chain(&error), "no warm connection");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn touch_shared(&self, warmth: &Warmth) {
+        let exchange = async {
+            let (mut sender, _) = self.shared().await.map_err(|error| unreachable(&error))?;
+            let uri = self.dialer.address.url(&warmth.target);
+            let request = http2::get(&uri, warmth.fields.clone()).map_err(|error| unreachable(&error))?;
+            let response = sender.send_request(request).await.map_err(|error| unreachable(&error))?;
+            // Its body is short, and dropping it costs no more than a reset of its stream.
+            drop(response);
+            Ok::<_, UpstreamFailure>(())
+        };
+        match tokio::time::timeout(TOUCH_MAX + self.dialer.connect_max(), exchange).await {
+            Ok(Ok(())) => {}
+            Ok(Err(failure)) => tracing::debug!(?failure, "the shared connection is not warm"),
+            Err(_) => tracing::debug!("the shared connection is not warm in time"),
+        }
+    }
+
     /// Sends a request over the shared connection; once again over a fresh one if the first, used before, was closed before an
     /// answer began.
     pub(crate) async fn send(&self, body: Pieces) -> Result<Response<Incoming>, UpstreamFailure> {
@@ -138,7 +204,7 @@ impl Remote {
         let mut may_resend = true;
         loop {
             let (mut sender, reused) = self.shared().await.map_err(|error| unreachable(&error))?;
-            let request = http2::request(&uri, self.template.fields(body.len()), body.clone())
+            let request = http2::request(&uri, self.template.fields(body.len(), body.coding), body.clone())
                 .map_err(|error| unreachable(&error))?;
             let answer = tokio::time::timeout(Duration::from_millis(waited_ms), sender.send_request(request));
             match answer.await {
@@ -179,6 +245,20 @@ impl Remote {
         });
         *shared = Some(sender.clone());
         Ok((sender, false))
+    }
+}
+
+/// Keeps an endpoint warm for as long as it is there and somebody uses it.
+async fn rounds(remote: Weak<Remote>) {
+    while let Some(here) = remote.upgrade() {
+        let Some(warmth) = here.warmth.as_ref().filter(|warmth| warmth.goes_on()) else { return };
+        match here.version {
+            Version::Http1 => here.round(warmth).await,
+            Version::Http2 => here.touch_shared(warmth).await,
+        }
+        let every = warmth.every;
+        drop(here);
+        tokio::time::sleep(every).await;
     }
 }
 

@@ -1,5 +1,7 @@
 //! An endpoint's part of the config file, and its check. Knows nothing of the other parts.
 
+mod hosted;
+
 use crate::backends::Backend;
 use crate::client::address::Address;
 use crate::client::dial::{Dialer, Version};
@@ -29,19 +31,20 @@ pub struct EndpointConfig {
     pub name: String,
     /// `"latency"` (wafer-scale hardware) or `"throughput"` (GPUs). A model's route names the tiers in order.
     pub tier: Tier,
-    /// `"openai"`: any server of the Chat Completions API. `"simulator"`: plays a model in this process, needs nothing else, and says
-    /// everywhere that it is simulated.
+    /// `"openai"`: any server of the Chat Completions API. `"cerebras"`, `"groq"`, `"sambanova"`: these services, with what their limits,
+    /// queues and tiers ask for. `"simulator"`: plays a model in this process, needs nothing else, and says everywhere that it is simulated.
     pub backend: Kind,
 
-    /// Only for `"openai"`, from here to `simulated`. The URL below which `/chat/completions` lies, such as
-    /// `"http://127.0.0.1:8000/v1"`. No default.
+    /// Not for `"simulator"`, from here to `simulated`. The URL below which `/chat/completions` lies, such as
+    /// `"http://127.0.0.1:8000/v1"`. Default: none for `"openai"`, a service's own otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base_url: Option<String>,
-    /// The engine's ways: `"generic"` (the default: OpenAI's own), `"cerebras"`, `"vllm"`, `"sglang"`, `"llama_cpp"`, `"ollama"`. Engines differ in
-    /// the fields that they know or refuse.
+    /// Only for `"openai"`. The engine's ways: `"generic"` (the default: OpenAI's own), `"cerebras"`, `"groq"`, `"sambanova"`, `"vllm"`, `"sglang"`,
+    /// `"llama_cpp"`, `"ollama"`. Engines differ in the fields that they know or refuse.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dialect: Option<Dialect>,
-    /// The environment variable that holds the API key. Default: no key is sent. Keys themselves are never written in a config.
+    /// The environment variable that holds the API key. Default: no key is sent to `"openai"`; a service's own otherwise, such as
+    /// `CEREBRAS_API_KEY`. Keys themselves are never written in a config.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_key_env: Option<String>,
     /// The file that holds the API key, as mounted by an orchestrator. Blanks around it are dropped. Instead of `api_key_env`.
@@ -78,6 +81,28 @@ pub struct EndpointConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub simulated: Option<bool>,
 
+    /// Only for `"cerebras"`, `"groq"` and `"sambanova"`, from here to `warm_ms_max`. The service's tier for all requests: `"auto"`, `"default"`, `"flex"`
+    /// or `"priority"` at Cerebras, `"auto"`, `"on_demand"`, `"flex"` or `"performance"` at Groq. Default: none is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_tier: Option<String>,
+    /// Milliseconds that a request may wait in the service's queue (50 to 20,000): the service refuses at once what would wait longer, and
+    /// another tier takes the turn. Only Cerebras has it, in the tiers `"auto"` and `"flex"`. Default: as long as it takes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_ms_max: Option<u64>,
+    /// Tokens that an answer may have where the client sets no limit. Default 32,768: services reserve it from the key's limit on tokens, so
+    /// that the whole context would allow a fraction of the requests; an agent's longest answers are below.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub completion_tokens_max: Option<u64>,
+    /// Requests from this size on, in bytes, are sent in gzip. Default: none: it pays where the way there has less than some 200 Mbit/s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gzip_bytes_min: Option<u64>,
+    /// Connections kept open and warm while sessions use the endpoint. Default 2: a session and its first sub-agent. HTTP/2 keeps its one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warm_connections: Option<u64>,
+    /// Milliseconds that they are kept warm after the last session began or turn ran. Default 300,000: as long as prompts are cached there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warm_ms_max: Option<u64>,
+
     /// Only for `"simulator"`, from here on. The hardware to play: `"wafer"` (first token after 30 ms, 1,500 tokens a second; the
     /// default in tier latency) or `"gpu"` (250 ms, 65 tokens a second; the default in tier throughput).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -102,8 +127,9 @@ pub enum Tier {
 pub enum Kind {
     Simulator,
     OpenAi,
-    /// Not served yet.
     Cerebras,
+    Groq,
+    Sambanova,
     /// Not served yet.
     Responses,
 }
@@ -130,6 +156,8 @@ impl Kind {
             Self::Simulator => "simulator",
             Self::OpenAi => "openai",
             Self::Cerebras => "cerebras",
+            Self::Groq => "groq",
+            Self::Sambanova => "sambanova",
             Self::Responses => "responses",
         }
     }
@@ -155,6 +183,12 @@ impl EndpointConfig {
             idle_connections_max: None,
             idle_connection_ms_max: None,
             simulated: None,
+            service_tier: None,
+            queue_ms_max: None,
+            completion_tokens_max: None,
+            gzip_bytes_min: None,
+            warm_connections: None,
+            warm_ms_max: None,
             profile: None,
             first_token_ms: None,
             tokens_per_second: None,
@@ -172,9 +206,7 @@ impl EndpointConfig {
         match self.backend {
             Kind::Simulator => self.simulator(),
             Kind::OpenAi => self.openai(),
-            Kind::Cerebras => {
-                Err(self.not_served_yet("backend = \"openai\" with dialect = \"cerebras\" serves it until then"))
-            }
+            Kind::Cerebras | Kind::Groq | Kind::Sambanova => self.hosted(),
             Kind::Responses => Err(self.not_served_yet("backend = \"openai\" serves every Chat Completions API")),
         }
     }
@@ -192,7 +224,7 @@ impl EndpointConfig {
         self.error("backend", Problem::NotServedYet { backend: self.backend.name(), instead })
     }
 
-    fn refuse(&self, fields: &[(&'static str, bool)]) -> Result<(), Error> {
+    pub(crate) fn refuse(&self, fields: &[(&'static str, bool)]) -> Result<(), Error> {
         match fields.iter().find(|(_, is_set)| *is_set) {
             Some((field, _)) => Err(self.error(field, Problem::NotForBackend { backend: self.backend.name() })),
             None => Ok(()),
@@ -214,6 +246,7 @@ impl EndpointConfig {
             ("idle_connection_ms_max", self.idle_connection_ms_max.is_some()),
             ("simulated", self.simulated.is_some()),
         ])?;
+        self.refuse(&self.of_services())?;
         let profile = match (self.profile, self.tier) {
             (Some(ProfileName::Wafer), _) | (None, Tier::Latency) => Profile::WAFER,
             (Some(ProfileName::Gpu), _) | (None, Tier::Throughput) => Profile::GPU,
@@ -225,21 +258,50 @@ impl EndpointConfig {
         })))
     }
 
-    fn openai(&self) -> Result<Backend, Error> {
-        self.refuse(&[
+    /// Fields of hosted services alone.
+    fn of_services(&self) -> [(&'static str, bool); 6] {
+        [
+            ("service_tier", self.service_tier.is_some()),
+            ("queue_ms_max", self.queue_ms_max.is_some()),
+            ("completion_tokens_max", self.completion_tokens_max.is_some()),
+            ("gzip_bytes_min", self.gzip_bytes_min.is_some()),
+            ("warm_connections", self.warm_connections.is_some()),
+            ("warm_ms_max", self.warm_ms_max.is_some()),
+        ]
+    }
+
+    /// Fields of the simulator alone.
+    fn of_simulator(&self) -> [(&'static str, bool); 3] {
+        [
             ("profile", self.profile.is_some()),
             ("first_token_ms", self.first_token_ms.is_some()),
             ("tokens_per_second", self.tokens_per_second.is_some()),
-        ])?;
+        ]
+    }
+
+    fn openai(&self) -> Result<Backend, Error> {
+        self.refuse(&self.of_simulator())?;
+        self.refuse(&self.of_services())?;
         let base_url = self.base_url.as_deref().ok_or_else(|| self.error("base_url", Problem::Missing))?;
+        let remote = self.remote(base_url, self.api_key_env.as_ref(), &[])?;
+        Ok(Backend::OpenAi(OpenAi::new(remote, self.dialect.unwrap_or_default())))
+    }
+
+    /// An endpoint at `base_url`; `own` are fields that its requests have beside those of all.
+    pub(crate) fn remote(
+        &self,
+        base_url: &str,
+        api_key_env: Option<&String>,
+        own: &[(&'static str, String)],
+    ) -> Result<Remote, Error> {
         let address = Address::parse(base_url).map_err(|problem| self.error("base_url", problem))?;
         let version = match self.http_version {
             None | Some(1) => Version::Http1,
             Some(2) => Version::Http2,
             Some(_) => return Err(self.error("http_version", Problem::HttpVersion)),
         };
-        let (key_field, key) = self.key()?;
-        let template = Template::new(&address, "/chat/completions", key.as_ref())
+        let (key_field, key) = self.key(api_key_env)?;
+        let template = Template::new(&address, "/chat/completions", key.as_ref(), own)
             .map_err(|_| self.error(key_field, Problem::Key))?;
         let connect_ms_max = self.ms("connect_ms_max", self.connect_ms_max, 3_000)?;
         let connections_max =
@@ -248,21 +310,24 @@ impl EndpointConfig {
             first_byte_ms_max: self.ms("first_byte_ms_max", self.first_byte_ms_max, 120_000)?,
             idle_ms_max: self.ms("idle_ms_max", self.idle_ms_max, 60_000)?,
             idle_connections_max: usize::try_from(connections_max).unwrap_or(usize::MAX),
-            idle_connection_ms_max: self.ms("idle_connection_ms_max", self.idle_connection_ms_max, 55_000)?,
+            idle_connection_ms_max: self.idle_connection_ms_max()?,
         };
         let dialer = Dialer::new(address, self.ca_file.as_deref(), version, connect_ms_max).map_err(|problem| {
             let of_url = matches!(problem, Problem::UrlHost);
             self.error(if of_url { "base_url" } else { "ca_file" }, problem)
         })?;
-        let remote = Remote::new(dialer, template, version, &limits);
-        Ok(Backend::OpenAi(OpenAi::new(remote, self.dialect.unwrap_or_default())))
+        Ok(Remote::new(dialer, template, version, &limits))
     }
 
-    fn ms(&self, field: &'static str, set: Option<u64>, default: u64) -> Result<u64, Error> {
+    pub(crate) fn idle_connection_ms_max(&self) -> Result<u64, Error> {
+        self.ms("idle_connection_ms_max", self.idle_connection_ms_max, 55_000)
+    }
+
+    pub(crate) fn ms(&self, field: &'static str, set: Option<u64>, default: u64) -> Result<u64, Error> {
         self.within(field, set.unwrap_or(default), 1, MS_MAX)
     }
 
-    fn within(&self, field: &'static str, value: u64, min: u64, max: u64) -> Result<u64, Error> {
+    pub(crate) fn within(&self, field: &'static str, value: u64, min: u64, max: u64) -> Result<u64, Error> {
         match (min..=max).contains(&value) {
             true => Ok(value),
             false => Err(self.error(field, Problem::OutOfRange { min, max })),
@@ -270,8 +335,8 @@ impl EndpointConfig {
     }
 
     /// The key, and the field that leads to it.
-    fn key(&self) -> Result<(&'static str, Option<Secret>), Error> {
-        let (field, key) = match (&self.api_key_env, &self.api_key_file) {
+    fn key(&self, api_key_env: Option<&String>) -> Result<(&'static str, Option<Secret>), Error> {
+        let (field, key) = match (api_key_env, &self.api_key_file) {
             (None, None) => return Ok(("base_url", None)),
             (Some(_), Some(_)) => return Err(self.error("api_key_file", Problem::TwoKeys)),
             (Some(variable), None) => {

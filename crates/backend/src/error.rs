@@ -28,6 +28,10 @@ pub enum Problem {
     NotForBackend { backend: &'static str },
     #[error("backend \"{backend}\" is not served yet; {instead}")]
     NotServedYet { backend: &'static str, instead: &'static str },
+    #[error("must be one of {}", values.join(", "))]
+    NotOneOf { values: &'static [&'static str] },
+    #[error("has a meaning with service_tier {} only", values.join(" or "))]
+    NeedsTier { values: &'static [&'static str] },
     #[error("must lie between {min} and {max}")]
     OutOfRange { min: u64, max: u64 },
     #[error("is not a URL")]

@@ -12,6 +12,7 @@ mod client;
 mod config;
 pub mod detect;
 mod error;
+mod hosted;
 mod openai;
 mod secret;
 mod simulator;

@@ -14,7 +14,7 @@ use flashlane_engine::UpstreamRequest;
 use flashlane_wire::chat;
 use http1::Http1;
 use http2::Http2;
-use request::Outbound;
+use request::{Body, Coding, Outbound};
 use std::sync::Arc;
 
 /// One such endpoint.
@@ -30,7 +30,8 @@ impl OpenAi {
 
     pub(crate) fn open(&self, mut request: UpstreamRequest) -> TokenStream {
         self.dialect.alter(&mut request.fields, request.cache_key.as_deref());
-        let body = chat::body(&request.model, &request.fields, &request.messages);
+        let pieces = chat::body(&request.model, &request.fields, &request.messages);
+        let body = Body { pieces, coding: Coding::Identity };
         let remote = Arc::clone(&self.remote);
         match remote.version {
             Version::Http1 => {

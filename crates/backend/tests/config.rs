@@ -102,6 +102,11 @@ fn each_fault_names_its_endpoint_and_field() {
     let not_pem = not_pem.display();
     let two_lines = rig::file("two-lines.key", "sk-hidden\r\nx-injected: 1");
     let two_lines = two_lines.display();
+    // Cargo sets the variable for tests.
+    let cerebras = |rest: &str| {
+        let key = if rest.contains("api_key_env") { "" } else { "api_key_env = \"CARGO_PKG_NAME\"\n" };
+        format!("{}{key}{rest}", OPENAI.replace("openai", "cerebras"))
+    };
     let cases = [
         (OPENAI.to_owned(), "`base_url`: is missing"),
         (format!("{OPENAI}base_url = \"ftp://x/v1\""), "`base_url`: must begin with http"),
@@ -121,10 +126,17 @@ fn each_fault_names_its_endpoint_and_field() {
         (format!("{OPENAI}{url}first_token_ms = 1"), "`first_token_ms`: has no meaning for backend \"openai\""),
         (format!("{simulator}simulated = true"), "`simulated`: has no meaning for backend \"simulator\""),
         (format!("{simulator}{url}"), "`base_url`: has no meaning for backend \"simulator\""),
-        (
-            OPENAI.replace("openai", "cerebras"),
-            "`backend`: backend \"cerebras\" is not served yet; backend = \"openai\" with dialect = \"cerebras\" serves it",
-        ),
+        (format!("{OPENAI}{url}service_tier = \"flex\""), "`service_tier`: has no meaning for backend \"openai\""),
+        (format!("{simulator}warm_connections = 1"), "`warm_connections`: has no meaning for backend \"simulator\""),
+        (cerebras("dialect = \"cerebras\""), "`dialect`: has no meaning for backend \"cerebras\""),
+        (cerebras("api_key_env = \"FLASHLANE_TEST_UNSET\""), "`api_key_env`: the environment variable `FLASHLANE"),
+        (cerebras("service_tier = \"fast\""), "`service_tier`: must be one of auto, default, flex, priority"),
+        (cerebras("queue_ms_max = 200"), "`queue_ms_max`: has a meaning with service_tier auto or flex only"),
+        (cerebras("service_tier = \"flex\"\nqueue_ms_max = 20001"), "`queue_ms_max`: must lie between 50 and 20000"),
+        (cerebras("completion_tokens_max = 0"), "`completion_tokens_max`: must lie between 1"),
+        (cerebras("gzip_bytes_min = 1"), "`gzip_bytes_min`: must lie between 1024"),
+        (cerebras("gzip_bytes_min = 4096").replace("cerebras", "groq"), "`gzip_bytes_min`: has no meaning for backend"),
+        (cerebras("service_tier = \"auto\"").replace("cerebras", "sambanova"), "`service_tier`: has no meaning"),
         (OPENAI.replace("openai", "responses"), "`backend`: backend \"responses\" is not served yet"),
         (format!("{simulator}{simulator}"), "`name`: is used by another"),
     ];
@@ -132,6 +144,21 @@ fn each_fault_names_its_endpoint_and_field() {
         let fault = fault(&toml);
         assert!(fault.starts_with(&format!("endpoint `gpu-1`: {expected}")), "{fault}\nfor {toml}");
         assert!(!fault.contains("hidden"), "{fault}");
+    }
+}
+
+#[test]
+fn a_hosted_service_needs_no_more_than_its_name_and_its_key() {
+    for (kind, variable) in
+        [(Kind::Cerebras, "CEREBRAS_API_KEY"), (Kind::Groq, "GROQ_API_KEY"), (Kind::Sambanova, "SAMBANOVA_API_KEY")]
+    {
+        let config = EndpointConfig::new("wafer-1", Tier::Latency, kind);
+        if std::env::var_os(variable).is_none() {
+            let Err(error) = Backends::new(std::slice::from_ref(&config)) else { panic!("accepted without a key") };
+            assert!(error.source().unwrap().to_string().contains(variable), "{error:?}");
+        }
+        let keyed = EndpointConfig { api_key_file: Some(rig::file("service.key", "csk-1")), ..config };
+        assert!(Backends::new(&[keyed]).is_ok(), "{kind:?}");
     }
 }
 

@@ -131,14 +131,14 @@ struct Named {
 
 /// A hosted service: it has its ways and asks everybody for a key.
 struct Service {
-    dialect: Dialect,
+    backend: Kind,
     /// Where keys are made.
     keys_url: &'static str,
 }
 
 impl Named {
     fn cerebras() -> Self {
-        let service = Service { dialect: Dialect::Cerebras, keys_url: "https://cloud.cerebras.ai" };
+        let service = Service { backend: Kind::Cerebras, keys_url: "https://cloud.cerebras.ai" };
         Self {
             flag: "--latency cerebras".to_owned(),
             name: "cerebras",
@@ -202,12 +202,18 @@ impl Named {
     }
 
     fn side(self, has_key: bool, detected: Detected) -> Side {
+        let (backend, dialect) = match (self.service, detected.dialect) {
+            (Some(service), _) => (service.backend, None),
+            // What asks for no key only looks like it.
+            (None, Dialect::Cerebras) if has_key => (Kind::Cerebras, None),
+            (None, dialect) => (Kind::OpenAi, Some(dialect)),
+        };
         let endpoint = EndpointConfig {
             base_url: Some(detected.base_url),
-            dialect: Some(self.service.map_or(detected.dialect, |service| service.dialect)),
+            dialect,
             api_key_env: has_key.then(|| self.key_variable.to_owned()),
             simulated: detected.simulated.then_some(true),
-            ..EndpointConfig::new(self.name, self.tier, Kind::OpenAi)
+            ..EndpointConfig::new(self.name, self.tier, backend)
         };
         Side { endpoint, simulated: detected.simulated, models: detected.models }
     }

@@ -74,7 +74,7 @@ async fn two_engines_named_by_flags_serve_a_tier_each() {
         assert!(told.contains(tier), "{model}: {told}");
     }
     for line in [
-        "dialect = \"cerebras\"",
+        "backend = \"cerebras\"",
         "api_key_env = \"FLASHLANE_LATENCY_API_KEY\"",
         "  both  latency, then throughput\n",
         "  fast  latency\n",
@@ -87,9 +87,10 @@ async fn two_engines_named_by_flags_serve_a_tier_each() {
 
     let asked = wafer.seen().requests;
     assert!(asked[0].head.starts_with("GET /v1/models "), "{}", asked[0].head);
-    assert!(asked[1].head.starts_with("POST /v1/chat/completions "), "{}", asked[1].head);
+    // Others may have warmed a connection before.
+    let turns: Vec<_> = asked.iter().filter(|request| request.head.starts_with("POST /v1/chat/completions ")).collect();
     assert!(asked.iter().all(|request| request.header("authorization") == Some("Bearer csk-scripted")));
-    let body = String::from_utf8(asked[1].body.clone()).unwrap();
+    let body = String::from_utf8(turns[0].body.clone()).unwrap();
     assert!(body.starts_with(r#"{"model":"fast","stream":true,"#) && !body.contains("\"store\""), "{body}");
     assert!(gpu.seen().requests.iter().all(|request| request.header("authorization").is_none()));
 }
@@ -104,7 +105,8 @@ async fn a_model_of_both_tiers_goes_to_the_second_when_the_first_is_at_its_limit
     let (said, told) = turn(&serve(&wafer, &gpu), "both");
     assert_eq!(said, "from-gpu\n");
     assert!(told.contains("throughput tier"), "{told}");
-    assert_eq!(wafer.seen().requests.len(), 2, "the latency tier was not tried");
+    let tried = wafer.seen().requests.iter().any(|request| request.head.starts_with("POST "));
+    assert!(tried, "the latency tier was not tried");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -78,6 +78,10 @@ impl Dialer {
         Ok(Self { address, tls, version, connect_ms_max })
     }
 
+    pub(crate) fn connect_max(&self) -> Duration {
+        Duration::from_millis(self.connect_ms_max)
+    }
+
     pub(crate) async fn dial(&self) -> Result<Io, DialError> {
         let connect_ms_max = self.connect_ms_max;
         tokio::time::timeout(Duration::from_millis(connect_ms_max), self.dial_at_leisure())

@@ -117,6 +117,18 @@ impl Pool {
         self.take().map(|parked| parked.connection)
     }
 
+    /// The one that has been at rest the longest.
+    pub(crate) fn take_oldest(&self) -> Option<Connection> {
+        loop {
+            let mut all = self.lock();
+            let mut parked = (!all.is_empty()).then(|| all.remove(0))?;
+            drop(all);
+            if Instant::now() < parked.until && matches!(parked.connection.settle(), Ok(true)) {
+                return Some(parked.connection);
+            }
+        }
+    }
+
     /// Whether a check-out now would find one. Drops those that it would not hand out.
     pub(crate) fn has_live(&self) -> bool {
         match self.take() {

@@ -15,6 +15,8 @@ pub enum Dialect {
     #[default]
     Generic,
     Cerebras,
+    Groq,
+    Sambanova,
     Vllm,
     Sglang,
     LlamaCpp,
@@ -71,11 +73,36 @@ const UNKNOWN_TO_CEREBRAS: &[&str] = &[
     "web_search_options",
 ];
 
+/// By the types of its SDK 1.7.0. `service_tier` has other values there, so a client's own is not passed on.
+const UNKNOWN_TO_GROQ: &[&str] = &[
+    "modalities",
+    "moderation",
+    "prediction",
+    "prompt_cache_key",
+    "prompt_cache_retention",
+    "safety_identifier",
+    "service_tier",
+    "verbosity",
+    "web_search_options",
+];
+
+/// By the types of its SDK 1.13.0.
+const UNKNOWN_TO_SAMBANOVA: &[&str] = &["user"];
+
 /// Ollama documents the fields that it reads; these are not among them.
 const UNKNOWN_TO_OLLAMA: &[&str] = &["logit_bias", "n", "parallel_tool_calls", "user"];
 
 impl Dialect {
-    pub const ALL: [Self; 6] = [Self::Generic, Self::Cerebras, Self::Vllm, Self::Sglang, Self::LlamaCpp, Self::Ollama];
+    pub const ALL: [Self; 8] = [
+        Self::Generic,
+        Self::Cerebras,
+        Self::Groq,
+        Self::Sambanova,
+        Self::Vllm,
+        Self::Sglang,
+        Self::LlamaCpp,
+        Self::Ollama,
+    ];
 
     /// The name in configs.
     #[must_use]
@@ -83,6 +110,8 @@ impl Dialect {
         match self {
             Self::Generic => "generic",
             Self::Cerebras => "cerebras",
+            Self::Groq => "groq",
+            Self::Sambanova => "sambanova",
             Self::Vllm => "vllm",
             Self::Sglang => "sglang",
             Self::LlamaCpp => "llama_cpp",
@@ -102,6 +131,10 @@ impl Dialect {
             Self::Generic => Row { cache_key: true, dropped: &[], ..on_own_machines },
             Self::Cerebras => {
                 Row { cache_key: true, dropped: &[UNKNOWN_TO_CEREBRAS], effort: Effort::LowToHigh, ..on_own_machines }
+            }
+            Self::Groq => Row { dropped: &[UNKNOWN_TO_GROQ], effort: Effort::LowToHigh, ..on_own_machines },
+            Self::Sambanova => {
+                Row { dropped: &[OF_THE_PLATFORM, UNKNOWN_TO_SAMBANOVA], effort: Effort::LowToHigh, ..on_own_machines }
             }
             Self::Vllm | Self::Sglang => on_own_machines,
             // Its older versions do not know the newer name.

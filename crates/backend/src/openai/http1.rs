@@ -6,6 +6,7 @@ use crate::client::dial::DialError;
 use crate::client::leaving::Leaving;
 use crate::client::pool::Connection;
 use crate::error::chain;
+use crate::hosted::account::Charge;
 use crate::openai::request::Outbound;
 use crate::openai::verdict::{Refused, Verdict};
 use crate::stream::Handed;
@@ -26,6 +27,8 @@ pub struct Http1 {
     request: Outbound,
     /// See [`crate::openai::dialect::Dialect::has_slots`].
     has_slots: bool,
+    /// What it costs, where somebody keeps account.
+    charge: Option<Charge>,
     state: State,
 }
 
@@ -47,6 +50,7 @@ struct Exchange {
     connection: Connection,
     /// Not the connection's first request: its peer may have closed it meanwhile.
     reused: bool,
+    charge: Option<Charge>,
     answer: Answer,
     /// Something was handed over in this poll.
     handed: bool,
@@ -76,7 +80,11 @@ enum Step {
 
 impl Http1 {
     pub(crate) fn new(remote: Arc<Remote>, request: Outbound, has_slots: bool) -> Self {
-        Self { remote, request, has_slots, state: State::Begin }
+        Self { remote, request, has_slots, charge: None, state: State::Begin }
+    }
+
+    pub(crate) fn charged(self, charge: Charge) -> Self {
+        Self { charge: Some(charge), ..self }
     }
 
     pub(crate) fn wait_for(&mut self, leaving: Leaving) {
@@ -131,7 +139,7 @@ impl Http1 {
                 }
                 Step::Failed(failure) => {
                     self.state = State::Done;
-                    on(failed(failure));
+                    on(self.failed(failure));
                     return Poll::Ready(Handed::All);
                 }
             }
@@ -161,7 +169,8 @@ impl Http1 {
 
     fn exchange(&mut self, mut connection: Connection, reused: bool) {
         connection.begin(self.remote.first_byte_ms_max);
-        self.state = State::Exchange(Exchange { connection, reused, answer: Answer::Nothing, handed: false });
+        let charge = self.charge.clone();
+        self.state = State::Exchange(Exchange { connection, reused, charge, answer: Answer::Nothing, handed: false });
     }
 
     fn end(&mut self, reusable: bool, on: &mut impl FnMut(UpstreamEvent<'_>)) {
@@ -174,9 +183,16 @@ impl Http1 {
             }
             on(match answer {
                 Answer::Nothing | Answer::Begun | Answer::Stream => UpstreamEvent::Ended(Ended::Complete),
-                Answer::Refused(mut refused) => failed(refused.failure()),
+                Answer::Refused(mut refused) => self.failed(refused.failure()),
             });
         }
+    }
+
+    fn failed(&self, failure: UpstreamFailure) -> UpstreamEvent<'static> {
+        UpstreamEvent::Ended(Ended::Failed(match &self.charge {
+            Some(charge) => charge.judge(failure),
+            None => failure,
+        }))
     }
 }
 
@@ -254,7 +270,7 @@ impl Exchange {
     /// Reads the first `bytes` of the buffer. `None`: the answer goes on.
     // hot: per token
     fn take(&mut self, bytes: usize, remote: &Remote, on: &mut impl FnMut(UpstreamEvent<'_>)) -> Option<Step> {
-        let Self { connection, answer, handed, .. } = self;
+        let Self { connection, answer, handed, charge, .. } = self;
         let Connection { buffer, reader, watch, .. } = connection;
         let input = buffer.get(..bytes).unwrap_or_default();
         let (mut step, mut keep_alive) = (None, None);
@@ -275,6 +291,9 @@ impl Exchange {
             },
             Event::Head(head) => {
                 keep_alive = Some(head.keep_alive);
+                if let Some(charge) = charge {
+                    charge.heed(|name| head.header(name));
+                }
                 match Verdict::of(head.status, |name| head.header(name)) {
                     Verdict::Stream => {
                         *answer = Answer::Stream;
@@ -327,8 +346,4 @@ impl Exchange {
             Answer::Nothing | Answer::Begun | Answer::Stream => failure,
         })
     }
-}
-
-fn failed(failure: UpstreamFailure) -> UpstreamEvent<'static> {
-    UpstreamEvent::Ended(Ended::Failed(failure))
 }

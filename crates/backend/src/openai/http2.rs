@@ -4,6 +4,8 @@
 use crate::client::Remote;
 use crate::client::watch::Watch;
 use crate::error::chain;
+use crate::hosted::account::Charge;
+use crate::openai::request::{self, Coding};
 use crate::openai::verdict::{Refused, Verdict};
 use bytes::{Buf, Bytes};
 use flashlane_engine::{Ended, UpstreamEvent, UpstreamFailure};
@@ -22,6 +24,8 @@ const FRAMES_PER_POLL_MAX: usize = 16;
 
 pub struct Http2 {
     remote: Arc<Remote>,
+    /// What it costs, where somebody keeps account.
+    charge: Option<Charge>,
     state: State,
 }
 
@@ -38,12 +42,16 @@ enum State {
 }
 
 impl Http2 {
-    pub(crate) fn new(remote: Arc<Remote>, body: Vec<Bytes>) -> Self {
+    pub(crate) fn new(remote: Arc<Remote>, body: request::Body) -> Self {
         let opening = {
             let remote = Arc::clone(&remote);
             Box::pin(async move { remote.send(Pieces::new(body)).await })
         };
-        Self { remote, state: State::Opening(opening) }
+        Self { remote, charge: None, state: State::Opening(opening) }
+    }
+
+    pub(crate) fn charged(self, charge: Charge) -> Self {
+        Self { charge: Some(charge), ..self }
     }
 
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, on: &mut impl FnMut(UpstreamEvent<'_>)) -> Poll<()> {
@@ -55,7 +63,11 @@ impl Http2 {
                 Poll::Ready(None) => handed = true,
                 Poll::Ready(Some(ended)) => {
                     self.state = State::Done;
-                    on(UpstreamEvent::Ended(ended));
+                    let judged = match (ended, &self.charge) {
+                        (Ended::Failed(failure), Some(charge)) => Ended::Failed(charge.judge(failure)),
+                        (ended, _) => ended,
+                    };
+                    on(UpstreamEvent::Ended(judged));
                     return Poll::Ready(());
                 }
             }
@@ -107,6 +119,9 @@ impl Http2 {
     fn opened(&mut self, response: Response<Incoming>) -> Result<bool, UpstreamFailure> {
         let (head, body) = response.into_parts();
         let header = |name: &'static str| head.headers.get(name).map(http::HeaderValue::as_bytes);
+        if let Some(charge) = &self.charge {
+            charge.heed(header);
+        }
         let watch = Watch::new(self.remote.first_byte_ms_max);
         match Verdict::of(head.status.as_u16(), header) {
             Verdict::Stream => {
@@ -154,12 +169,18 @@ fn poll_body(
 pub(crate) struct Pieces {
     pieces: VecDeque<Bytes>,
     bytes: u64,
+    pub(crate) coding: Coding,
 }
 
 impl Pieces {
-    fn new(pieces: Vec<Bytes>) -> Self {
-        let bytes = pieces.iter().map(|piece| piece.len() as u64).sum();
-        Self { pieces: pieces.into(), bytes }
+    fn new(body: request::Body) -> Self {
+        let bytes = body.len() as u64;
+        Self { pieces: body.pieces.into(), bytes, coding: body.coding }
+    }
+
+    /// No body.
+    pub(crate) fn none() -> Self {
+        Self { pieces: VecDeque::new(), bytes: 0, coding: Coding::Identity }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -185,6 +206,13 @@ impl Body for Pieces {
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.bytes)
     }
+}
+
+/// A request without a body.
+pub(crate) fn get(uri: &str, fields: HeaderMap) -> Result<http::Request<Pieces>, http::Error> {
+    let mut request = http::Request::get(uri).body(Pieces::none())?;
+    *request.headers_mut() = fields;
+    Ok(request)
 }
 
 /// The request of a turn.

@@ -7,7 +7,9 @@ use crate::secret::Secret;
 use bytes::Bytes;
 use flashlane_wire::http1::{RequestError, RequestHead, request_head};
 use http::HeaderMap;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, USER_AGENT};
+use http::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT,
+};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -17,9 +19,29 @@ pub(crate) const AGENT: &str = concat!("flashlane/", env!("CARGO_PKG_VERSION"));
 /// Pieces in one write. The kernel takes up to 1,024; a body has some 130 at most.
 const SLICES_MAX: usize = 64;
 
+/// The body of a turn's request.
+#[derive(Clone)]
+pub(crate) struct Body {
+    pub(crate) pieces: Vec<Bytes>,
+    pub(crate) coding: Coding,
+}
+
+/// `content-encoding`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Coding {
+    Identity,
+    Gzip,
+}
+
+impl Body {
+    pub(crate) fn len(&self) -> usize {
+        self.pieces.iter().map(Bytes::len).sum()
+    }
+}
+
 /// The head of an endpoint's requests, for both versions of HTTP. Holds the key, so it has no `Debug`.
 pub(crate) struct Template {
-    /// Up to the value of `content-length`.
+    /// Up to the fields that say how the body comes.
     http1: Vec<u8>,
     http2: HeaderMap,
     pub(crate) target: String,
@@ -28,12 +50,19 @@ pub(crate) struct Template {
 impl Template {
     /// # Errors
     /// When the key or the path would break the head.
-    pub(crate) fn new(address: &Address, path: &str, key: Option<&Secret>) -> Result<Self, RequestError> {
+    /// `own` are fields beside those that every request has.
+    pub(crate) fn new(
+        address: &Address,
+        path: &str,
+        key: Option<&Secret>,
+        own: &[(&'static str, String)],
+    ) -> Result<Self, RequestError> {
         let target = format!("{}{path}", address.path);
         let bearer = key.map(|key| Secret::new(format!("Bearer {}", key.expose())));
         let mut fields =
             vec![("content-type", "application/json"), ("accept", "text/event-stream"), ("user-agent", AGENT)];
         fields.extend(bearer.as_ref().map(|bearer| ("authorization", bearer.expose())));
+        fields.extend(own.iter().map(|(name, value)| (*name, &**value)));
         let mut http1 = Vec::with_capacity(512);
         let (host, headers) = (&*address.authority, &*fields);
         request_head(
@@ -41,28 +70,53 @@ impl Template {
             &RequestHead { method: "POST", target: &target, host, headers, content_length: None },
         )?;
         http1.truncate(http1.len() - 2);
-        http1.extend_from_slice(b"content-length: ");
-        Ok(Self { http1, http2: http2_fields(bearer.as_ref())?, target })
+        Ok(Self { http1, http2: http2_fields(bearer.as_ref(), own)?, target })
     }
 
-    /// The head of a request whose body has `body_bytes`.
-    fn head(&self, body_bytes: usize) -> Bytes {
-        let mut head = Vec::with_capacity(self.http1.len() + 24);
+    /// The head of a request with this body.
+    fn head(&self, body: &Body) -> Bytes {
+        let mut head = Vec::with_capacity(self.http1.len() + 64);
         head.extend_from_slice(&self.http1);
-        head.extend_from_slice(body_bytes.to_string().as_bytes());
+        match body.coding {
+            Coding::Identity => {}
+            Coding::Gzip => head.extend_from_slice(b"content-encoding: gzip\r\n"),
+        }
+        head.extend_from_slice(b"content-length: ");
+        head.extend_from_slice(body.len().to_string().as_bytes());
         head.extend_from_slice(b"\r\n\r\n");
         Bytes::from(head)
     }
 
-    /// The fields of an HTTP/2 request whose body has `body_bytes`.
-    pub(crate) fn fields(&self, body_bytes: usize) -> HeaderMap {
+    /// A request without a body, for this target: whole for HTTP/1.1, its fields for HTTP/2.
+    pub(crate) fn get(&self, target: &str) -> (Bytes, HeaderMap) {
+        let mut head = format!("GET {target} HTTP/1.1\r\n").into_bytes();
+        for line in self.http1.split_inclusive(|&byte| byte == b'\n').skip(1) {
+            if !line.starts_with(b"content-type:") && !line.starts_with(b"accept:") {
+                head.extend_from_slice(line);
+            }
+        }
+        head.extend_from_slice(b"\r\n");
         let mut fields = self.http2.clone();
+        fields.remove(CONTENT_TYPE);
+        fields.remove(ACCEPT);
+        (Bytes::from(head), fields)
+    }
+
+    /// The fields of an HTTP/2 request with this body.
+    pub(crate) fn fields(&self, body_bytes: usize, coding: Coding) -> HeaderMap {
+        let mut fields = self.http2.clone();
+        match coding {
+            Coding::Identity => {}
+            Coding::Gzip => {
+                fields.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            }
+        }
         fields.insert(CONTENT_LENGTH, HeaderValue::from(body_bytes));
         fields
     }
 }
 
-fn http2_fields(bearer: Option<&Secret>) -> Result<HeaderMap, RequestError> {
+fn http2_fields(bearer: Option<&Secret>, own: &[(&'static str, String)]) -> Result<HeaderMap, RequestError> {
     let mut fields = HeaderMap::with_capacity(8);
     fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     fields.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
@@ -72,6 +126,10 @@ fn http2_fields(bearer: Option<&Secret>) -> Result<HeaderMap, RequestError> {
             HeaderValue::from_str(bearer.expose()).map_err(|_| RequestError::HeaderValue { index: fields.len() })?;
         value.set_sensitive(true);
         fields.insert(AUTHORIZATION, value);
+    }
+    for (name, value) in own {
+        let value = HeaderValue::from_str(value).map_err(|_| RequestError::HeaderValue { index: fields.len() })?;
+        fields.insert(HeaderName::from_static(name), value);
     }
     Ok(fields)
 }
@@ -86,10 +144,11 @@ pub(crate) struct Outbound {
 }
 
 impl Outbound {
-    pub(crate) fn new(template: &Template, mut body: Vec<Bytes>) -> Self {
-        let head = template.head(body.iter().map(Bytes::len).sum());
-        body.insert(0, head);
-        Self { pieces: body, at: 0, offset: 0, flushed: false }
+    pub(crate) fn new(template: &Template, body: Body) -> Self {
+        let head = template.head(&body);
+        let mut pieces = body.pieces;
+        pieces.insert(0, head);
+        Self { pieces, at: 0, offset: 0, flushed: false }
     }
 
     pub(crate) fn rewind(&mut self) {

@@ -129,7 +129,7 @@ fn what_is_not_served_yet_says_so() {
     assert_invalid(&text, "models[0].route", "not served yet");
     let text = with_models("[[models]]\nname = \"m\"\n[[keys]] # here\nname = \"a\"\n");
     assert_invalid(&text, "keys", "not served yet");
-    let text = "[[endpoints]]\nname = \"wafer\"\ntier = \"latency\"\nbackend = \"cerebras\" # here\n";
+    let text = "[[endpoints]]\nname = \"wafer\"\ntier = \"latency\"\nbackend = \"responses\" # here\n";
     assert_invalid(text, "endpoints[0].backend", "not served yet");
 }
 

@@ -33,15 +33,14 @@ fn model(name: &str, route: RouteName, tokens: u32) -> (String, RouteName, u32) 
 }
 
 #[test]
-fn cerebras_is_an_endpoint_of_its_own_dialect_and_key() {
+fn cerebras_is_an_endpoint_of_its_own_kind_and_key() {
     // What the list says of its dialect does not count: the service is known.
     let found = detected("https://api.cerebras.ai/v1", Dialect::Generic, &[("gpt-oss-120b", None)]);
     let expected = r#"[[endpoints]]
 name = "cerebras"
 tier = "latency"
-backend = "openai"
+backend = "cerebras"
 base_url = "https://api.cerebras.ai/v1"
-dialect = "cerebras"
 api_key_env = "CEREBRAS_API_KEY"
 
 [[models]]

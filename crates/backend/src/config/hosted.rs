@@ -1,0 +1,86 @@
+//! The check of an endpoint at a hosted service: what its profile leaves to the config, and what it does not allow.
+
+use super::EndpointConfig;
+use crate::backends::Backend;
+use crate::client::warmth::Warmth;
+use crate::error::{Error, Problem};
+use crate::hosted::profile::Profile;
+use crate::hosted::{Hosted, Settings};
+use std::time::Duration;
+
+/// Between two rounds that keep connections warm: a third of the time after which load balancers close what is silent.
+const WARM_EVERY_MS: u64 = 20_000;
+const COMPLETION_TOKENS: u64 = 32_768;
+const TOKENS_MAX: u64 = 1 << 24;
+/// Below this a request is a packet or two, in whatever coding.
+const GZIP_BYTES_MIN: u64 = 1024;
+const GZIP_BYTES_MAX: u64 = 1 << 30;
+
+impl EndpointConfig {
+    /// # Errors
+    /// Names the first field that is at fault.
+    pub(super) fn hosted(&self) -> Result<Backend, Error> {
+        let Some(profile) = Profile::of(self.backend) else {
+            return Err(self.error("backend", Problem::Missing));
+        };
+        self.refuse(&self.of_simulator())?;
+        self.refuse(&[("dialect", self.dialect.is_some())])?;
+        let own = self.own_fields(profile)?;
+        let base_url = self.base_url.as_deref().unwrap_or(profile.base_url);
+        let service_key = profile.api_key_env.to_owned();
+        let api_key_env = match (&self.api_key_env, &self.api_key_file) {
+            (None, None) => Some(&service_key),
+            (named, _) => named.as_ref(),
+        };
+        let mut remote = self.remote(base_url, api_key_env, &own)?;
+        if let Some(warmth) = self.warmth(profile, &remote)? {
+            remote = remote.kept_warm(warmth);
+        }
+        let gzip_bytes_min = match self.gzip_bytes_min {
+            Some(_) if !profile.takes_gzip => return Err(self.not_for_backend("gzip_bytes_min")),
+            Some(bytes) => Some(self.within("gzip_bytes_min", bytes, GZIP_BYTES_MIN, GZIP_BYTES_MAX)?),
+            None => None,
+        };
+        let tokens = self.completion_tokens_max.unwrap_or(COMPLETION_TOKENS);
+        let settings = Settings {
+            completion_tokens_max: self.within("completion_tokens_max", tokens, 1, TOKENS_MAX)?,
+            service_tier: self.service_tier.clone(),
+            gzip_bytes_min: gzip_bytes_min.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
+        };
+        Ok(Backend::Hosted(Hosted::new(remote, profile, settings)))
+    }
+
+    /// The fields of the head that the service asks for.
+    fn own_fields(&self, profile: &Profile) -> Result<Vec<(&'static str, String)>, Error> {
+        let mut own: Vec<_> = profile.headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        let tier = self.service_tier.as_deref();
+        if tier.is_some_and(|tier| !profile.tiers.contains(&tier)) {
+            return Err(match profile.tiers {
+                [] => self.not_for_backend("service_tier"),
+                tiers => self.error("service_tier", Problem::NotOneOf { values: tiers }),
+            });
+        }
+        let Some(ms) = self.queue_ms_max else { return Ok(own) };
+        let Some(queue) = &profile.queue else { return Err(self.not_for_backend("queue_ms_max")) };
+        if !tier.is_some_and(|tier| queue.tiers.contains(&tier)) {
+            return Err(self.error("queue_ms_max", Problem::NeedsTier { values: queue.tiers }));
+        }
+        let ms = self.within("queue_ms_max", ms, queue.ms_min, queue.ms_max)?;
+        own.push((queue.name, ms.to_string()));
+        Ok(own)
+    }
+
+    fn warmth(&self, profile: &Profile, remote: &crate::client::Remote) -> Result<Option<Warmth>, Error> {
+        let connections = self.within("warm_connections", self.warm_connections.unwrap_or(2), 0, 64)?;
+        let lasts_ms = self.ms("warm_ms_max", self.warm_ms_max, 300_000)?;
+        let every_ms = WARM_EVERY_MS.min(self.idle_connection_ms_max()? / 2).max(1);
+        let Some(path) = profile.warm_path.filter(|_| connections > 0) else { return Ok(None) };
+        let target = format!("{}{path}", remote.base_path());
+        let times = (Duration::from_millis(every_ms), Duration::from_millis(lasts_ms));
+        Ok(Some(Warmth::new(&remote.template, target, usize::try_from(connections).unwrap_or(usize::MAX), times)))
+    }
+
+    fn not_for_backend(&self, field: &'static str) -> Error {
+        self.error(field, Problem::NotForBackend { backend: self.backend.name() })
+    }
+}
