@@ -36,8 +36,8 @@ Examples:
   flashlane serve --config flashlane.toml --check         check a config
   flashlane serve --config flashlane.toml")]
 pub struct Args {
-    /// The config, a TOML file
-    #[arg(long, value_name = "FILE", env = CONFIG_VARIABLE, hide_env_values = true)]
+    /// The config, a TOML file [env: FLASHLANE_CONFIG]
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Check the config, print it where there is no file yet, and end; exit code 64 for a bad one
     #[arg(long)]
@@ -72,11 +72,17 @@ pub enum End {
 /// # Errors
 /// [`Invalid`] for a bad config; otherwise what kept it from serving.
 pub fn run(args: &Args) -> anyhow::Result<End> {
-    let source = read(args)?;
+    let named = env::var_os(CONFIG_VARIABLE).filter(|named| !named.is_empty()).map(PathBuf::from);
+    let file = match (&args.config, &named) {
+        (Some(path), _) => Some(("--config", path)),
+        (None, Some(path)) => Some((CONFIG_VARIABLE, path)),
+        (None, None) => None,
+    };
+    let source = read(args, file)?;
     let listen = Listen { clients: args.listen, admin: args.admin_listen };
     let config = Config::parse(&source.name, &source.text, listen)?;
     if args.check {
-        return check(args, &source);
+        return check(&source, file.is_none());
     }
     log::set_up()?;
     if source.is_new {
@@ -122,13 +128,14 @@ async fn serve(config: Config) -> anyhow::Result<End> {
     }
 }
 
-fn read(args: &Args) -> anyhow::Result<Source> {
+/// `file` is the config's, and what names it.
+fn read(args: &Args, file: Option<(&str, &PathBuf)>) -> anyhow::Result<Source> {
     let Args { latency, throughput, listen, admin_listen, .. } = args;
-    if let Some(path) = &args.config {
+    if let Some((named_by, path)) = file {
         let flag =
             [("--latency", latency.is_some()), ("--throughput", throughput.is_some())].into_iter().find(|flag| flag.1);
         return match flag {
-            Some((flag, _)) => Err(two_configs(path, flag).into()),
+            Some((flag, _)) => Err(two_configs(named_by, path, flag).into()),
             None => Ok(source::file(path)?),
         };
     }
@@ -143,16 +150,14 @@ fn read(args: &Args) -> anyhow::Result<Source> {
 }
 
 /// Neither goes before the other: what is served must not depend on what somebody forgot.
-fn two_configs(path: &Path, flag: &str) -> Invalid {
-    let is_variable = env::var_os(CONFIG_VARIABLE).is_some_and(|named| named == path.as_os_str());
-    let source_name = if is_variable { CONFIG_VARIABLE } else { "--config" }.to_owned();
+fn two_configs(named_by: &str, path: &Path, flag: &str) -> Invalid {
     let message =
         format!("names the config {}, and {flag} makes one of its own: leave one of the two out", path.display());
-    Invalid { source_name, line: None, field: None, message }
+    Invalid { source_name: named_by.to_owned(), line: None, field: None, message }
 }
 
-fn check(args: &Args, source: &Source) -> anyhow::Result<End> {
-    if args.config.is_none() {
+fn check(source: &Source, is_printed: bool) -> anyhow::Result<End> {
+    if is_printed {
         io::stdout().lock().write_all(source.text.as_bytes())?;
     }
     writeln!(io::stderr(), "{}: good", source.name)?;

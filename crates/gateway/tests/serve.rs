@@ -180,6 +180,10 @@ fn the_environment_may_name_the_config() {
     let file = TempFile::new("env", "[server]\ncolour = \"red\"\n");
     let output = rig::command(&["serve", "--check"]).env("FLASHLANE_CONFIG", file.path()).output().unwrap();
     assert_said(&output, 64, "server.colour");
+    let flag = ["serve", "--check", "--config", concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/flashlane.toml")];
+    assert_said(&rig::command(&flag).env("FLASHLANE_CONFIG", file.path()).output().unwrap(), 0, "good");
+    let empty = rig::command(&["serve", "--check"]).env("FLASHLANE_CONFIG", "").output().unwrap();
+    assert_said(&empty, 0, "the embedded default: good");
 }
 
 #[test]
