@@ -44,6 +44,7 @@ fn settle(session: &mut Session, shared: &Shared) {
                 session.handle_upstream(turn, UpstreamEvent::Bytes(stream), now);
             }
             Effect::Load(turn, _) => session.handle_loaded(turn, Ok(None), now),
+            Effect::Find(turn, ids) => session.handle_found(turn, Ok(vec![None; ids.len()]), now),
             Effect::Commit(turn, _) => session.handle_committed(turn, Ok(()), now),
             Effect::Count(turn, _) => session.handle_counted(turn, &Counted::Beyond, now),
             Effect::Release(grant) => admission.release(grant),

@@ -146,6 +146,17 @@ def test_lanes_run_beside_each_other_and_say_their_names(client):
         assert texts(events) == "forked" and {event.stream_id for event in events} == {"right"}
 
 
+def test_an_item_is_referred_to_by_its_id(client):
+    named = client.responses.create(model=MODEL, input="My name is Ada.")
+    items = [{"role": "user", "content": "My name is Ada."}, {"type": "item_reference", "id": named.output[0].id}, {"role": "user", "content": "What is my name?"}]
+    answer = client.responses.create(model=MODEL, input=items)
+    assert "Ada" in answer.output_text
+    listed = client.responses.input_items.list(answer.id, order="asc", include=["reasoning.encrypted_content"]).data
+    assert [item.id for item in listed][1] == named.output[0].id and len(listed) == 3
+    with pytest.raises(openai.NotFoundError, match="Item with id 'msg_unknown' not found."):
+        client.responses.create(model=MODEL, input=[{"type": "item_reference", "id": "msg_unknown"}])
+
+
 def test_a_steer_redirects_the_model_while_it_works(client):
     with client.responses.connect() as connection:
         connection.response.create(model=MODEL, input="count from 1 to 500", stream_id="work", store=False)

@@ -61,6 +61,7 @@ fn drive(session: &mut Session) -> usize {
             | Effect::Abort(_)
             | Effect::Warm(_)
             | Effect::Load(..)
+            | Effect::Find(..)
             | Effect::Count(..)
             | Effect::EndJob(..)
             | Effect::Finish(..)

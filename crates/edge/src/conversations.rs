@@ -186,7 +186,10 @@ fn items_of(fields: &Fields<'_>, seed: &str) -> Result<Vec<Bytes>, Refused> {
     let mut items = Vec::with_capacity(raw.len());
     for (index, raw) in raw.into_iter().enumerate() {
         let path = format!("items[{index}]");
-        Item::parse(&path, raw).map_err(refused)?;
+        if let Item::Reference { .. } = Item::parse(&path, raw).map_err(refused)? {
+            let message = "A conversation keeps items, not references to them.";
+            return Err(Refused(Refusal::new(ErrorKind::UnsupportedParameter, message).with_param(path)));
+        }
         // Elsewhere null is as good as nothing; here it would be shown again.
         let item = value(raw.get().as_bytes());
         if let Some(name) = ["type", "id"].into_iter().find(|name| item.get(name).is_some_and(Value::is_null)) {

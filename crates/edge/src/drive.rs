@@ -87,6 +87,7 @@ enum Work {
     Load(BoxFuture<Result<Option<Arc<Record>>, flashlane_store::Error>>),
     Commit(BoxFuture<Result<(), flashlane_store::Error>>),
     Count(BoxFuture<Counted>),
+    Find(BoxFuture<Result<Vec<Option<Bytes>>, flashlane_store::Error>>),
     LoadItems(BoxFuture<Result<Option<Listing>, flashlane_store::Error>>),
 }
 
@@ -332,6 +333,7 @@ impl Drive {
                 Work::Load(load) => load.as_mut().poll(cx).map(|found| Done::Loaded(found.map(context_of))),
                 Work::Commit(commit) => commit.as_mut().poll(cx).map(Done::Committed),
                 Work::Count(count) => count.as_mut().poll(cx).map(Done::Counted),
+                Work::Find(find) => find.as_mut().poll(cx).map(Done::Found),
                 Work::LoadItems(load) => load.as_mut().poll(cx).map(|found| Done::Loaded(found.map(items_of))),
             };
             let Poll::Ready(done) = done else {
@@ -343,6 +345,10 @@ impl Drive {
                 Done::Loaded(found) => {
                     let found = found.map_err(|error| store_failed(&error, "the stored response could not be read"));
                     self.handle(now, |session, now| session.handle_loaded(turn, found, now));
+                }
+                Done::Found(found) => {
+                    let found = found.map_err(|error| store_failed(&error, "the stored items could not be read"));
+                    self.handle(now, |session, now| session.handle_found(turn, found, now));
                 }
                 Done::Counted(counted) => {
                     self.handle(now, |session, now| session.handle_counted(turn, &counted, now));
@@ -398,6 +404,12 @@ impl Drive {
                 self.work.push((turn, Work::Load(load)));
                 self.has_changed = true;
             }
+            Effect::Find(turn, ids) => {
+                let ids = ids.iter().map(|id| id.as_ref().to_owned()).collect();
+                let find = self.state.store.find_items(self.owner, ids, now.unix_ms);
+                self.work.push((turn, Work::Find(find)));
+                self.has_changed = true;
+            }
             Effect::Commit(turn, record) => {
                 let commit = self.state.store.commit(record_of(*record));
                 self.work.push((turn, Work::Commit(commit)));
@@ -441,6 +453,7 @@ enum Done {
     Loaded(Result<Option<Vec<Bytes>>, flashlane_store::Error>),
     Committed(Result<(), flashlane_store::Error>),
     Counted(Counted),
+    Found(Result<Vec<Option<Bytes>>, flashlane_store::Error>),
 }
 
 fn context_of(found: Option<Arc<Record>>) -> Option<Vec<Bytes>> {

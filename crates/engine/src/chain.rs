@@ -9,8 +9,11 @@ use crate::tools::Tools;
 use bytes::Bytes;
 use flashlane_wire::chat::{Renderer, ToolSet};
 use flashlane_wire::json;
-use flashlane_wire::responses::{Item, ParseError, Tool};
+use flashlane_wire::responses::{Item, ParseError, Reason, Tool};
+use serde::Deserialize;
 use serde_json::value::RawValue;
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// A piece of this size is not copied again, unless the chain has too many.
@@ -145,6 +148,20 @@ impl Chain {
         self.pieces.iter().rev().any(|piece| piece.calls.iter().rev().any(|call| **call == *id))
     }
 
+    /// Those of the ids that none of its items has.
+    pub fn lacks<'a>(&self, ids: impl Iterator<Item = &'a Arc<str>>) -> Vec<Arc<str>> {
+        let mut absent: BTreeSet<Arc<str>> = ids.cloned().collect();
+        for item in self.items() {
+            if absent.is_empty() {
+                break;
+            }
+            if let Some(id) = item_id(item) {
+                absent.remove(&*id);
+            }
+        }
+        absent.into_iter().collect()
+    }
+
     /// What the chain holds in memory, in bytes.
     #[must_use]
     pub fn weight(&self) -> usize {
@@ -173,6 +190,8 @@ pub struct Rendered {
     pub piece: Piece,
     /// The ids of the calls whose outputs the items bring.
     pub outputs: Vec<Arc<str>>,
+    /// Places among the piece's items that hold a reference, and whose: to be resolved before the piece is used.
+    pub references: Vec<(usize, Arc<str>)>,
     pub tools: Option<ToolSet>,
     pub images: bool,
     pub files: bool,
@@ -188,6 +207,23 @@ pub fn render_items(path: &str, items: &[&RawValue]) -> Result<Rendered, ParseEr
     let mut reading = Reading::new(path, 0);
     for raw in items {
         reading.push(raw, Bytes::copy_from_slice(raw.get().as_bytes()))?;
+    }
+    Ok(reading.finish())
+}
+
+/// Reads and renders items that were read before.
+///
+/// # Errors
+/// As [`render_items`].
+pub fn render_again<'a>(items: impl IntoIterator<Item = &'a Bytes>) -> Result<Rendered, ParseError> {
+    let mut reading = Reading::new("input", 0);
+    for item in items {
+        let raw = serde_json::from_slice(item).map_err(|error| ParseError {
+            reason: Reason::Json,
+            message: error.to_string(),
+            param: Some("input".to_owned()),
+        })?;
+        reading.push(raw, item.clone())?;
     }
     Ok(reading.finish())
 }
@@ -226,6 +262,7 @@ impl<'a> Reading<'a> {
             }
             Item::Call { call_id, .. } => rendered.piece.calls.push(id_of(call_id)),
             Item::CallOutput { call_id, .. } => rendered.outputs.push(id_of(call_id)),
+            Item::Reference { id } => rendered.references.push((rendered.piece.items.len(), Arc::from(&**id))),
             Item::Message { .. } | Item::NotForwarded => {}
         }
         self.renderer.push(&item);
@@ -242,6 +279,16 @@ impl<'a> Reading<'a> {
         rendered.piece.messages = Bytes::from(self.renderer.finish());
         rendered
     }
+}
+
+/// The id that an item has, if it has one.
+fn item_id(item: &[u8]) -> Option<Cow<'_, str>> {
+    #[derive(Deserialize)]
+    struct Named<'a> {
+        #[serde(borrow)]
+        id: Option<Cow<'a, str>>,
+    }
+    serde_json::from_slice::<Named<'_>>(item).ok()?.id
 }
 
 /// The id that a raw string stands for.

@@ -2,7 +2,7 @@
 //! turn's start.
 
 use crate::assembler::Frame;
-use crate::chain::{Piece, Rendered, render_items};
+use crate::chain::{Piece, Rendered, render_again, render_items};
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::{Modality, Model};
 use crate::recognition::{self, Fresh, History};
@@ -12,6 +12,7 @@ use bytes::Bytes;
 use flashlane_wire::chat::{ChatRequest, Field, ToolSet, instructions};
 use flashlane_wire::responses::{CreateRequest, Input, ParseError, TextFormat};
 use serde_json::value::RawValue;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// A request that can become a turn.
@@ -46,6 +47,8 @@ pub struct ResponsesDraft {
     pub input: Arc<Piece>,
     /// The ids of the calls whose outputs the input brings, but for those whose calls it brings as well.
     pub outputs: Vec<Arc<str>>,
+    /// Where `input` holds references, and whose; until the turn starts.
+    pub references: Vec<(usize, Arc<str>)>,
     /// The request's own tools.
     pub tools: Arc<Tools>,
     /// Tools that its items added to the chain.
@@ -68,7 +71,34 @@ pub struct Background {
     pub is_streamed: bool,
 }
 
+/// References in one input: each is looked for in the store.
+const REFERENCES_MAX: usize = 1000;
+
 impl ResponsesDraft {
+    /// Puts items in the places of the references to them. A reference to what is not among them stands for an item of the
+    /// chain, which the model is given anyway.
+    ///
+    /// # Errors
+    /// Items that the model does not take.
+    pub fn resolve(&mut self, found: &BTreeMap<Arc<str>, Bytes>, model: Option<&Model>) -> Result<(), Refusal> {
+        let references = std::mem::take(&mut self.references);
+        let mut items: Vec<Option<&Bytes>> = self.input.items.iter().map(Some).collect();
+        for (place, id) in &references {
+            if let Some(item) = items.get_mut(*place) {
+                *item = found.get(id);
+            }
+        }
+        let rendered = render_again(items.into_iter().flatten())?;
+        if let Some(model) = model {
+            refuse_modalities(&rendered, model)?;
+        }
+        let of_history = self.history.iter().flat_map(|history| &history.outputs);
+        self.outputs = of_history.cloned().chain(rendered.outputs).collect();
+        self.input = Arc::new(rendered.piece);
+        self.added_tools = rendered.tools;
+        Ok(())
+    }
+
     /// The same request, going on from `previous` with nothing new.
     #[must_use]
     pub fn successor(&self, previous: &str) -> Self {
@@ -78,6 +108,7 @@ impl ResponsesDraft {
             history: None,
             input: Arc::default(),
             outputs: Vec::new(),
+            references: Vec::new(),
             added_tools: None,
             warm_up: false,
             background: None,
@@ -138,6 +169,10 @@ impl Draft {
             }
         };
         refuse_modalities(&rendered, model)?;
+        if rendered.references.len() > REFERENCES_MAX {
+            let message = format!("Invalid 'input': it has more than {REFERENCES_MAX} references to items.");
+            return Err(Refusal::new(ErrorKind::InvalidValue, message).with_param("input"));
+        }
         let draft = ResponsesDraft {
             frame: Frame::new(request),
             previous: request.previous_response_id.as_deref().map(str::to_owned),
@@ -146,6 +181,7 @@ impl Draft {
             history,
             input: Arc::new(rendered.piece),
             outputs: rendered.outputs,
+            references: rendered.references,
             tools,
             added_tools: rendered.tools,
             choice: Choice::from(&request.tool_choice),

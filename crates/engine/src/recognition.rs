@@ -162,7 +162,7 @@ impl Recognition {
         let rendered = reading.finish();
         let bytes: usize = rendered.piece.items.iter().map(Bytes::len).sum();
         let is_worth_it = found.known.bytes + bytes >= INPUT_BYTES_MIN && !self.is_off();
-        if !fresh.is_whole || !is_worth_it || rendered.ends_open {
+        if !fresh.is_whole || !is_worth_it || rendered.ends_open || !rendered.references.is_empty() {
             return Ok(Input::of(found.history.take(), rendered));
         }
         let items = rendered.piece.items.get(found.unread.len()..).unwrap_or_default().to_vec();

@@ -8,7 +8,8 @@
 //!                                            +---------------------> (done)              v
 //! The client's leaving ends it from any state; an interrupt or a cancel once it is announced, and not while it commits.
 //! ```
-//! Between Loading and Waiting it may be Counting, where bytes do not decide whether it fits, and Enlisting, in the background.
+//! Between Loading and Waiting it may be Finding, where its input refers to items, Counting, where bytes do not decide whether it
+//! fits, and Enlisting, in the background.
 
 use crate::admission::Grant;
 use crate::assembler::{Assembler, Conclusion};
@@ -82,6 +83,11 @@ impl FailedAttempt {
 pub enum TurnState {
     /// The store was asked for the chain.
     Loading,
+    /// The chain is known, and the store was asked for items that the input refers to.
+    Finding {
+        chain: Chain,
+        ids: Vec<Arc<str>>,
+    },
     /// Whoever drives the session counts tokens.
     Counting {
         uncounted: Vec<Uncounted>,
@@ -238,6 +244,7 @@ impl Turn {
         match &self.state {
             TurnState::Opening { grant, .. } | TurnState::Streaming { grant, .. } => Some(*grant),
             TurnState::Loading
+            | TurnState::Finding { .. }
             | TurnState::Counting { .. }
             | TurnState::Enlisting
             | TurnState::Waiting

@@ -44,6 +44,39 @@ async fn what_is_deleted_is_gone_and_its_children_stay() {
 }
 
 #[tokio::test]
+async fn an_item_is_referred_to_by_its_owner_alone() {
+    let gateway = Gateway::start(simulated()).await;
+    let named = stored(&gateway, json!({"input": "repeat: my name is Ada"})).await;
+    let item = &named["output"][0]["id"];
+    let request = |id: &Value| {
+        let input = json!([{"type": "item_reference", "id": id}, {"role": "user", "content": "repeat: known"}]);
+        json!({"model": "demo", "input": input}).to_string()
+    };
+    let made = gateway.send("POST", "/v1/responses", "", request(item).as_bytes()).await.json();
+    assert_eq!(text(&made), "known");
+    let listed = format!("/v1/responses/{}/input_items?order=asc", made["id"].as_str().unwrap());
+    let first = gateway.get(&listed).await.json()["data"][0].clone();
+    assert_eq!(
+        (&first["id"], &first["content"][0]["text"]),
+        (item, &json!("my name is Ada")),
+        "the item itself is kept"
+    );
+    let refused = [("", json!("msg_unknown")), (OTHER, item.clone()), (OTHER, json!("msg_unknown"))];
+    for (key, id) in refused {
+        let reply = gateway.send("POST", "/v1/responses", key, request(&id).as_bytes()).await;
+        let message = format!("Item with id '{}' not found.", id.as_str().unwrap());
+        let expected = json!({"message": message, "type": "invalid_request_error", "param": "input", "code": null});
+        assert_eq!((reply.status, &reply.json()["error"]), (404, &expected), "another's is nobody's");
+    }
+    // Whoever is gone takes its items along, but for those that others have.
+    let path = format!("/v1/responses/{}", made["id"].as_str().unwrap());
+    for path in [format!("/v1/responses/{}", named["id"].as_str().unwrap()), path] {
+        assert_eq!(gateway.send("POST", "/v1/responses", "", request(item).as_bytes()).await.status, 200);
+        assert_eq!(gateway.send("DELETE", &path, "", b"").await.status, 200);
+    }
+}
+
+#[tokio::test]
 async fn input_items_are_listed_in_pages_of_either_order() {
     let gateway = Gateway::start(simulated()).await;
     let first = stored(&gateway, json!({"input": [

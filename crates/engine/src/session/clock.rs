@@ -55,6 +55,7 @@ fn announce_at(turn: &Turn) -> Option<u64> {
     match &turn.state {
         TurnState::Opening { announce_at, .. } => *announce_at,
         TurnState::Loading
+        | TurnState::Finding { .. }
         | TurnState::Enlisting
         | TurnState::Counting { .. }
         | TurnState::Waiting

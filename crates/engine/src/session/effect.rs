@@ -30,6 +30,8 @@ pub enum Effect {
     Warm(EndpointId),
     /// Ask the store; answer by [`super::Session::handle_loaded`].
     Load(TurnId, Source),
+    /// Ask the store for items of the owner's by their ids; answer by [`super::Session::handle_found`].
+    Find(TurnId, Vec<Arc<str>>),
     /// Tell the store; answer by [`super::Session::handle_committed`].
     Commit(TurnId, Box<Record>),
     /// A background turn has ended: its record is to be kept in one step with its last events.

@@ -5,7 +5,7 @@ use super::traits::traits;
 use super::{Effect, Life, Session, Source, TurnId, Why};
 use crate::admission::{Grant, Ticket};
 use crate::assembler::{Assembler, ChatAssembler, ResponsesAssembler};
-use crate::chain::{Chain, render_items};
+use crate::chain::{Chain, render_again};
 use crate::draft::{Contract, Draft};
 use crate::error::{ErrorKind, Refusal};
 use crate::router;
@@ -17,7 +17,7 @@ use crate::upstream::{Ended, UpstreamEvent, UpstreamFailure, UpstreamRequest};
 use bytes::Bytes;
 use flashlane_wire::chat::{ChunkReader, Read, Usage};
 use flashlane_wire::sse;
-use serde_json::value::RawValue;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl Session {
@@ -128,8 +128,56 @@ impl Session {
         self.handle_loaded(turn, Err(refusal), now);
     }
 
-    /// The chain is known: adds the input, and goes on with the whole.
+    /// The chain is known: looks for what the input refers to.
     fn begin(&mut self, id: TurnId, chain: Chain, now: Now) {
+        let Some(turn) = self.lanes.turn(id) else { return };
+        let Contract::Responses(draft) = &turn.draft.contract else { return self.go_on(id, chain, now) };
+        if draft.references.is_empty() {
+            return self.go_on(id, chain, now);
+        }
+        let ids = chain.lacks(draft.references.iter().map(|(_, id)| id));
+        if ids.is_empty() {
+            return self.resolve(id, chain, &BTreeMap::new(), now);
+        }
+        self.effects.push_back(Effect::Find(id, ids.clone()));
+        turn.state = TurnState::Finding { chain, ids };
+    }
+
+    /// The store's answer: the items of the ids that were asked for, in their order.
+    pub fn handle_found(&mut self, id: TurnId, found: Result<Vec<Option<Bytes>>, Refusal>, now: Now) {
+        let Some(turn) = self.lanes.turn(id).filter(|turn| matches!(turn.state, TurnState::Finding { .. })) else {
+            return;
+        };
+        let TurnState::Finding { chain, ids } = std::mem::replace(&mut turn.state, TurnState::Loading) else { return };
+        let named = |items: Vec<Option<Bytes>>| {
+            let mut items = items.into_iter();
+            let named = ids.into_iter().map(|id| match items.next().flatten() {
+                Some(item) => Ok((id, item)),
+                None => {
+                    let message = format!("Item with id '{id}' not found.");
+                    Err(Refusal::new(ErrorKind::ResponseNotFound, message).with_param("input"))
+                }
+            });
+            named.collect::<Result<BTreeMap<_, _>, _>>()
+        };
+        match found.and_then(named) {
+            Ok(found) => self.resolve(id, chain, &found, now),
+            Err(refusal) => self.fail(id, &refusal, now),
+        }
+        self.advance(now);
+    }
+
+    fn resolve(&mut self, id: TurnId, chain: Chain, found: &BTreeMap<Arc<str>, Bytes>, now: Now) {
+        let Some(turn) = self.lanes.turn(id) else { return };
+        let Contract::Responses(draft) = &mut turn.draft.contract else { return };
+        match draft.resolve(found, self.shared.fleet.model(&turn.draft.model)) {
+            Ok(()) => self.go_on(id, chain, now),
+            Err(refusal) => self.fail(id, &refusal, now),
+        }
+    }
+
+    /// Adds the input to the chain, and goes on with the whole.
+    fn go_on(&mut self, id: TurnId, chain: Chain, now: Now) {
         let Some(turn) = self.lanes.turn(id) else { return };
         turn.items_inherited = chain.items().count();
         if chain.is_unstored() {
@@ -282,6 +330,7 @@ impl Session {
             }
             (
                 TurnState::Loading
+                | TurnState::Finding { .. }
                 | TurnState::Counting { .. }
                 | TurnState::Enlisting
                 | TurnState::Waiting
@@ -399,10 +448,8 @@ fn tools_of(chain: &Chain, own: &Arc<Tools>) -> Arc<Tools> {
 
 /// A chain from the items that the store kept.
 fn chain_of(items: &[Bytes]) -> Result<Chain, Refusal> {
-    let broken = || Refusal::new(ErrorKind::Internal, "The stored conversation cannot be read.");
-    let raw: Vec<&RawValue> =
-        items.iter().map(|item| serde_json::from_slice(item)).collect::<Result<_, _>>().map_err(|_| broken())?;
-    let rendered = render_items("input", &raw).map_err(|_| broken())?;
+    let broken = |_| Refusal::new(ErrorKind::Internal, "The stored conversation cannot be read.");
+    let rendered = render_again(items).map_err(broken)?;
     let mut chain = Chain::default();
     chain.append(Arc::new(rendered.piece));
     if let Some(tools) = rendered.tools {

@@ -55,7 +55,7 @@ impl Job {
                 Effect::Abort(_) => self.aborted = true,
                 Effect::Release(_) => self.released += 1,
                 Effect::Open(..) | Effect::Park(_) | Effect::Warm(_) => {}
-                Effect::Load(..) | Effect::Count(..) | Effect::Commit(..) | Effect::Close { .. } => {
+                Effect::Load(..) | Effect::Find(..) | Effect::Count(..) | Effect::Commit(..) | Effect::Close { .. } => {
                     panic!("{effect:?}")
                 }
             }

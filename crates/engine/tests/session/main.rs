@@ -14,6 +14,7 @@ mod http;
 mod lanes;
 mod limit;
 mod peer;
+mod references;
 mod rules;
 mod scripts;
 mod steer;

@@ -21,6 +21,8 @@ pub enum Step {
     CreateStored,
     /// Goes on from the latest response that ended well.
     Continue,
+    /// Its input is a reference to the item that ended last.
+    Refer,
     /// Goes on from a response that nobody knows.
     ContinueUnknown,
     WarmUp,
@@ -49,6 +51,7 @@ pub enum Step {
     StreamError,
     Loaded,
     NotLoaded,
+    NotFound,
     Committed,
     NotCommitted,
     Pass300Ms,
@@ -58,10 +61,11 @@ pub enum Step {
     ClientGone,
 }
 
-pub const STEPS: [Step; 35] = [
+pub const STEPS: [Step; 37] = [
     Step::Create,
     Step::CreateStored,
     Step::Continue,
+    Step::Refer,
     Step::ContinueUnknown,
     Step::WarmUp,
     Step::CreateInA,
@@ -87,6 +91,7 @@ pub const STEPS: [Step; 35] = [
     Step::StreamError,
     Step::Loaded,
     Step::NotLoaded,
+    Step::NotFound,
     Step::Committed,
     Step::NotCommitted,
     Step::Pass300Ms,
@@ -227,6 +232,13 @@ impl Peers {
                 let previous = self.watch.ended.last().cloned().unwrap_or_default();
                 self.create(&format!(r#","store":false,"previous_response_id":"{previous}""#));
             }
+            Step::Refer => {
+                let ended = self.watch.events.iter().rfind(|event| event["type"] == "response.output_item.done");
+                let id = ended.and_then(|event| event["item"]["id"].as_str()).unwrap_or("msg_unknown");
+                self.message(&format!(
+                    r#"{{"type":"response.create","model":"m","store":false,"input":[{{"type":"item_reference","id":"{id}"}}]}}"#
+                ));
+            }
             Step::ContinueUnknown => self.create(r#","store":false,"previous_response_id":"resp_unknown""#),
             Step::WarmUp => self.create(r#","store":false,"generate":false"#),
             Step::CreateInA => self.create(r#","store":false,"stream_id":"a""#),
@@ -268,6 +280,7 @@ impl Peers {
                 self.tell(|session, turn, now| session.handle_loaded(turn, Ok(Some(vec![item])), now));
             }
             Step::NotLoaded => self.tell(|session, turn, now| session.handle_loaded(turn, Ok(None), now)),
+            Step::NotFound => self.tell(|session, turn, now| session.handle_found(turn, Ok(vec![None]), now)),
             Step::Committed => self.tell(|session, turn, now| session.handle_committed(turn, Ok(()), now)),
             Step::NotCommitted => {
                 let refusal = Refusal::new(ErrorKind::Internal, "the disk is full");
@@ -356,6 +369,15 @@ impl Peers {
                     self.session.handle_loaded(turn, Ok(Some(items)), self.now);
                 }
             }
+            Effect::Find(turn, ids) => {
+                self.begun(turn);
+                let items =
+                    ids.iter().map(|id| self.stored.values().flatten().find(|item| is_named(item, id)).cloned());
+                let items: Vec<_> = items.collect();
+                if items.iter().any(Option::is_some) {
+                    self.session.handle_found(turn, Ok(items), self.now);
+                }
+            }
             Effect::Commit(turn, record) => {
                 self.begun(turn);
                 assert!(record.inherited + record.outputs <= record.items.len());
@@ -403,6 +425,10 @@ impl Peers {
         assert_eq!(self.session.poll_timeout(), None);
         self
     }
+}
+
+fn is_named(item: &Bytes, id: &str) -> bool {
+    serde_json::from_slice::<Value>(item).unwrap()["id"] == id
 }
 
 /// The payloads of unmasked, whole text frames.

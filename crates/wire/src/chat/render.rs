@@ -53,7 +53,7 @@ impl Renderer {
                 self.content(output, "\\n");
                 self.out.push(b'}');
             }
-            Item::AdditionalTools { .. } | Item::NotForwarded => {}
+            Item::AdditionalTools { .. } | Item::Reference { .. } | Item::NotForwarded => {}
         }
     }
 

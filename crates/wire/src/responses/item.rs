@@ -28,6 +28,10 @@ pub enum Item<'a> {
     AdditionalTools {
         tools: Vec<&'a RawValue>,
     },
+    /// An item that was said before, by its id.
+    Reference {
+        id: Cow<'a, str>,
+    },
     /// A model's own thoughts, or the trace of a hosted tool: kept in the chain, not sent to a chat backend.
     NotForwarded,
 }
@@ -102,8 +106,7 @@ const NOT_FORWARDED: [&str; 15] = [
 ];
 
 /// Item types that need what flashlane does not serve yet.
-const UNSUPPORTED: [&str; 5] =
-    ["item_reference", "compaction", "compaction_trigger", "computer_call_output", "shell_call_output"];
+const UNSUPPORTED: [&str; 4] = ["compaction", "compaction_trigger", "computer_call_output", "shell_call_output"];
 
 impl<'a> Item<'a> {
     /// Reads the item that stands at `path`.
@@ -116,6 +119,10 @@ impl<'a> Item<'a> {
             Some(kind) => kind,
             // OpenAI's shorthand: a role and a content are a message.
             None if fields.raw("role").is_some() => Cow::Borrowed("message"),
+            // So is an id alone a reference.
+            None if fields.iter().all(|(name, _)| name == "id") && fields.raw("id").is_some() => {
+                Cow::Borrowed("item_reference")
+            }
             None => return Err(ParseError::missing(&fields.path("type"))),
         };
         match &*kind {
@@ -131,6 +138,7 @@ impl<'a> Item<'a> {
                 let tools = fields.array("tools")?.ok_or_else(|| ParseError::missing(&fields.path("tools")))?;
                 Ok(Self::AdditionalTools { tools })
             }
+            "item_reference" => Ok(Self::Reference { id: fields.required_string("id")? }),
             other if NOT_FORWARDED.contains(&other) => Ok(Self::NotForwarded),
             other if UNSUPPORTED.contains(&other) => {
                 let path = fields.path("type");
