@@ -7,7 +7,7 @@ use crate::hosted::Hosted;
 use crate::openai::OpenAi;
 use crate::simulator::Simulator;
 use crate::stream::TokenStream;
-use flashlane_engine::{Endpoint, EndpointId, Share, UpstreamFailure, UpstreamRequest};
+use flashlane_engine::{Endpoint, EndpointId, UpstreamFailure, UpstreamRequest};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -59,7 +59,7 @@ impl Backends {
                 name: config.name.as_str().into(),
                 tier: config.tier.into(),
                 simulated: config.is_simulated(),
-                share: Share::default(),
+                share: config.share()?,
             };
             endpoints.push((endpoint, config.check()?));
         }

@@ -13,6 +13,7 @@ use crate::openai::request::Template;
 use crate::secret::Secret;
 use crate::simulator::Simulator;
 use flashlane_engine as engine;
+use flashlane_engine::Share;
 use flashlane_simulator::Profile;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 /// An hour: longer waits are no limits.
 const MS_MAX: u64 = 3_600_000;
 const IDLE_CONNECTIONS_MAX: u64 = 1024;
+const WEIGHT_MAX: u64 = 1000;
 /// Wide enough for any key; a longer one is some other file.
 const KEY_BYTES_MAX: usize = 8 * 1024;
 
@@ -34,6 +36,12 @@ pub struct EndpointConfig {
     /// `"openai"`: any server of the Chat Completions API. `"cerebras"`, `"groq"`, `"sambanova"`: these services, with what their limits,
     /// queues and tiers ask for. `"simulator"`: plays a model in this process, needs nothing else, and says everywhere that it is simulated.
     pub backend: Kind,
+    /// Turns that this gateway runs there at once. Default: as many as come. What an engine would queue is better placed elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency_max: Option<u32>,
+    /// Its share of its tier's turns beside the others': twice the weight is twice the turns. 1 (default) to 1,000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
 
     /// Not for `"simulator"`, from here to `simulated`. The URL below which `/chat/completions` lies, such as
     /// `"http://127.0.0.1:8000/v1"`. Default: none for `"openai"`, a service's own otherwise.
@@ -171,6 +179,8 @@ impl EndpointConfig {
             name: name.into(),
             tier,
             backend,
+            concurrency_max: None,
+            weight: None,
             base_url: None,
             dialect: None,
             api_key_env: None,
@@ -209,6 +219,14 @@ impl EndpointConfig {
             Kind::Cerebras | Kind::Groq | Kind::Sambanova => self.hosted(),
             Kind::Responses => Err(self.not_served_yet("backend = \"openai\" serves every Chat Completions API")),
         }
+    }
+
+    /// How much of its tier's load it takes.
+    pub(crate) fn share(&self) -> Result<Share, Error> {
+        let unlimited = u64::from(u32::MAX);
+        self.within("concurrency_max", self.concurrency_max.map_or(1, u64::from), 1, unlimited)?;
+        self.within("weight", self.weight.map_or(1, u64::from), 1, WEIGHT_MAX)?;
+        Ok(Share { concurrency_max: self.concurrency_max, weight: self.weight.unwrap_or(1) })
     }
 
     /// Whether it only plays a model.

@@ -4,6 +4,7 @@
 mod base_url;
 mod bounds;
 mod check;
+mod routing;
 mod words;
 
 use crate::places::Places;
@@ -12,7 +13,9 @@ use crate::store::{Place, StoreConfig};
 use check::{Fault, check};
 use flashlane_backend::{Backends, EndpointConfig};
 use flashlane_edge::{EdgeConfig, Tls};
+use flashlane_engine::router::{Routing, Rule};
 use flashlane_engine::{Fleet, Modality, Settings};
+use routing::AtTier;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
@@ -24,6 +27,8 @@ pub struct Config {
     /// What `server.tls` amounts to.
     pub tls: Option<Tls>,
     pub settings: Settings,
+    #[cfg_attr(not(test), expect(dead_code, reason = "until admission takes it"))]
+    pub routing: Routing,
     pub store: Place,
     pub backends: Backends,
     /// `created_unix_s` is the caller's.
@@ -54,6 +59,8 @@ pub struct File {
     #[serde(default, skip_serializing_if = "is_default")]
     pub session: Settings,
     #[serde(default, skip_serializing_if = "is_default")]
+    pub routing: Routing,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub store: StoreConfig,
     #[serde(default, skip_serializing_if = "is_default")]
     pub runtime: RuntimeConfig,
@@ -61,6 +68,9 @@ pub struct File {
     pub endpoints: Vec<EndpointConfig>,
     #[serde(default)]
     pub models: Vec<ModelConfig>,
+    /// Of all models, asked after a model's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<Rule>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     keys: Option<toml::Value>,
 }
@@ -89,6 +99,16 @@ pub struct ModelConfig {
     /// The model's name at each tier's endpoints. Default its own name.
     #[serde(default, skip_serializing_if = "Upstream::is_empty")]
     pub upstream: Upstream,
+    /// What it takes in at the latency tier's endpoints. Default what the model does, but text alone where the throughput tier may serve
+    /// it too: wafer-scale services read no images.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub latency: AtTier,
+    /// The same at the throughput tier's. Default what the model does.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub throughput: AtTier,
+    /// `[[models.rules]]`: other routes for some of its turns; the first that fits. Asked before `[[rules]]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<Rule>,
 }
 
 impl ModelConfig {
@@ -100,6 +120,9 @@ impl ModelConfig {
             modalities: modalities_default(),
             route: Some(route),
             upstream: Upstream::default(),
+            latency: AtTier::default(),
+            throughput: AtTier::default(),
+            rules: Vec::new(),
         }
     }
 }

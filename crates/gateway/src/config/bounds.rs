@@ -5,7 +5,12 @@ use serde::Serialize;
 use toml::Value;
 
 /// Limits of which 0 switches one thing off and leaves the rest. Of every other, 0 would let nothing through at all.
-const ZERO_IS_OFF: [&str; 12] = [
+const ZERO_IS_OFF: [&str; 17] = [
+    "routing.affinity_entries_max",
+    "routing.affinity_turns_max",
+    "routing.outlier_factor",
+    "routing.retries_per_second_max",
+    "routing.retry_percent_max",
     "server.background_turns_max",
     "server.close_ms_max",
     "server.drain_ms_max",
@@ -24,8 +29,12 @@ const HEADER_BYTES_MIN: i64 = 8192;
 
 /// The first limit that is too small: its path, and why.
 pub fn too_small(file: &File) -> Option<(String, String)> {
-    let parts =
-        [("server", written(&file.server)), ("session", written(&file.session)), ("store", written(&file.store))];
+    let parts = [
+        ("server", written(&file.server)),
+        ("session", written(&file.session)),
+        ("routing", written(&file.routing)),
+        ("store", written(&file.store)),
+    ];
     parts.into_iter().find_map(|(name, part)| in_part(name, &part?))
 }
 
@@ -67,7 +76,12 @@ mod tests {
     fn limits() -> Vec<String> {
         let file = File::default();
         let mut paths = Vec::new();
-        for (name, part) in [("server", written(&file.server)), ("session", written(&file.session))] {
+        let parts = [
+            ("server", written(&file.server)),
+            ("session", written(&file.session)),
+            ("routing", written(&file.routing)),
+        ];
+        for (name, part) in parts {
             let part = part.unwrap();
             let integers = part.as_table().unwrap().iter().filter(|(_, value)| value.is_integer());
             paths.extend(integers.map(|(field, _)| format!("{name}.{field}")));

@@ -2,10 +2,10 @@
 //! lines.
 
 use super::{Config, File, ModalityName, ModelConfig, RouteName};
-use super::{base_url, bounds};
+use super::{base_url, bounds, routing};
 use flashlane_backend::{Backends, EndpointConfig};
 use flashlane_edge::{Tls, TlsError};
-use flashlane_engine::{Fleet, Modality, Model, ModelRouting, Route, Tier};
+use flashlane_engine::{Fleet, Modality, Model, Route, Tier};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
@@ -58,16 +58,19 @@ pub fn check(file: File) -> Result<Config, Fault> {
         if !names.insert(&model.name) {
             return Err(fault("name", "is used by another model too"));
         }
-        let model = check_model(model, &fleet).map_err(|(field, message)| fault(field, &message))?;
+        let model = check_model(model, &fleet).map_err(|(field, message)| fault(&field, &message))?;
         fleet.models.push(model);
     }
+    routing::check_rules(&file.rules, &fleet).map_err(|(field, message)| fault(field, message))?;
+    fleet.rules = file.rules.into();
+    routing::check(&file.routing).map_err(|(field, message)| fault(format!("routing.{field}"), message))?;
     let store = file.store.place().map_err(|(field, message)| fault(format!("store.{field}"), message))?;
     store.check().map_err(|error| {
         let expected = "expected a folder that this user may write, or the name of one to be made";
         fault("store.folder", format!("{}: {expected}", told(&error)))
     })?;
-    let settings = file.session;
-    Ok(Config { runtime: file.runtime, server: file.server, tls, settings, store, backends, fleet })
+    let (settings, routing) = (file.session, file.routing);
+    Ok(Config { runtime: file.runtime, server: file.server, tls, settings, routing, store, backends, fleet })
 }
 
 /// Who can reach the port can use the endpoints: without keys, only this machine may.
@@ -97,16 +100,17 @@ fn told(problem: &impl std::error::Error) -> String {
     }
 }
 
-fn check_model(config: &ModelConfig, fleet: &Fleet) -> Result<Model, (&'static str, String)> {
+fn check_model(config: &ModelConfig, fleet: &Fleet) -> Result<Model, (String, String)> {
+    let fault = |field: &str, message: String| Err((field.to_owned(), message));
     if config.name.is_empty() {
-        return Err(("name", "must not be empty".to_owned()));
+        return fault("name", "must not be empty".to_owned());
     }
     if config.context_tokens_max == 0 {
-        return Err(("context_tokens_max", "must be at least 1".to_owned()));
+        return fault("context_tokens_max", "must be at least 1".to_owned());
     }
     let modalities: BTreeSet<_> = config.modalities.iter().copied().collect();
     if !modalities.contains(&ModalityName::Text) {
-        return Err(("modalities", "must have \"text\" in it".to_owned()));
+        return fault("modalities", "must have \"text\" in it".to_owned());
     }
     let has = |tier: Tier| fleet.tier(tier).next().is_some();
     let route = match config.route {
@@ -116,26 +120,23 @@ fn check_model(config: &ModelConfig, fleet: &Fleet) -> Result<Model, (&'static s
         Some(RouteName::ThroughputOnly) => Route::ThroughputOnly,
         Some(RouteName::Split) => {
             let others = "latency-first, throughput-first, latency-only or throughput-only";
-            return Err(("route", format!("\"split\" is not served yet: expected {others}")));
+            return fault("route", format!("\"split\" is not served yet: expected {others}"));
         }
         None if !has(Tier::Latency) => Route::ThroughputOnly,
         None if !has(Tier::Throughput) => Route::LatencyOnly,
         None => Route::LatencyFirst,
     };
-    if let Some(tier) = route.tiers().iter().find(|&&tier| !has(tier)) {
-        let tier = tier.name();
-        return Err((
-            "route",
-            format!("names tier {tier}, which has no endpoint: expected an [[endpoints]] table with tier = \"{tier}\""),
-        ));
+    if let Some(message) = routing::without_endpoint(route, fleet) {
+        return fault("route", message);
     }
     for (field, name) in
         [("upstream.latency", &config.upstream.latency), ("upstream.throughput", &config.upstream.throughput)]
     {
         if name.as_ref().is_some_and(String::is_empty) {
-            return Err((field, "must not be empty: leave it out where it is the model's own name".to_owned()));
+            return fault(field, "must not be empty: leave it out where it is the model's own name".to_owned());
         }
     }
+    let routing = routing::of_model(config, route, fleet)?;
     let upstream = |name: &Option<String>| name.as_deref().map(Into::into);
     Ok(Model {
         name: config.name.as_str().into(),
@@ -144,6 +145,6 @@ fn check_model(config: &ModelConfig, fleet: &Fleet) -> Result<Model, (&'static s
         route,
         upstream_latency: upstream(&config.upstream.latency),
         upstream_throughput: upstream(&config.upstream.throughput),
-        routing: ModelRouting::default(),
+        routing,
     })
 }

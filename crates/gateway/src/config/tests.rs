@@ -1,5 +1,7 @@
 //! What a config may say, what it amounts to, and how its faults are told. Reads no file and starts nothing.
 
+mod routing;
+
 use super::*;
 use flashlane_engine::{Route, Tier};
 

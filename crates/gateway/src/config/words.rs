@@ -49,7 +49,7 @@ fn wanted_in_words(wanted: &str, field: &str) -> String {
         "u64" | "usize" => None,
         "a boolean" => return "true or false".to_owned(),
         "a string" | "path string" => return "a text in quotes".to_owned(),
-        "a sequence" if matches!(field, "endpoints" | "models") => return format!("[[{field}]] tables"),
+        "a sequence" if matches!(field, "endpoints" | "models" | "rules") => return format!("[[{field}]] tables"),
         "a sequence" => return "a list in brackets".to_owned(),
         "socket address" => return LISTEN_EXPECTED.trim_start_matches("expected ").to_owned(),
         _ if wanted.starts_with("struct ") => return "a table".to_owned(),
@@ -107,6 +107,7 @@ mod tests {
         for (part, written) in [
             ("server", toml::Value::try_from(&file.server)),
             ("session", toml::Value::try_from(&file.session)),
+            ("routing", toml::Value::try_from(&file.routing)),
             ("runtime", toml::Value::try_from(&file.runtime)),
         ] {
             fields.extend(written.unwrap().as_table().unwrap().keys().map(|field| (part, field.clone())));

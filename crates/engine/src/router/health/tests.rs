@@ -1,3 +1,5 @@
+//! The breaker and the outliers: each rule of the diagram, and every short script of it. Knows no clock but the one it tells.
+
 use super::super::fixture::{at, fleet};
 use super::*;
 use crate::fleet::Tier;

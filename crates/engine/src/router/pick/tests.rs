@@ -1,3 +1,5 @@
+//! The endpoint inside a tier: affinity, load, health and places together, in short scripts and a long seeded one. Opens nothing.
+
 use super::super::fixture::{at, fleet};
 use super::super::traits::SessionKey;
 use super::*;

@@ -1,0 +1,91 @@
+//! The parts of the file that say how turns are routed: what a model takes in at one tier, and the rules. Knows nothing of turns.
+
+use super::{ModalityName, ModelConfig};
+use flashlane_engine::router::{Routing, Rule};
+use flashlane_engine::{Accepts, Fleet, Modality, ModelRouting, Route, Tier};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
+/// Rules of one list: each turn asks them in turn.
+const RULES_MAX: usize = 256;
+
+/// `latency = { .. }` and `throughput = { .. }` of a model: what it takes in at that tier's endpoints.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AtTier {
+    /// Tokens of input and output together. Default: the model's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context_tokens_max: Option<u32>,
+    /// Default: the model's; at the latency tier text alone, where the throughput tier may serve it too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modalities: Option<Vec<ModalityName>>,
+}
+
+/// A field of the part at fault, and what is wrong with it.
+type Fault = (String, String);
+
+/// What routing knows of a model with this route.
+pub fn of_model(config: &ModelConfig, route: Route, fleet: &Fleet) -> Result<ModelRouting, Fault> {
+    check_rules(&config.rules, fleet)?;
+    let mut latency = at_tier(config, &config.latency, "latency")?;
+    let ruled = config.rules.iter().any(|rule| rule.route.tiers().contains(&Tier::Throughput));
+    if route.tiers().contains(&Tier::Throughput) || ruled {
+        latency.modalities = latency.modalities.or_else(|| Some(vec![Modality::Text]));
+    }
+    let throughput = at_tier(config, &config.throughput, "throughput")?;
+    Ok(ModelRouting { rules: config.rules.as_slice().into(), latency, throughput })
+}
+
+fn at_tier(config: &ModelConfig, at: &AtTier, field: &str) -> Result<Accepts, Fault> {
+    let fault = |name: &str, message: String| (format!("{field}.{name}"), message);
+    if let Some(tokens) = at.context_tokens_max
+        && !(1..=config.context_tokens_max).contains(&tokens)
+    {
+        let most = config.context_tokens_max;
+        return Err(fault("context_tokens_max", format!("is {tokens}: expected 1 to the model's own, {most}")));
+    }
+    let modalities: Option<BTreeSet<_>> = at.modalities.as_ref().map(|names| names.iter().copied().collect());
+    if let Some(modalities) = &modalities {
+        if !modalities.contains(&ModalityName::Text) {
+            return Err(fault("modalities", "must have \"text\" in it".to_owned()));
+        }
+        if let Some(beyond) = modalities.iter().find(|name| !config.modalities.contains(name)) {
+            let name = Modality::from(*beyond).name();
+            return Err(fault("modalities", format!("has \"{name}\" in it, which the model's own have not")));
+        }
+    }
+    let modalities = modalities.map(|names| names.into_iter().map(Modality::from).collect());
+    Ok(Accepts { context_tokens_max: at.context_tokens_max, modalities })
+}
+
+/// A route that names a tier without endpoints is a mistake, in a rule as well.
+pub fn check_rules(rules: &[Rule], fleet: &Fleet) -> Result<(), Fault> {
+    if rules.len() > RULES_MAX {
+        return Err(("rules".to_owned(), format!("are {}: expected at most {RULES_MAX}", rules.len())));
+    }
+    for (i, rule) in rules.iter().enumerate() {
+        if let Some(message) = without_endpoint(rule.route, fleet) {
+            return Err((format!("rules[{i}].route"), message));
+        }
+        if rule.when.tokens_input_min > rule.when.tokens_input_max.or(Some(u64::MAX)) {
+            let message = "is above tokens_input_max, so that no turn fits".to_owned();
+            return Err((format!("rules[{i}].when.tokens_input_min"), message));
+        }
+    }
+    Ok(())
+}
+
+/// What is wrong with a route in this fleet.
+pub fn without_endpoint(route: Route, fleet: &Fleet) -> Option<String> {
+    let absent = route.tiers().iter().find(|&&tier| fleet.tier(tier).next().is_none())?.name();
+    let expected = format!("expected an [[endpoints]] table with tier = \"{absent}\"");
+    Some(format!("names tier {absent}, which has no endpoint: {expected}"))
+}
+
+pub fn check(routing: &Routing) -> Result<(), Fault> {
+    let (min, max) = (routing.breaker_pause_ms_min, routing.breaker_pause_ms_max);
+    if min > max {
+        return Err(("breaker_pause_ms_max".to_owned(), format!("is {max}: expected at least the first pause, {min}")));
+    }
+    Ok(())
+}
