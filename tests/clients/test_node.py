@@ -47,6 +47,14 @@ def test_openai_makes_a_tools_round_trip_over_each_transport(gateway, client):
         assert ANSWER in turn["said"], transport
 
 
+def test_openai_steers_and_interrupts(client):
+    told = client("steer.mjs")
+    assert (told["said"], told["follows"], told["reason"]) == ("steered by node", True, "interrupted")
+    kinds = told["kinds"]
+    assert kinds.index("response.steer.accepted") < kinds.index("response.incomplete") < kinds.index("response.completed") < kinds.index("response.interrupt.accepted")
+    assert kinds[-2:] == ["response.output_item.interrupted", "response.incomplete"]
+
+
 @pytest.mark.parametrize("transport", ["http", "websocket"])
 def test_an_agent_asks_its_tool_and_answers(gateway, client, transport):
     before = websocket_bytes(gateway)
