@@ -102,6 +102,7 @@ def test_a_steer_that_cannot_be_used_comes_back_with_its_reason(client):
         until(connection, "response.completed")
         connection.response.create(model=MODEL, input="repeat: elsewhere", store=False)
         assert failure(connection).error.code == "response_not_active"
+        until(connection, "response.completed")
 
 
 def ttft_ms(connection, sent_s: float, created: int) -> float:
