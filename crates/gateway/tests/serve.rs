@@ -92,6 +92,13 @@ fn a_model_that_is_not_listed_is_told_and_the_conversation_goes_on() {
 }
 
 #[test]
+fn which_models_there_are_can_be_asked() {
+    let gateway = Gateway::start(&[]);
+    let output = run_with_input(&["chat", "--url", &gateway.clients], "/model\n");
+    assert_said(&output, 0, "flashlane-demo\nflashlane-demo-gpu\ngpt-5.3-codex-spark\n");
+}
+
+#[test]
 fn a_refused_turn_is_told_and_the_next_one_is_asked() {
     let gateway = Gateway::start(&[]);
     let input = "hello\n/model flashlane-demo\ncount from 1 to 2\n";

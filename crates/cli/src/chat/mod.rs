@@ -22,7 +22,7 @@ pub use connection::ConnectError;
 
 const OPENAI: &str = "https://api.openai.com/";
 const COMMANDS: &str = "\
-/model NAME  ask another model from the next turn on
+/model NAME  ask another model from the next turn on; without a name: which there are
 /new         forget the conversation so far
 /quit        leave (so do Ctrl-C and Ctrl-D on an empty line)
 Ctrl-C clears the line that is being typed; during an answer it stops the answer";
@@ -147,6 +147,7 @@ enum Line<'a> {
 enum Command<'a> {
     Help,
     New,
+    Models,
     Model(&'a str),
     Unknown(&'a str),
 }
@@ -159,7 +160,8 @@ impl<'a> Line<'a> {
             ("/quit", _) => Self::Quit,
             ("/help", _) => Self::Do(Command::Help),
             ("/new", _) => Self::Do(Command::New),
-            ("/model", name) if !name.is_empty() => Self::Do(Command::Model(name)),
+            ("/model", "") => Self::Do(Command::Models),
+            ("/model", name) => Self::Do(Command::Model(name)),
             // A path is no command.
             (word, _) if word.strip_prefix('/').is_some_and(|name| !name.contains('/')) => {
                 Self::Do(Command::Unknown(word))
@@ -177,6 +179,13 @@ async fn obey(command: Command<'_>, conversation: &mut Conversation, screen: &mu
             conversation.start_anew().await;
             screen.note("a new conversation")?;
         }
+        Command::Models => match models::list(&conversation.gateway).await {
+            Ok(names) => screen.note(&names.join("\n"))?,
+            Err(error) => {
+                screen.note(&error.to_string())?;
+                return Ok(TurnEnd::Failed);
+            }
+        },
         Command::Model(name) => match models::list(&conversation.gateway).await {
             Ok(names) if !names.iter().any(|listed| listed == name) => {
                 screen.note(&format!("there is no model {name} here, but {}", names.join(", ")))?;
@@ -189,7 +198,7 @@ async fn obey(command: Command<'_>, conversation: &mut Conversation, screen: &mu
             }
         },
         Command::Unknown(word) => {
-            screen.note(&format!("{word}: no such command, or an argument is missing; /help shows them"))?;
+            screen.note(&format!("{word}: no such command; /help shows them"))?;
             return Ok(TurnEnd::Failed);
         }
     }
@@ -214,7 +223,7 @@ mod tests {
     fn a_line_is_a_command_or_something_to_say() {
         assert_eq!(Line::parse(""), Line::Blank);
         assert_eq!(Line::parse("/model  flashlane-demo-gpu"), Line::Do(Command::Model("flashlane-demo-gpu")));
-        assert_eq!(Line::parse("/model"), Line::Do(Command::Unknown("/model")));
+        assert_eq!(Line::parse("/model "), Line::Do(Command::Models));
         assert_eq!(Line::parse("/quit"), Line::Quit);
         assert_eq!(Line::parse("/quti now"), Line::Do(Command::Unknown("/quti")));
         assert_eq!(Line::parse("/etc/hosts: what is it?"), Line::Say("/etc/hosts: what is it?"));
