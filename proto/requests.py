@@ -2,7 +2,7 @@
 
 A line is one case: its `name`; `steps`, the bodies of `POST /v1/responses` that are sent one after the other (each but the last makes what the next one
 goes on from); and `ends`, what becomes of the last: the response's status, or an error's status and code. In a step, `$0` stands for the id of the response
-of step 0, and `$call` for the call's id in the last response that made one. A step may be `{"raw": TEXT}`, a body that is no object.
+of step 0, `$item` for the id of the last item that came out of it, and `$call` for the call's id in the last response that made one. A step may be `{"raw": TEXT}`, a body that is no object.
 
 The models: `plain` is the simulator, `eyes` the simulator with images and files, `small` the simulator with 64 tokens of context, and what begins with `engine-` a
 scripted engine that does what its name says (tests/clients/playing_engine.py). Texts and settings that matter little are drawn from a fixed seed.
@@ -200,7 +200,7 @@ def settings() -> None:
         "stream_options": [{"include_obfuscation": False}],
         "no_such_field": [[1, {"x": None}]],
     }
-    for number in range(12):
+    for number in range(9):
         chosen = {name: CHANCE.choice(values[name]) for name in CHANCE.sample(sorted(values), 6)}
         case(f"settings {number}: {', '.join(sorted(chosen))}", {"input": f"repeat: settings {number}", **chosen})
     case("every setting null", {"input": "repeat: nulls", **dict.fromkeys(sorted(values))})
@@ -233,6 +233,10 @@ def chains() -> None:
     case("on from what was cut", {"input": "count from 1 to 1000", "max_output_tokens": 8}, {"input": "repeat: enough", "previous_response_id": "$0"})
     case("on from what the model refused", {"model": "engine-refuses", "input": "hi"}, {"input": "repeat: anyway", "previous_response_id": "$0"})
     case("additional tools stay", {"input": [{"type": "additional_tools", "tools": [WEATHER]}, message("user", "hello")]}, {"input": "call get_weather", "previous_response_id": "$0"})
+    reference = {"type": "item_reference", "id": "$item"}
+    case("a reference to an output", {"input": "repeat: My name is Ada."}, {"input": [message("user", "what did you say"), reference, message("user", "repeat: that")]})
+    case("a reference to an item of the chain", name, {"input": [reference, message("user", "what is my name")], "previous_response_id": "$0"})
+    case("a reference to nothing", {"input": [{**reference, "id": "msg_" + "0" * 32 + "_0"}, message("user", "hi")]}, ends="404 None")
     case("a warm-up", {"input": "repeat: My name is Ada.", "generate": False})
     case("a warm-up by the cache's option", {"input": "hello", "prompt_cache_options": {"prewarm": True}})
     case("a warm-up without input", {"generate": False, "instructions": "Be kind.", "tools": [WEATHER]})

@@ -152,6 +152,8 @@ def filled(step: object, responses: list[dict]) -> object:
         return [filled(value, responses) for value in step]
     if step == "$call":
         return next(item["call_id"] for response in reversed(responses) for item in response["output"] if "call_id" in item)
+    if step == "$item":
+        return responses[0]["output"][-1]["id"]
     return responses[int(step[1:])]["id"] if isinstance(step, str) and re.fullmatch(r"\$\d", step) else step
 
 

@@ -49,7 +49,7 @@ OWNER = "sk-owner"
 INTRUDERS = {"another key": "sk-intruder", "no key": None}
 # What differs between any two answers.
 OF_ITS_OWN = {"date", "x-request-id", "openai-processing-ms", "content-length"}
-NOBODYS = {"response": "resp_" + "0" * 32, "running": "resp_" + "0" * 32, "live": "resp_" + "0" * 32, "conversation": "conv_" + "0" * 32, "item": "msg_" + "0" * 32 + "_0"}
+NOBODYS = {"response": "resp_" + "0" * 32, "running": "resp_" + "0" * 32, "live": "resp_" + "0" * 32, "conversation": "conv_" + "0" * 32, "item": "msg_" + "0" * 32 + "_0", "output": "msg_" + "0" * 32 + "_1"}
 
 
 def headers(key: str | None) -> dict[str, str]:
@@ -126,7 +126,7 @@ def fill(text: str, ids: dict[str, str]) -> str:
 
 
 ON = {"previous_response_id": "{response}"}
-REFERENCE = [{"type": "item_reference", "id": "{item}"}, {"role": "user", "content": "repeat: hi"}]
+REFERENCE = [{"type": "item_reference", "id": "{output}"}, {"role": "user", "content": "repeat: hi"}]
 MORE = {"items": [{"type": "message", "role": "user", "content": "more"}]}
 # Its owner's status. `None`: what the owner gets is no other than what everybody gets.
 VERBS: dict[str, tuple[HttpVerb | SocketVerb, int | None]] = {
@@ -146,7 +146,11 @@ VERBS: dict[str, tuple[HttpVerb | SocketVerb, int | None]] = {
     "chain to one that runs": (HttpVerb("POST", "/responses", create(previous_response_id="{running}")), 400),
     "count a chain's tokens": (HttpVerb("POST", "/responses/input_tokens", create(**ON)), 200),
     "compact a chain": (HttpVerb("POST", "/responses/compact", {"model": MODEL, **ON}), None),
-    "refer to an item": (HttpVerb("POST", "/responses", create(input=REFERENCE)), None),
+    "refer to an item": (HttpVerb("POST", "/responses", create(input=REFERENCE)), 200),
+    "refer to an item, streamed": (HttpVerb("POST", "/responses", create(input=REFERENCE, stream=True)), 200),
+    "refer to an item of a chain": (HttpVerb("POST", "/responses", create(input=REFERENCE, **ON)), 200),
+    "refer to an item in the background": (HttpVerb("POST", "/responses", create(input=REFERENCE, background=True)), 200),
+    "count a referred item's tokens": (HttpVerb("POST", "/responses/input_tokens", create(input=REFERENCE)), 200),
     "retrieve a conversation": (HttpVerb("GET", "/conversations/{conversation}"), 200),
     "update a conversation": (HttpVerb("POST", "/conversations/{conversation}", {"metadata": {"by": "another"}}), 200),
     "list a conversation": (HttpVerb("GET", "/conversations/{conversation}/items"), 200),
@@ -161,7 +165,8 @@ VERBS: dict[str, tuple[HttpVerb | SocketVerb, int | None]] = {
     "chain over a WebSocket, unstored": (SocketVerb({"type": "response.create", **create(**ON, store=False)}), 200),
     "chain a warm-up over a WebSocket": (SocketVerb({"type": "response.create", **create(**ON, generate=False)}), 200),
     "chain to one that runs over another WebSocket": (SocketVerb({"type": "response.create", **create(previous_response_id="{live}")}), 400),
-    "refer to an item over a WebSocket": (SocketVerb({"type": "response.create", **create(input=REFERENCE)}), None),
+    "refer to an item over a WebSocket": (SocketVerb({"type": "response.create", **create(input=REFERENCE)}), 200),
+    "add a referred item to a conversation": (HttpVerb("POST", "/conversations/{conversation}/items", {"items": REFERENCE[:1]}), None),
     "respond in a conversation over a WebSocket": (SocketVerb({"type": "response.create", **create(conversation="{conversation}")}), None),
     # Only the connection that a response runs on steers it, even under its owner's key.
     "steer": (SocketVerb({"type": "response.steer", "previous_response_id": "{live}", "input": "repeat: mine"}), 400),
@@ -191,7 +196,8 @@ class Owned:
         made = ask(self.gateway, OWNER, "POST", "/conversations", {"metadata": {"by": "owner"}, "items": [{"type": "message", "role": "user", "content": "a secret"}]})
         self.ids["conversation"] = made.json["id"]
         self.ids["item"] = self.get("/conversations/{conversation}/items")["data"][0]["id"]
-        self.ids["response"] = ask(self.gateway, OWNER, "POST", "/responses", create(input="repeat: a secret")).json["id"]
+        response = ask(self.gateway, OWNER, "POST", "/responses", create(input="repeat: a secret")).json
+        self.ids["response"], self.ids["output"] = response["id"], response["output"][0]["id"]
         slow = {"model": SLOW, "input": "count from 1 to 5000"}
         self.ids["running"] = ask(self.gateway, OWNER, "POST", "/responses", {**slow, "background": True}).json["id"]
         self.socket = socket(self.gateway, OWNER)
