@@ -129,6 +129,28 @@ def steer(name: str, what: str, model: str) -> None:
             save(name, what, server, codex)
 
 
+def subagent(name: str, what: str, model: str) -> None:
+    """A turn spawns a sub-agent and waits for it: a socket of its own beside its parent's."""
+
+    def agents(tool: str, **arguments: object) -> list[dict]:
+        call = {"type": "function_call", "call_id": f"call_{tool}", "namespace": "multi_agent_v1", "name": tool}
+        return [{**call, "arguments": json.dumps(arguments)}]
+
+    def script(request: dict, _: int) -> list[dict]:
+        if "x-openai-subagent" in request["client_metadata"]:
+            return [message("Hi.")]
+        outputs = {item["call_id"]: item["output"] for item in request["input"] if item["type"] == "function_call_output"}
+        if spawned := outputs.get("call_spawn_agent"):
+            return agents("wait_agent", targets=[json.loads(spawned)["agent_id"]])
+        return [message("Done.")] if outputs else agents("spawn_agent", message="Say hi.")
+
+    with ScriptedResponses(script) as server:
+        with codex_cli.Codex(server.base_url, model) as codex:
+            ran = codex.exec("Have an agent say hi.")
+            assert ran.last_message == "Done." and len(server.seen.heads) == 2, ran
+            save(name, what, server, codex)
+
+
 def catalog_entry() -> None:
     """One entry as Codex lists it itself, its texts cut, and the smallest that it takes."""
     with codex_cli.Codex("http://127.0.0.1:1/v1", "gpt-5.5") as codex:
@@ -151,6 +173,7 @@ def main() -> None:
     two_steps("http-ordinary", "HTTP SSE, an ordinary model: a tool call, its output", "gpt-5.5", WRITE, websockets=False)
     two_steps("http-lite", "HTTP SSE, a lite model: a code-mode call, its output", "gpt-6-luna", WRITE_LITE, websockets=False)
     steer("ws-lite-steer", "WebSocket, a lite model: the answer is steered while it is under way (response.interrupt)", "gpt-6-luna")
+    subagent("ws-subagent", "WebSocket, an ordinary model: a sub-agent is spawned, on a socket of its own", "gpt-5.5")
     catalog_entry()
 
 

@@ -182,6 +182,7 @@ mod tests {
 
     const OWNER: Owner = Owner([5; 32]);
     const WEBSOCKET: &str = include_str!("../../../../proto/codex-0.169.0/ws-ordinary.jsonl");
+    const SUBAGENT: &str = include_str!("../../../../proto/codex-0.169.0/ws-subagent.jsonl");
     const HTTP: &str = include_str!("../../../../proto/codex-0.169.0/http-ordinary.jsonl");
 
     fn key(name: &str) -> Option<SessionKey> {
@@ -214,6 +215,21 @@ mod tests {
         assert!(requests.iter().all(|origin| origin.session == session && !origin.subagent));
         let turn = handshake.with_client_metadata(&OWNER, &metadata[1]);
         assert_eq!(turn.kind, RequestKind::Turn);
+    }
+
+    #[test]
+    fn codex_says_whose_sub_agent_it_is() {
+        let (parent, child) =
+            (key("00000000-0000-7000-8000-000000000002"), key("00000000-0000-7000-8000-000000000004"));
+        let of_child = Origin { session: parent, thread: child, parent, subagent: true, ..Origin::default() };
+        let heads = SUBAGENT.lines().filter(|line| line.contains("x-openai-subagent") && line.contains("\"head\""));
+        let (headers, _) = sent(heads.last().unwrap());
+        assert_eq!(of_headers(&headers), Origin { kind: RequestKind::Prewarm, ..of_child });
+        let (_, metadata) = sent(SUBAGENT);
+        let origins = metadata.iter().map(|raw| Origin::default().with_client_metadata(&OWNER, raw));
+        let turns: Vec<_> = origins.filter(|origin| origin.kind == RequestKind::Turn).collect();
+        assert_eq!(turns.iter().filter(|origin| **origin == of_child).count(), 1);
+        assert_eq!(turns.iter().filter(|origin| !origin.subagent && origin.thread == parent).count(), 3);
     }
 
     #[test]
