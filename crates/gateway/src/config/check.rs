@@ -4,7 +4,7 @@
 use super::{Config, File, ModalityName, ModelConfig, RouteName};
 use super::{base_url, bounds, routing};
 use flashlane_backend::{Backends, EndpointConfig};
-use flashlane_edge::{Tls, TlsError};
+use flashlane_edge::{EdgeConfig, Tls, TlsError};
 use flashlane_engine::{Fleet, Modality, Model, Route, Tier};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -33,6 +33,7 @@ pub fn check(file: File) -> Result<Config, Fault> {
     if let Some((path, message)) = bounds::too_small(&file) {
         return Err(fault(path, message));
     }
+    check_names(&file.server)?;
     let tls = file.server.tls.as_ref().map(Tls::load).transpose();
     let tls = tls.map_err(|TlsError { field, problem }| fault(format!("server.tls.{field}"), told(&problem)))?;
     if file.endpoints.is_empty() {
@@ -90,6 +91,21 @@ fn check_apart(clients: SocketAddr, admin: SocketAddr) -> Result<(), Fault> {
         return Ok(());
     }
     Err(fault("server.admin_listen", format!("{admin} is where clients connect, too: expected another port")))
+}
+
+/// What no browser and no client could send would let nobody in.
+fn check_names(server: &EdgeConfig) -> Result<(), Fault> {
+    let is_origin =
+        |text: &str| text.split_once("://").is_some_and(|(_, host)| !host.is_empty() && !host.contains('/'));
+    if let Some(i) = server.allowed_origins.iter().position(|origin| !is_origin(origin)) {
+        let message = "is no origin: expected scheme and host, and the port where it is not the scheme's own, such as https://app.example:8443";
+        return Err(fault(format!("server.allowed_origins[{i}]"), message));
+    }
+    if let Some(i) = server.allowed_hosts.iter().position(|host| host.is_empty() || host.contains(['/', ':'])) {
+        let message = "is no host name: expected one without scheme and port, such as flash.example";
+        return Err(fault(format!("server.allowed_hosts[{i}]"), message));
+    }
+    Ok(())
 }
 
 /// A problem with its reason: the field is named by the place.

@@ -235,6 +235,18 @@ fn a_name_at_a_tier_is_not_empty() {
 }
 
 #[test]
+fn an_origin_or_host_that_nobody_could_send_is_told() {
+    for origin in ["app.example", "*", "https://app.example/"] {
+        let text = format!("[server]\nallowed_origins = [\"https://a.example:8443\", {origin:?}] # here\n");
+        assert_invalid(&text, "server.allowed_origins[1]", "such as https://app.example:8443");
+    }
+    for host in ["https://flash.example", "flash.example:8700", ""] {
+        let text = format!("[server]\nallowed_hosts = [{host:?}] # here\n");
+        assert_invalid(&text, "server.allowed_hosts[0]", "without scheme and port");
+    }
+}
+
+#[test]
 fn a_data_folder_that_cannot_be_names_its_line() {
     let text = with_models("[[models]]\nname = \"m\"\n[store]\nfolder = \"Cargo.toml\" # here\n");
     assert_invalid(&text, "store.folder", "expected a folder that this user may write");
