@@ -19,7 +19,7 @@ use flashlane_engine::{
     Answer, Effect, ErrorKind, IdSource, Now, Outcome, Outgoing, Owner, Refusal, Session, Shared, Source, Tier, TurnId,
     UpstreamEvent, Usage,
 };
-use flashlane_store::{BoxFuture, Listing, OwnerId, Page, Record, Tokens, UsageEntry};
+use flashlane_store::{BoxFuture, Items, Listing, OwnerId, Page, Record, Tokens, UsageEntry};
 use flashlane_telemetry::log;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -457,7 +457,7 @@ enum Done {
 }
 
 fn context_of(found: Option<Arc<Record>>) -> Option<Vec<Bytes>> {
-    found.map(|record| record.items.clone())
+    found.map(|record| record.items.to_vec())
 }
 
 fn items_of(found: Option<Listing>) -> Option<Vec<Bytes>> {
@@ -481,15 +481,18 @@ pub(crate) fn record_of(record: flashlane_engine::Record) -> Record {
         conversation,
         inherited,
         outputs,
-        mut items,
+        runs,
         response,
         created_unix_ms,
     } = record;
+    let mut items = Items::new(runs);
     if conversation.is_some() {
         // Each item of a conversation can be asked for by its id.
-        for (index, item) in items.iter_mut().enumerate().skip(inherited) {
-            *item = with_id(&format!("{id}{index}"), item);
-        }
+        let name = |(index, item): (usize, &Bytes)| match index < inherited {
+            true => item.clone(),
+            false => with_id(&format!("{id}{index}"), item),
+        };
+        items = items.iter().enumerate().map(name).collect();
     }
     let owner = OwnerId(owner.0);
     Record { id, owner, previous, conversation, items, inherited, outputs, response, created_unix_ms }

@@ -25,8 +25,8 @@ const PIECES_MAX: usize = 64;
 pub struct Piece {
     /// The items' messages, comma by comma; empty when no item is told to a chat backend.
     pub messages: Bytes,
-    /// Each item's JSON, as served.
-    pub items: Vec<Bytes>,
+    /// Each item's JSON, as served. A store may keep them without the messages.
+    pub items: Arc<Vec<Bytes>>,
     /// The ids of the calls among them.
     pub calls: Vec<Arc<str>>,
     /// The tokens of the messages, once they were counted.
@@ -132,7 +132,7 @@ impl Chain {
 
     /// Every item's JSON, in order.
     pub fn items(&self) -> impl Iterator<Item = &Bytes> {
-        self.pieces.iter().flat_map(|piece| &piece.items)
+        self.pieces.iter().flat_map(|piece| piece.items.iter())
     }
 
     /// Bytes of rendered messages: what an engine reads.
@@ -177,7 +177,7 @@ fn merge(pieces: &[&Arc<Piece>]) -> Piece {
         }
         messages.extend_from_slice(&piece.messages);
     }
-    let items = pieces.iter().flat_map(|piece| piece.items.iter().cloned()).collect();
+    let items = Arc::new(pieces.iter().flat_map(|piece| piece.items.iter().cloned()).collect());
     let calls = pieces.iter().flat_map(|piece| piece.calls.iter().cloned()).collect();
     let tally = pieces.iter().map(|piece| piece.tally.clone()).reduce(|sum, tally| sum.and(&tally)).unwrap_or_default();
     let media = pieces.iter().map(|piece| piece.media).fold(Media::default(), Media::and);
@@ -266,7 +266,7 @@ impl<'a> Reading<'a> {
             Item::Message { .. } | Item::NotForwarded => {}
         }
         self.renderer.push(&item);
-        rendered.piece.items.push(json);
+        Arc::make_mut(&mut rendered.piece.items).push(json);
         Ok(())
     }
 
@@ -302,7 +302,11 @@ mod tests {
     use super::*;
 
     fn piece(text: String) -> Arc<Piece> {
-        Arc::new(Piece { items: vec![Bytes::from(text.clone())], messages: Bytes::from(text), ..Piece::default() })
+        Arc::new(Piece {
+            items: Arc::new(vec![Bytes::from(text.clone())]),
+            messages: Bytes::from(text),
+            ..Piece::default()
+        })
     }
 
     #[test]

@@ -109,14 +109,14 @@ fn turns(store: &dyn Store, mut before: Record) -> Result<Vec<Duration>, Error> 
     for turn in 0..TURNS {
         let id = format!("{first}_{turn}");
         let inherited = before.items.len();
-        let mut items = before.items;
+        let mut items = before.items.to_vec();
         items.extend([item(&format!("in_{id}"), 970), item(&format!("out_{id}"), 970)]);
         let previous = Some(before.id);
         let record = Record {
             id,
             owner: OWNER,
             previous,
-            items,
+            items: items.into(),
             inherited,
             outputs: 1,
             response: object(),

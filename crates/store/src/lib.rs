@@ -6,6 +6,7 @@
 
 mod error;
 mod item;
+mod items;
 mod memory;
 mod record;
 mod sqlite;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use error::Error;
+pub use items::Items;
 pub use memory::{MemoryStore, Usage};
 pub use record::{
     Conversation, EVENTS_READ_MAX, Event, JobState, Journal, Listing, Order, OwnerId, Page, Record, Retrieved, Tokens,

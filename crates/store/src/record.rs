@@ -6,6 +6,8 @@ use std::fmt;
 
 use bytes::Bytes;
 
+use crate::Items;
+
 /// Whose a record is. Nobody else can load or delete it, or learn that it exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OwnerId(pub [u8; 32]);
@@ -22,7 +24,7 @@ pub struct Record {
     pub conversation: Option<String>,
     /// The whole context, input then output, in order: each item its JSON as served. Items should own their bytes or share them with other
     /// records; a slice of something larger keeps all of that alive, uncounted.
-    pub items: Vec<Bytes>,
+    pub items: Items,
     /// How many of `items`, at the front, are all of the context of `previous`, or all items of the conversation. The others are its own.
     pub inherited: usize,
     /// How many of `items`, at the back, are output.
@@ -34,15 +36,14 @@ pub struct Record {
 
 impl Record {
     /// The items that this response brought: its input, then its output.
-    #[must_use]
-    pub fn own_items(&self) -> &[Bytes] {
-        self.items.get(self.inherited..).unwrap_or(&self.items)
+    pub fn own_items(&self) -> impl Iterator<Item = &Bytes> + Clone {
+        let inherited = if self.inherited > self.items.len() { 0 } else { self.inherited };
+        self.items.iter().skip(inherited)
     }
 
     /// All that the model was given.
-    #[must_use]
-    pub fn input_items(&self) -> &[Bytes] {
-        self.items.get(..self.items.len().saturating_sub(self.outputs)).unwrap_or(&self.items)
+    pub fn input_items(&self) -> impl Iterator<Item = &Bytes> + Clone {
+        self.items.iter().take(self.items.len().saturating_sub(self.outputs))
     }
 }
 

@@ -509,7 +509,7 @@ impl ResponsesAssembler {
     #[must_use]
     pub fn take_piece(&mut self) -> Piece {
         let messages = Bytes::from(std::mem::take(&mut self.renderer).finish());
-        let (items, calls) = (std::mem::take(&mut self.output), std::mem::take(&mut self.calls));
+        let (items, calls) = (Arc::new(std::mem::take(&mut self.output)), std::mem::take(&mut self.calls));
         Piece { messages, items, calls, ..Piece::default() }
     }
 

@@ -11,6 +11,7 @@ use crate::time::Now;
 use crate::turn::{Turn, TurnState};
 use bytes::Bytes;
 use flashlane_wire::responses::CreateRequest;
+use std::sync::Arc;
 
 /// A background response that waits to be kept.
 #[derive(Debug)]
@@ -116,7 +117,7 @@ pub(super) fn record(owner: Owner, turn: &Turn, outputs: usize, response: Bytes,
         conversation: turn.conversation().map(str::to_owned),
         inherited: turn.items_inherited,
         outputs,
-        items: turn.chain.items().cloned().collect(),
+        runs: turn.chain.pieces().iter().map(|piece| Arc::clone(&piece.items)).collect(),
         response,
         created_unix_ms: now.unix_ms,
     }

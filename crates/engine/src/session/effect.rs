@@ -63,10 +63,18 @@ pub struct Record {
     pub inherited: usize,
     /// How many of the items, at the back, are output.
     pub outputs: usize,
-    /// The whole context: the items before, the input, the output; each its JSON.
-    pub items: Vec<Bytes>,
+    /// The whole context: the items before, the input, the output; each its JSON. In runs that the chain's turns share: a commit
+    /// costs no more on a long history.
+    pub runs: Vec<Arc<Vec<Bytes>>>,
     pub response: Bytes,
     pub created_unix_ms: u64,
+}
+
+impl Record {
+    /// The items of all runs.
+    pub fn items(&self) -> impl Iterator<Item = &Bytes> {
+        self.runs.iter().flat_map(|run| run.iter())
+    }
 }
 
 /// How a turn went: one row of metrics, one line of log. No text of the turn is in it.

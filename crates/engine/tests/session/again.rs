@@ -2,7 +2,7 @@
 
 use flashlane_engine::admission::Grant;
 use flashlane_engine::{
-    Answer, Effect, EndpointId, IdSource, Now, Owner, Session, Settings, Shared, Tier, UpstreamEvent,
+    Answer, Effect, EndpointId, IdSource, Now, Owner, Record, Session, Settings, Shared, Tier, UpstreamEvent,
 };
 use flashlane_wire::chat;
 use flashlane_wire::websocket::Encoder;
@@ -37,6 +37,10 @@ fn turn(shared: &Arc<Shared>, input: &str, over_websocket: bool) -> (String, Str
             }
             session.handle_upstream(turn, UpstreamEvent::Opened, now);
             session.handle_upstream(turn, UpstreamEvent::Bytes(STREAM), now);
+        } else if let Effect::Commit(_, record) = effect {
+            // The same items, in whichever runs.
+            let runs = vec![Arc::new(record.items().cloned().collect())];
+            write!(down, "{:?}", Record { runs, ..*record }).unwrap();
         } else {
             write!(down, "{effect:?}").unwrap();
         }

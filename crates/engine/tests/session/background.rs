@@ -92,7 +92,7 @@ fn it_is_kept_first_then_queued_in_progress_and_ended_by_its_record() {
     let queued: Value = serde_json::from_slice(&enlisting.record.response).unwrap();
     assert_eq!((&queued["status"], &queued["background"]), (&json!("queued"), &json!(true)));
     assert_eq!(queued["service_tier"], "auto", "what serves it is not known yet");
-    assert_eq!((enlisting.record.outputs, enlisting.record.items.len(), enlisting.is_streamed), (0, 1, true));
+    assert_eq!((enlisting.record.outputs, enlisting.record.items().count(), enlisting.is_streamed), (0, 1, true));
     assert_eq!(&enlisting.request[..], BODY.as_bytes());
     drop(job);
 
@@ -108,7 +108,7 @@ fn it_is_kept_first_then_queued_in_progress_and_ended_by_its_record() {
     let numbers: Vec<_> = job.events.iter().map(|event| event["sequence_number"].as_u64().unwrap()).collect();
     assert_eq!(numbers, (0..numbers.len() as u64).collect::<Vec<_>>());
     let record = job.ended.as_ref().unwrap();
-    assert_eq!((record.items.len(), record.outputs), (2, 1));
+    assert_eq!((record.items().count(), record.outputs), (2, 1));
     assert_eq!(job.record(), job.events.last().unwrap()["response"], "what is retrieved is what was streamed");
     assert_eq!(job.outcome.as_ref().unwrap().status, Status::Completed);
     assert!(job.session.is_drained());

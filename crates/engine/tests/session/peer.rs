@@ -380,10 +380,10 @@ impl Peers {
             }
             Effect::Commit(turn, record) => {
                 self.begun(turn);
-                assert!(record.inherited + record.outputs <= record.items.len());
+                assert!(record.inherited + record.outputs <= record.items().count());
                 let response: Value = serde_json::from_slice(&record.response).unwrap();
                 assert_eq!(response["id"], record.id);
-                self.stored.insert(record.id.clone(), record.items);
+                self.stored.insert(record.id.clone(), record.items().cloned().collect());
             }
             Effect::EndJob(..) => panic!("nothing runs in the background here"),
             Effect::Finish(turn, outcome) => {

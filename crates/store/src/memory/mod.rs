@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of disks. All of it stands behind one lock, held for lookups and pointers, never for a wait.
 
+mod held;
 mod tables;
 
 use std::collections::BTreeMap;
@@ -65,8 +66,8 @@ fn done<T: Send + 'static>(answer: Result<T, Error>) -> Answer<T> {
     Box::pin(ready(answer))
 }
 
-fn listing(items: &[Bytes], asked: &Page) -> Listing {
-    let all: Vec<&Bytes> = items.iter().collect();
+fn listing<'a>(items: impl IntoIterator<Item = &'a Bytes>, asked: &Page) -> Listing {
+    let all: Vec<&Bytes> = items.into_iter().collect();
     match page(&all, asked, |item, id| has_id(item, id)) {
         Some((items, has_more)) => Listing::Items { items: items.into_iter().cloned().collect(), has_more },
         None => Listing::NoSuchItem,

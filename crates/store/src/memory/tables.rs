@@ -2,23 +2,20 @@
 //!
 //! Everything that may go stands in one order, by its last change; an unfinished job stands outside of it until it has finished.
 
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::held::{Held, contents_size, items_size, lies};
 use crate::item::head;
-use crate::{Conversation, Error, JobState, Limits, OwnerId, Record, UsageEntry};
+use crate::{Conversation, Error, Items, JobState, Limits, OwnerId, Record, UsageEntry};
 
 /// What a record costs beside its contents: the table's entry, the place in the order, the allocations' heads.
 const RECORD_OVERHEAD_BYTES: usize = 512;
 /// What an item that can be found by its id costs beside its contents, its id counted apart.
 const ITEM_OVERHEAD_BYTES: usize = 160;
 const EVENT_OVERHEAD_BYTES: usize = 64;
-/// What it costs to know who holds an item.
-const HELD_OVERHEAD_BYTES: usize = 48;
-
 /// What is held now, the expired that nobody has swept yet included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -89,16 +86,13 @@ struct Brought {
     created_unix_ms: u64,
 }
 
-/// Where an item's JSON lies, and how much it is: the same of all that share it, and of nobody else while one of them lives.
-type Lies = (usize, usize);
-
 pub(super) struct Tables {
     limits: Limits,
     pub(super) used: Usage,
     /// Of unfinished jobs, each with all that it holds.
     pinned: Usage,
-    /// How many records and conversations hold an item: whoever goes on from a response shares its items.
-    holders: HashMap<Lies, u32>,
+    /// Whoever goes on from a response shares its items.
+    held: Held,
     next_number: u64,
     oldest_first: BTreeMap<u64, Place>,
     pub(super) responses: HashMap<Key, Kept>,
@@ -114,35 +108,13 @@ impl Tables {
             limits,
             used: Usage::default(),
             pinned: Usage::default(),
-            holders: HashMap::new(),
+            held: Held::default(),
             next_number: 0,
             oldest_first: BTreeMap::new(),
             responses: HashMap::new(),
             items: BTreeMap::new(),
             conversations: HashMap::new(),
             usage: VecDeque::new(),
-        }
-    }
-
-    /// Counts what nobody held before. It goes before making room, so that no item is counted as gone and kept again.
-    fn hold(&mut self, items: &[Bytes]) {
-        for item in items.iter().filter(|item| !item.is_empty()) {
-            let holders = self.holders.entry(lies(item)).or_default();
-            if *holders == 0 {
-                self.used.bytes += content_size(item);
-            }
-            *holders += 1;
-        }
-    }
-
-    fn let_go(&mut self, items: &[Bytes]) {
-        for item in items.iter().filter(|item| !item.is_empty()) {
-            let Entry::Occupied(mut holders) = self.holders.entry(lies(item)) else { continue };
-            *holders.get_mut() -= 1;
-            if *holders.get() == 0 {
-                holders.remove();
-                self.used.bytes -= content_size(item);
-            }
         }
     }
 
@@ -169,14 +141,15 @@ impl Tables {
     pub(super) fn keep(&mut self, mut record: Record, job: Option<Job>) -> Result<(), Error> {
         self.share(&mut record);
         let key = (record.owner, Box::from(record.id.as_str()));
-        let bytes = size(&record) + job.as_ref().map_or(0, Job::bytes);
+        let bytes = size(&record) + self.held.runs_size(&record.items) + job.as_ref().map_or(0, Job::bytes);
         let grown = self.grown_conversation(&record);
         let before = self.responses.get(&key).filter(|kept| kept.is_unfinished()).map_or(0, |kept| kept.bytes);
         self.check(bytes, grown, before)?;
-        self.hold(&record.items);
+        // Before making room, so that no item is counted as gone and kept again.
+        self.used.bytes += self.held.hold_runs(&record.items);
         self.remove_response(&key);
         self.sweep(record.created_unix_ms);
-        let own = bytes - contents_size(&record.items);
+        let own = bytes - self.held.runs_size(&record.items);
         self.make_room(Usage { bytes: own, records: 1 });
         let number = self.number();
         for ((key, json), created_unix_ms) in found_by_id(&record).zip(std::iter::repeat(record.created_unix_ms)) {
@@ -202,14 +175,12 @@ impl Tables {
     /// Lets the record hold the items that it goes on from where they are: over HTTP it brings a copy of its own.
     fn share(&self, record: &mut Record) {
         let key = |id: &String| (record.owner, Box::from(id.as_str()));
-        let of_response = |id| self.responses.get(&key(id)).map(|kept| &*kept.record.items);
-        let of_conversation = |id| self.conversations.get(&key(id)).map(|talk| &*talk.items);
+        let of_response = |id| self.responses.get(&key(id)).map(|kept| kept.record.items.clone());
+        let of_conversation = |id| self.conversations.get(&key(id)).map(|talk| Items::from(talk.items.clone()));
         let before = record.conversation.as_ref().and_then(of_conversation);
         let before = before.or_else(|| record.previous.as_ref().and_then(of_response)).unwrap_or_default();
-        for (item, before) in record.items.iter_mut().take(record.inherited).zip(before) {
-            if lies(item) != lies(before) && item == before {
-                *item = before.clone();
-            }
+        if is_copy(&before, record) {
+            record.items = before.and(own(record));
         }
     }
 
@@ -217,7 +188,7 @@ impl Tables {
     fn grown_conversation(&self, record: &Record) -> usize {
         let Some(id) = &record.conversation else { return 0 };
         let talk = self.conversation(&(record.owner, Box::from(id.as_str())), record.created_unix_ms);
-        talk.map_or(0, |talk| talk.bytes + items_size(record.own_items()))
+        talk.map_or(0, |talk| talk.bytes + items_size(&own(record)))
     }
 
     /// A response's own items go to its conversation.
@@ -225,7 +196,7 @@ impl Tables {
         let Some(id) = &record.conversation else { return };
         let key = (record.owner, Box::from(id.as_str()));
         if self.conversation(&key, record.created_unix_ms).is_some() {
-            self.add_to_conversation(&key, record.own_items(), record.created_unix_ms);
+            self.add_to_conversation(&key, &own(record), record.created_unix_ms);
         }
     }
 
@@ -282,8 +253,8 @@ impl Tables {
         for (key, _) in found_by_id(&kept.record) {
             self.items.remove(&(key, kept.number));
         }
-        self.used.bytes -= kept.bytes - contents_size(&kept.record.items);
-        self.let_go(&kept.record.items);
+        self.used.bytes -= kept.bytes - self.held.runs_size(&kept.record.items);
+        self.used.bytes -= self.held.let_go_runs(&kept.record.items);
         self.used.records -= 1;
         if kept.is_unfinished() {
             self.pinned.bytes -= kept.bytes;
@@ -350,7 +321,7 @@ impl Tables {
         let own = RECORD_OVERHEAD_BYTES + 3 * conversation.id.len() + conversation.metadata.len();
         let bytes = own + items_size(&items);
         self.check(bytes, 0, 0)?;
-        self.hold(&items);
+        self.used.bytes += self.held.hold(&items);
         self.remove_conversation(&key);
         self.sweep(changed_unix_ms);
         let own = bytes - contents_size(&items);
@@ -377,11 +348,14 @@ impl Tables {
 
     fn add_to_conversation(&mut self, key: &Key, items: &[Bytes], now_unix_ms: u64) {
         self.touch(key, now_unix_ms);
-        self.hold(items);
+        self.used.bytes += self.held.hold(items);
         let new = items_size(items);
         let own = new - contents_size(items);
         self.make_room(Usage { bytes: own, records: 0 });
-        let Some(talk) = self.conversations.get_mut(key) else { return self.let_go(items) };
+        let Some(talk) = self.conversations.get_mut(key) else {
+            self.used.bytes -= self.held.let_go(items);
+            return;
+        };
         talk.items.extend_from_slice(items);
         talk.bytes += new;
         self.used.bytes += own;
@@ -424,14 +398,14 @@ impl Tables {
         let gone = [talk.items.remove(at)];
         talk.bytes -= items_size(&gone);
         self.used.bytes -= items_size(&gone) - contents_size(&gone);
-        self.let_go(&gone);
+        self.used.bytes -= self.held.let_go(&gone);
         true
     }
 
     pub(super) fn remove_conversation(&mut self, key: &Key) -> bool {
         let Some(talk) = self.conversations.remove(key) else { return false };
         self.used.bytes -= talk.bytes - contents_size(&talk.items);
-        self.let_go(&talk.items);
+        self.used.bytes -= self.held.let_go(&talk.items);
         self.used.records -= 1;
         self.oldest_first.remove(&talk.number);
         true
@@ -451,32 +425,29 @@ pub(super) fn has_id(item: &[u8], id: &str) -> bool {
 
 /// The items that a record brings and that have an id.
 fn found_by_id(record: &Record) -> impl Iterator<Item = (Key, &Bytes)> {
-    let own = record.own_items().iter();
-    own.filter_map(|item| Some(((record.owner, Box::from(head(item).id?)), item)))
+    record.own_items().filter_map(|item| Some(((record.owner, Box::from(head(item).id?)), item)))
 }
 
-fn lies(item: &Bytes) -> Lies {
-    (item.as_ptr().addr(), item.len())
+/// Whether a record's inherited items are those, in another place.
+fn is_copy(before: &Items, record: &Record) -> bool {
+    // Runs that are the same need no look.
+    let runs = before.runs().iter().zip(record.items.runs());
+    let known: usize = runs.take_while(|(one, other)| Arc::ptr_eq(one, other)).map(|(run, _)| run.len()).sum();
+    let pairs = || before.iter().zip(record.items.iter().take(record.inherited)).skip(known);
+    before.len() == record.inherited
+        && pairs().any(|(theirs, ours)| lies(theirs) != lies(ours))
+        && pairs().all(|(theirs, ours)| theirs == ours)
 }
 
-fn content_size(item: &Bytes) -> usize {
-    if item.is_empty() { 0 } else { item.len() + HELD_OVERHEAD_BYTES }
+/// The items that a record brings.
+fn own(record: &Record) -> Vec<Bytes> {
+    record.own_items().cloned().collect()
 }
 
-/// What may be shared.
-fn contents_size(items: &[Bytes]) -> usize {
-    items.iter().map(content_size).sum()
-}
-
-/// Of items that nobody shares.
-fn items_size(items: &[Bytes]) -> usize {
-    contents_size(items) + size_of_val(items)
-}
-
-/// The memory that a record takes alone, in bytes.
+/// The memory that a record takes beside its items, in bytes.
 fn size(record: &Record) -> usize {
     let found: usize = found_by_id(record).map(|((_, id), _)| id.len() + ITEM_OVERHEAD_BYTES).sum();
     let names = [&record.previous, &record.conversation].into_iter().flatten().map(String::len).sum::<usize>();
     // The id stands in the record, in the table and in the order.
-    RECORD_OVERHEAD_BYTES + 3 * record.id.len() + names + record.response.len() + items_size(&record.items) + found
+    RECORD_OVERHEAD_BYTES + 3 * record.id.len() + names + record.response.len() + found
 }

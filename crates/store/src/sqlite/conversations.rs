@@ -54,20 +54,26 @@ pub(super) fn follow(writing: &Writing<'_>, record: &Record, response: i64) -> R
     Ok(Some(number))
 }
 
-fn add(writing: &Writing<'_>, number: i64, items: &[Bytes], now_unix_ms: u64) -> Result<(), Error> {
+fn add<'a>(
+    writing: &Writing<'_>,
+    number: i64,
+    items: impl IntoIterator<Item = &'a Bytes>,
+    now_unix_ms: u64,
+) -> Result<(), Error> {
     let mut insert = writing
         .db
         .prepare_cached("INSERT INTO conversation_items (conversation, id, kind, json) VALUES (?1, ?2, ?3, ?4)")?;
+    let (mut count, mut new) = (0, 0);
     for item in items {
         let head = head(item);
         insert.execute((number, head.id, head.kind, item.as_ref()))?;
+        (count, new) = (count + 1, new + item.len() + ITEM_BYTES);
     }
-    let new: usize = items.iter().map(|item| item.len() + ITEM_BYTES).sum();
     let mut update = writing.db.prepare_cached(
         "UPDATE conversations SET items = items + ?2, bytes = bytes + ?3, tip = NULL,
          changed_unix_ms = max(changed_unix_ms, ?4) WHERE number = ?1 RETURNING bytes",
     )?;
-    let values = (number, integer(items.len()), integer(new), moment(now_unix_ms));
+    let values = (number, integer(count), integer(new), moment(now_unix_ms));
     let bytes = update.query_row(values, |row| row.get(0))?;
     writing.count_bytes(0, new);
     writing.check_size(size(bytes))

@@ -9,12 +9,19 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use super::room::{ITEM_BYTES, Newest, RECORD_BYTES};
 use super::{Writing, blob, conversations, integer, jobs, moment, size};
 use crate::item::{self, head};
-use crate::{Error, Listing, OwnerId, Page, Record, Retrieved};
+use crate::{Error, Items, Listing, OwnerId, Page, Record, Retrieved};
 
 /// Where a record's items go: all of them, or its own beside those of a parent that has the others.
-struct Place<'a> {
+struct Place {
     parent: Option<i64>,
-    items: &'a [Bytes],
+    /// How many the parent has.
+    above: usize,
+}
+
+impl Place {
+    fn items<'a>(&self, record: &'a Record) -> impl Iterator<Item = &'a Bytes> + Clone {
+        record.items.iter().skip(self.above)
+    }
 }
 
 pub(super) fn commit(writing: &Writing<'_>, record: &Record) -> Result<(), Error> {
@@ -41,7 +48,7 @@ pub(super) fn insert(writing: &Writing<'_>, record: &Record) -> Result<i64, Erro
 /// Writes what a record holds into its row, and its items and body beside it. There are no items in its name yet.
 pub(super) fn fill(writing: &Writing<'_>, number: i64, record: &Record) -> Result<(), Error> {
     let place = place(writing, number, record)?;
-    let item_bytes: usize = place.items.iter().map(|item| item.len() + ITEM_BYTES).sum();
+    let item_bytes: usize = place.items(record).map(|item| item.len() + ITEM_BYTES).sum();
     let other_bytes = RECORD_BYTES + record.id.len() + record.response.len();
     writing.check_size(item_bytes + other_bytes)?;
     let mut row = writing.db.prepare_cached(
@@ -65,8 +72,8 @@ pub(super) fn fill(writing: &Writing<'_>, number: i64, record: &Record) -> Resul
     let mut insert = writing
         .db
         .prepare_cached("INSERT INTO items (response, is_own, id, kind, json) VALUES (?1, ?2, ?3, ?4, ?5)")?;
-    let inherited = place.items.len() - record.own_items().len();
-    for (at, item) in place.items.iter().enumerate() {
+    let inherited = place.items(record).count() - record.own_items().count();
+    for (at, item) in place.items(record).enumerate() {
         let head = head(item);
         insert.execute((number, at >= inherited, head.id, head.kind, item.as_ref()))?;
     }
@@ -76,7 +83,7 @@ pub(super) fn fill(writing: &Writing<'_>, number: i64, record: &Record) -> Resul
 
 /// A parent must have exactly the items that the record inherits, and gain no more. So no line of parents comes back to where it began:
 /// whoever is given a parent here was nobody's until now.
-fn place<'a>(writing: &Writing<'_>, child: i64, record: &'a Record) -> Result<Place<'a>, Error> {
+fn place(writing: &Writing<'_>, child: i64, record: &Record) -> Result<Place, Error> {
     // Once found it stays, whether it still has a name or not: its items would be nobody's.
     let mut present = writing.db.prepare_cached("SELECT parent FROM responses WHERE number = ?1")?;
     let present: Option<i64> = present.query_row([child], |row| row.get(0)).optional()?.flatten();
@@ -87,16 +94,16 @@ fn place<'a>(writing: &Writing<'_>, child: i64, record: &'a Record) -> Result<Pl
         (None, None) => None,
     };
     let candidate = candidate.filter(|parent| *parent != child && record.inherited > 0);
-    let Some(parent) = candidate else { return Ok(Place { parent: None, items: &record.items }) };
+    let Some(parent) = candidate else { return Ok(Place { parent: None, above: 0 }) };
     let mut query = writing.db.prepare_cached(
         "SELECT items = ?2 AND NOT EXISTS (SELECT 1 FROM jobs WHERE response = number AND state < 2)
          FROM responses WHERE number = ?1",
     )?;
     let is_parent = query.query_row((parent, integer(record.inherited)), |row| row.get(0)).optional()?;
     if is_parent == Some(true) && record.inherited <= record.items.len() {
-        return Ok(Place { parent: Some(parent), items: record.own_items() });
+        return Ok(Place { parent: Some(parent), above: record.inherited });
     }
-    Ok(Place { parent: None, items: &record.items })
+    Ok(Place { parent: None, above: 0 })
 }
 
 /// Whatever its age.
@@ -180,21 +187,23 @@ pub(super) fn load(db: &Connection, owner: OwnerId, id: &str, since_unix_ms: u64
             owner,
             previous: row.get(0)?,
             conversation: row.get(1)?,
-            items: Vec::with_capacity(size(row.get(4)?)),
+            items: Items::default(),
             inherited: size(row.get(2)?),
             outputs: size(row.get(3)?),
             response: blob(row, 6)?,
             created_unix_ms: row.get::<_, i64>(5)?.unsigned_abs(),
         };
-        Ok((record, row.get(7)?))
+        Ok((record, row.get(7)?, size(row.get(4)?)))
     });
-    let Some((mut record, number)) = found.optional()? else { return Ok(None) };
+    let Some((mut record, number, count)) = found.optional()? else { return Ok(None) };
+    let mut items = Vec::with_capacity(count);
     let mut own = db.prepare_cached("SELECT json FROM items WHERE response = ?1 ORDER BY number")?;
     for number in lineage(db, number)? {
         for item in own.query_map([number], |row| blob(row, 0))? {
-            record.items.push(item?);
+            items.push(item?);
         }
     }
+    record.items = items.into();
     Ok(Some(record))
 }
 

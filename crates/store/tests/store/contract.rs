@@ -107,7 +107,7 @@ fn what_is_deleted_is_gone_and_its_children_stay_whole(store: &dyn Store) {
     assert_eq!(now(store.find_items(ANN, vec!["resp_1_in".into()], 0)), [None]);
     assert_eq!(load(store, "resp_3"), Some(three.clone()));
     // A name that was deleted is free, and its new bearer is not the parent of the old one's children.
-    now(store.commit(Record { items: items(&["msg_new", "msg_other"]), ..first("resp_2") }));
+    now(store.commit(Record { items: items(&["msg_new", "msg_other"]).into(), ..first("resp_2") }));
     assert_eq!(load(store, "resp_3"), Some(three));
     assert!(now(store.delete(ANN, "resp_3", 0)));
     assert_eq!(load(store, "resp_3"), None);
@@ -135,7 +135,7 @@ fn a_record_replaces_one_of_its_name_and_children_stay_whole(store: &dyn Store) 
     let two = next(&one, "resp_2");
     now(store.commit(one));
     now(store.commit(two.clone()));
-    let again = Record { items: items(&["msg_1"]), response: Bytes::from_static(b"again"), ..first("resp_1") };
+    let again = Record { items: items(&["msg_1"]).into(), response: Bytes::from_static(b"again"), ..first("resp_1") };
     now(store.commit(again.clone()));
     assert_eq!(load(store, "resp_1"), Some(again.clone()));
     assert_eq!(load(store, "resp_2"), Some(two));
@@ -148,9 +148,9 @@ fn a_forgotten_parent_changes_nothing(store: &dyn Store) {
     now(store.commit(orphan.clone()));
     assert_eq!(load(store, "resp_2"), Some(orphan.clone()));
     let found = now(store.find_items(ANN, vec!["resp_1_in".into(), "resp_2_in".into()], 0));
-    assert_eq!(found, [None, Some(orphan.items[2].clone())]);
+    assert_eq!(found, [None, Some(orphan.items.to_vec()[2].clone())]);
     // One of the same name with other items is not the parent.
-    now(store.commit(Record { items: items(&["msg_1"]), ..first("resp_3") }));
+    now(store.commit(Record { items: items(&["msg_1"]).into(), ..first("resp_3") }));
     let child = next(&first("resp_3"), "resp_4");
     now(store.commit(child.clone()));
     assert_eq!(load(store, "resp_4"), Some(child));
@@ -199,7 +199,7 @@ fn event(sequence_number: u64) -> Event {
 
 fn a_job_goes_its_way(store: &dyn Store) {
     let done = Record { created_unix_ms: 3, ..next(&first("resp_1"), "resp_2") };
-    let queued = Record { items: done.input_items().to_vec(), outputs: 0, ..done.clone() };
+    let queued = Record { items: done.input_items().cloned().collect(), outputs: 0, ..done.clone() };
     now(store.commit(first("resp_1")));
     now(store.job_create(queued.clone(), Bytes::from_static(b"request")));
     let state = || now(store.retrieve(ANN, "resp_2", 3)).unwrap().job;
@@ -290,7 +290,7 @@ fn a_conversation_is_changed_and_listed(store: &dyn Store) {
 /// A response of two own items in the conversation.
 fn said(before: &[Bytes], id: &str) -> Record {
     let own = first(id);
-    let items = before.iter().chain(&own.items).cloned().collect();
+    let items = before.iter().chain(own.items.iter()).cloned().collect();
     Record { conversation: Some("conv_1".into()), inherited: before.len(), items, ..own }
 }
 
@@ -304,26 +304,27 @@ fn responses_follow_their_conversation(store: &dyn Store) {
     };
     let one = said(&all(), "a");
     now(store.commit(one.clone()));
-    assert_eq!(all(), one.items);
+    assert_eq!(all(), one.items.to_vec());
     let (two, at_once) = (said(&all(), "b"), said(&all(), "c"));
     now(store.commit(two.clone()));
     now(store.commit(at_once.clone()));
-    assert_eq!(all()[5..], at_once.items[3..], "both of two at once are in it");
+    assert_eq!(all()[5..], at_once.items.to_vec()[3..], "both of two at once are in it");
     let three = said(&all(), "d");
     now(store.commit(three.clone()));
     assert!(now(store.conversation_item_delete(ANN, "conv_1", "a_in", 0)));
     // As many as before, but others.
     assert!(now(store.conversation_append(ANN, "conv_1", items(&["msg_2"]), 0)));
     let four = said(&all(), "e");
-    now(store.job_create(Record { items: four.input_items().to_vec(), outputs: 0, ..four.clone() }, Bytes::new()));
-    assert_eq!(all(), four.items[..four.inherited], "a job's items are in it when it has finished");
+    now(store
+        .job_create(Record { items: four.input_items().cloned().collect(), outputs: 0, ..four.clone() }, Bytes::new()));
+    assert_eq!(all(), four.items.to_vec()[..four.inherited], "a job's items are in it when it has finished");
     now(store.job_finish(four.clone(), vec![]));
-    assert_eq!(all(), four.items);
+    assert_eq!(all(), four.items.to_vec());
     assert!(now(store.delete(ANN, "d", 0)));
     let five = said(&all(), "f");
     now(store.commit(five.clone()));
     assert!(now(store.conversation_delete(ANN, "conv_1", 0)));
-    let late = said(&five.items, "g");
+    let late = said(&five.items.to_vec(), "g");
     now(store.commit(late.clone()));
     for record in [one, two, at_once, four, five, late] {
         assert_eq!(load(store, &record.id), Some(record));

@@ -67,7 +67,7 @@ fn what_was_acknowledged_outlives_a_kill() {
             } else if (number + 2) % 7 != 3 {
                 let record = now(store.load(ANN, id, 0)).unwrap_or_else(|| panic!("round {round}: {id} is lost"));
                 assert_eq!(record.items.len() as u64, 2 * (number % 20 + 1), "round {round}: {id}");
-                assert_eq!(record.items.last(), first(id).items.last());
+                assert_eq!(record.items.iter().next_back(), first(id).items.iter().next_back());
             }
         }
         drop(store);

@@ -219,7 +219,7 @@ fn a_conversations_history_is_kept_once_too() {
         let own = first(&format!("resp_{turn}"));
         let inherited = all.len();
         all.extend(own.items.iter().cloned());
-        now(store.commit(Record { conversation: Some("conv".into()), inherited, items: all.clone(), ..own }));
+        now(store.commit(Record { conversation: Some("conv".into()), inherited, items: all.clone().into(), ..own }));
     }
     drop(store);
     let bytes = bytes_on_disk(&scratch);
@@ -371,7 +371,7 @@ fn what_a_job_went_on_from_goes_with_it_though_it_was_deleted_while_the_job_ran(
     let one = first("resp_1");
     now(store.commit(one.clone()));
     let two = next(&one, "resp_2");
-    let queued = Record { outputs: 0, items: two.items[..3].to_vec(), ..two.clone() };
+    let queued = Record { outputs: 0, items: two.items.iter().take(3).cloned().collect(), ..two.clone() };
     now(store.job_create(queued, Bytes::from_static(b"{}")));
     assert!(now(store.delete(ANN, "resp_1", 0)));
     assert!(now(store.job_finish(two.clone(), Vec::new())));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use flashlane_store::{Conversation, Error, Event, Limits, MemoryStore, OwnerId, Record, Store, Usage};
+use flashlane_store::{Conversation, Error, Event, Items, Limits, MemoryStore, OwnerId, Record, Store, Usage};
 
 use crate::support::{ANN, BOB, Chance, answer, first, items, now};
 
@@ -14,7 +14,7 @@ fn record(owner: OwnerId, id: &str, bytes: usize, created_unix_ms: u64) -> Recor
     Record {
         id: id.to_owned(),
         owner,
-        items,
+        items: items.into(),
         response: Bytes::from_static(b"{}"),
         created_unix_ms,
         ..Record::default()
@@ -123,7 +123,7 @@ fn what_many_share_is_counted_once_and_until_the_last_of_them_goes() {
     let store = MemoryStore::new(Limits { bytes_max: 250_000, ..PLENTY });
     let history = Bytes::from(vec![b'h'; 100_000]);
     let turn = |number: usize| Record {
-        items: vec![history.clone(), Bytes::from(vec![b'i'; 100])],
+        items: vec![history.clone(), Bytes::from(vec![b'i'; 100])].into(),
         ..record(ANN, &format!("resp_{number}"), 0, 0)
     };
     for number in 0..50 {
@@ -165,9 +165,30 @@ fn a_copy_of_what_a_record_goes_on_from_is_not_kept() {
 }
 
 #[test]
+fn runs_that_many_share_are_counted_once_and_so_is_an_item_in_two_of_them() {
+    let store = MemoryStore::new(Limits { bytes_max: 250_000, ..PLENTY });
+    let history = Arc::new(vec![Bytes::from(vec![b'h'; 100_000])]);
+    // As a chain merges its runs: the same item in another.
+    let merged = Arc::new(vec![history[0].clone(), Bytes::from(vec![b'm'; 100])]);
+    for number in 0..50 {
+        let first = if number < 25 { &history } else { &merged };
+        let runs = vec![Arc::clone(first), Arc::new(vec![Bytes::from(vec![b'i'; 100])])];
+        let items = Items::new(runs);
+        now(store.commit(Record { items, inherited: 1, ..record(ANN, &format!("resp_{number}"), 0, 0) }));
+    }
+    assert_eq!(store.usage().records, 50);
+    for number in 0..49 {
+        now(store.delete(ANN, &format!("resp_{number}"), 0));
+    }
+    assert_eq!((store.usage().records, store.usage().bytes > 100_000), (1, true));
+    now(store.delete(ANN, "resp_49", 0));
+    assert_eq!(store.usage(), Usage::default());
+}
+
+#[test]
 fn records_without_contents_have_a_size_too() {
     let store = MemoryStore::new(Limits { bytes_max: 10_000, ..PLENTY });
-    let hollow = Record { items: vec![Bytes::new(); 200], ..record(ANN, "resp_0", 0, 0) };
+    let hollow = Record { items: vec![Bytes::new(); 200].into(), ..record(ANN, "resp_0", 0, 0) };
     now(store.commit(hollow));
     assert!(store.usage().bytes > 200 * size_of::<Bytes>());
     for number in 0..50 {

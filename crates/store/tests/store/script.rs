@@ -80,7 +80,7 @@ impl Model {
         match chance.below(8) {
             0..4 => {
                 previous = Some(other.1.clone());
-                items = self.response(&other).map(|kept| kept.record.items.clone()).unwrap_or_default();
+                items = self.response(&other).map(|kept| kept.record.items.to_vec()).unwrap_or_default();
             }
             4..6 => {
                 conversation = Some(talk.1.clone());
@@ -97,7 +97,7 @@ impl Model {
         items.extend(self.new_items(chance));
         let outputs = chance.below(items.len() - inherited + 1);
         let response = Bytes::from(format!("{{\"n\":{}}}", chance.below(1_000_000)));
-        let (id, owner, created_unix_ms) = (key.1.clone(), key.0, self.at);
+        let (id, owner, created_unix_ms, items) = (key.1.clone(), key.0, self.at, items.into());
         Record { id, owner, previous, conversation, items, inherited, outputs, response, created_unix_ms }
     }
 
@@ -108,7 +108,7 @@ impl Model {
             let talk = (record.owner, id.clone());
             if self.talk(&talk).is_some() {
                 let talk = self.talks.get_mut(&talk).unwrap();
-                talk.items.extend(record.items[record.inherited..].iter().cloned());
+                talk.items.extend(record.items.iter().skip(record.inherited).cloned());
                 talk.changed_unix_ms = self.at;
             }
         }
@@ -181,7 +181,8 @@ fn read(store: &dyn Store, model: &Model, chance: &mut Chance, key: &Key) {
     });
     assert_eq!(now(store.retrieve(owner, id, model.at)), retrieved);
     let page = some_page(model, chance);
-    let expected = kept.map(|kept| listed(&kept.record.items[..kept.record.items.len() - kept.record.outputs], &page));
+    let expected =
+        kept.map(|kept| listed(&kept.record.items.to_vec()[..kept.record.items.len() - kept.record.outputs], &page));
     assert_eq!(now(store.input_items(owner, id, page, model.at)), expected);
     let ids: Vec<_> = (0..3).map(|_| format!("item_{}", chance.below(model.items_made + 1))).collect();
     let expected: Vec<_> = ids.iter().map(|id| model.find(owner, id)).collect();

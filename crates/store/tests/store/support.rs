@@ -62,7 +62,7 @@ pub fn first(id: &str) -> Record {
     Record {
         id: id.to_owned(),
         owner: ANN,
-        items: vec![item(&format!("{id}_in"), "in"), item(&format!("{id}_out"), "out")],
+        items: vec![item(&format!("{id}_in"), "in"), item(&format!("{id}_out"), "out")].into(),
         outputs: 1,
         response: Bytes::from(format!(r#"{{"id":"{id}"}}"#)),
         ..Record::default()
@@ -75,7 +75,7 @@ pub fn next(before: &Record, id: &str) -> Record {
     Record {
         previous: Some(before.id.clone()),
         inherited: before.items.len(),
-        items: before.items.iter().chain(&own.items).cloned().collect(),
+        items: before.items.iter().chain(own.items.iter()).cloned().collect(),
         ..own
     }
 }
