@@ -71,7 +71,10 @@ impl Chain {
         self.pieces.push(piece);
         while let [.., before, last] = self.pieces.as_slice() {
             let joined = before.messages.len() + last.messages.len();
-            if before.messages.len() > 2 * last.messages.len() || joined > PIECE_BYTES_MERGED_MAX {
+            // What was counted is not mixed with what was not: the count would be lost.
+            let is_known = |piece: &Piece| piece.tally.known().is_some();
+            let is_uneven = before.messages.len() > 2 * last.messages.len() || is_known(before) != is_known(last);
+            if is_uneven || joined > PIECE_BYTES_MERGED_MAX {
                 break;
             }
             let merged = Arc::new(merge(&[before, last]));

@@ -270,6 +270,18 @@ impl Turn {
         self.chain.message_bytes() + once.map_or(0, Bytes::len) + arrays.map(Bytes::len).sum::<usize>()
     }
 
+    /// All that the model would read: the tokens of what was counted of it, and the bytes of the rest.
+    #[must_use]
+    pub fn counted(&self) -> (u64, usize) {
+        let pieces = self.chain.pieces().iter().map(|piece| (&piece.tally, piece.messages.len()));
+        let (_, tools) = self.extras();
+        let tools = tools.into_iter().flatten();
+        let tools = tools.filter_map(|tools| Some((&tools.tally, tools.array.as_ref()?.len())));
+        let counted = pieces.chain(tools).filter_map(|(tally, bytes)| Some((u64::from(tally.known()?), bytes)));
+        let (tokens, bytes) = counted.fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
+        (tokens, self.bytes().saturating_sub(bytes))
+    }
+
     /// All that the model would read, and whose count each text's is.
     #[must_use]
     pub fn texts(&self) -> Vec<(Text, Uncounted)> {

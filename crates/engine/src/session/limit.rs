@@ -1,6 +1,7 @@
 //! Whether a turn's request fits into its model's context: by bytes where they decide, else by a count that the driver makes.
 //!
-//! A text is counted once, for all turns and sessions that share it: a turn's count is that of its new items.
+//! A text is counted once, for all turns and sessions that share it: a turn's count is that of its new items, and it is made only
+//! once these have more bytes than there is room for tokens.
 
 use super::{Effect, Session, Shared, TurnId};
 use crate::admission::Grant;
@@ -22,7 +23,7 @@ impl Session {
         let Some(turn) = self.lanes.turn(id) else { return };
         let tokens_max = tokens_max(&self.shared, turn);
         // A token has a byte at least.
-        if turn.bytes() as u64 <= tokens_max && !is_count_only(turn) {
+        if !is_count_only(turn) && (turn.bytes() as u64 <= tokens_max || has_room(&self.shared, turn)) {
             self.proceed(id, now);
             return;
         }
@@ -83,12 +84,23 @@ fn tokens_max(shared: &Shared, turn: &Turn) -> u64 {
     shared.fleet.model(&turn.draft.model).map_or(u64::MAX, |model| u64::from(model.context_tokens_max))
 }
 
+/// Whether it fits by what was counted of it before, and a token for each byte of the rest.
+fn has_room(shared: &Shared, turn: &Turn) -> bool {
+    let (tokens, bytes) = turn.counted();
+    tokens > 0 && ratio(shared, turn).bounds(tokens).least.saturating_add(bytes as u64) <= tokens_max(shared, turn)
+}
+
+/// How the tokenizer of the engine that will most likely serve the turn counts.
+fn ratio(shared: &Shared, turn: &Turn) -> Ratio {
+    let model = shared.fleet.model(&turn.draft.model);
+    let first = model.and_then(|model| router::first(&shared.fleet, model));
+    first.map_or_else(Ratio::default, |first| ratios(shared).of(first, &turn.draft.model))
+}
+
 /// Refuses what the engine would most certainly refuse: its tokenizer may count less than ours.
 fn judge(shared: &Shared, turn: &Turn, tokens: u64) -> Result<(), Refusal> {
     let tokens_max = tokens_max(shared, turn);
-    let model = shared.fleet.model(&turn.draft.model);
-    let first = model.and_then(|model| router::first(&shared.fleet, model));
-    let ratio = first.map_or_else(Ratio::default, |first| ratios(shared).of(first, &turn.draft.model));
+    let ratio = ratio(shared, turn);
     match ratio.bounds(tokens).decide(tokens_max) {
         Verdict::Overflows => Err(tokens::overflow(&turn.draft.model, tokens_max, Bounds::exact(ratio.likely(tokens)))),
         Verdict::Fits | Verdict::MustCount => Ok(()),

@@ -63,9 +63,13 @@ fn a_turn_counts_its_new_items_alone() {
     peers.count();
     answer(&mut peers);
     let more = going_on(&peers);
-    create(&mut peers, 100, &more);
+    create(&mut peers, 10_000, &more);
+    assert_eq!((peers.jobs.len(), peers.sent.len()), (1, 2), "60,000 tokens and 50 kB: fits without a count");
+    answer(&mut peers);
+    let more = going_on(&peers);
+    create(&mut peers, 10_000, &more);
     let counted: usize = peers.jobs.last().unwrap().bytes();
-    assert!(counted < 1000, "{counted} bytes: the new input and the answer before it");
+    assert!((100_000..101_000).contains(&counted), "{counted} bytes: what came since the last count");
     peers.count();
     answer(&mut peers);
     let more = going_on(&peers);
