@@ -71,10 +71,8 @@ impl Chain {
         self.pieces.push(piece);
         while let [.., before, last] = self.pieces.as_slice() {
             let joined = before.messages.len() + last.messages.len();
-            // What was counted is not mixed with what was not: the count would be lost.
-            let is_known = |piece: &Piece| piece.tally.known().is_some();
-            let is_uneven = before.messages.len() > 2 * last.messages.len() || is_known(before) != is_known(last);
-            if is_uneven || joined > PIECE_BYTES_MERGED_MAX {
+            let is_uneven = before.messages.len() > 2 * last.messages.len();
+            if is_uneven || are_mixed(before, last) || joined > PIECE_BYTES_MERGED_MAX {
                 break;
             }
             let merged = Arc::new(merge(&[before, last]));
@@ -82,8 +80,20 @@ impl Chain {
             self.pieces.push(merged);
         }
         if self.pieces.len() >= PIECES_MAX {
-            let pairs = self.pieces.chunks(2);
-            self.pieces = pairs.map(|pair| Arc::new(merge(&pair.iter().collect::<Vec<_>>()))).collect();
+            self.squeeze();
+        }
+    }
+
+    /// Merges the two neighbours whose merging costs least: no turn copies the history.
+    fn squeeze(&mut self) {
+        let cost = |pair: &[Arc<Piece>]| {
+            let bytes: usize = pair.iter().map(|piece| piece.messages.len()).sum();
+            (matches!(pair, [one, other] if are_mixed(one, other)), bytes)
+        };
+        let pairs = self.pieces.windows(2).enumerate();
+        if let Some((at, [one, other])) = pairs.min_by_key(|(_, pair)| cost(pair)) {
+            let merged = Arc::new(merge(&[one, other]));
+            self.pieces.splice(at..at + 2, [merged]);
         }
     }
 
@@ -170,6 +180,11 @@ impl Chain {
     pub fn weight(&self) -> usize {
         self.weight
     }
+}
+
+/// What was counted and what was not: merged, the count would be lost.
+fn are_mixed(one: &Piece, other: &Piece) -> bool {
+    one.tally.known().is_some() != other.tally.known().is_some()
 }
 
 fn merge(pieces: &[&Arc<Piece>]) -> Piece {
