@@ -12,6 +12,10 @@ pub fn explained(message: &str, field: Option<&str>) -> String {
     if message.contains("invalid socket address") {
         return format!("is no address: {LISTEN_EXPECTED}");
     }
+    // Of a field with a choice of names.
+    if message == "wanted string or table" {
+        return "expected a name in quotes".to_owned();
+    }
     let wrong = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "));
     if let Some((found, wanted)) = wrong.and_then(|wrong| wrong.rsplit_once(", expected ")) {
         return format!(
@@ -89,6 +93,7 @@ mod tests {
             ("store", "folder", "[]", "is a list: expected a text in quotes"),
             ("runtime", "worker_threads", "0", "is the number 0: expected a whole number, from 1 to 255"),
             ("", "endpoints", "3", "is the number 3: expected [[endpoints]] tables"),
+            ("[endpoints]", "tier", "3", "expected a name in quotes"),
         ];
         for (part, field, value, expected) in cases {
             assert_eq!(said(part, field, value), expected);
