@@ -324,8 +324,8 @@ impl Health {
     fn outlier(&self, fleet: &Fleet, endpoint: EndpointId, now: Now) -> Option<Cause> {
         let tier = fleet.endpoint(endpoint)?.tier;
         let own = self.seats.get(usize::from(endpoint.0))?.window(now);
-        let is_suspect = own.failed >= FAILURES_MIN || own.mean_ttft_ns().is_some_and(|mean| mean >= SLOW_NS_MIN);
-        if self.outlier_factor == 0 || !is_suspect {
+        let (fails, is_late) = (own.failed >= FAILURES_MIN, own.mean_ttft_ns() >= Some(SLOW_NS_MIN));
+        if self.outlier_factor == 0 || !(fails || is_late) {
             return None;
         }
         let seats = || fleet.tier(tier).filter_map(|(id, _)| self.seats.get(usize::from(id.0)));
@@ -342,12 +342,10 @@ impl Health {
         let is_beyond = |own: Option<u64>, of: fn(&Recent) -> Option<u64>, least: u64| {
             own.zip(median_of(of)).is_some_and(|(own, median)| own > median.max(least).saturating_mul(factor))
         };
-        let fails = own.failed >= FAILURES_MIN;
         if fails && is_beyond(own.failure_share(), Recent::failure_share, SHARE_PERCENT_MIN) {
             return Some(Cause::FailureShare);
         }
-        let is_slow = is_beyond(own.mean_ttft_ns(), Recent::mean_ttft_ns, SLOW_NS_MIN / factor);
-        if is_slow { Some(Cause::Slowness) } else { None }
+        if is_late && is_beyond(own.mean_ttft_ns(), Recent::mean_ttft_ns, 0) { Some(Cause::Slowness) } else { None }
     }
 }
 

@@ -222,8 +222,8 @@ mod tests {
         let (parent, child) =
             (key("00000000-0000-7000-8000-000000000002"), key("00000000-0000-7000-8000-000000000004"));
         let of_child = Origin { session: parent, thread: child, parent, subagent: true, ..Origin::default() };
-        let heads = SUBAGENT.lines().filter(|line| line.contains("x-openai-subagent") && line.contains("\"head\""));
-        let (headers, _) = sent(heads.last().unwrap());
+        let mut heads = SUBAGENT.lines().filter(|line| line.contains("x-openai-subagent") && line.contains("\"head\""));
+        let (headers, _) = sent(heads.next_back().unwrap());
         assert_eq!(of_headers(&headers), Origin { kind: RequestKind::Prewarm, ..of_child });
         let (_, metadata) = sent(SUBAGENT);
         let origins = metadata.iter().map(|raw| Origin::default().with_client_metadata(&OWNER, raw));
@@ -286,7 +286,14 @@ mod tests {
     #[test]
     fn what_cannot_be_read_says_nothing() {
         let origin = Origin { session: key("s"), ..Origin::default() };
-        for raw in ["", "7", "[]", "{", r#"{"session_id":7,"thread_id":null,"x-codex-turn-metadata":"{{"}"#] {
+        for raw in [
+            "",
+            "7",
+            "[]",
+            "{",
+            r#"{"session_id":"","thread_id":"","x-openai-subagent":""}"#,
+            r#"{"session_id":7,"thread_id":null,"x-codex-turn-metadata":"{{"}"#,
+        ] {
             assert_eq!(origin.with_client_metadata(&OWNER, raw), origin, "{raw}");
         }
         let some = r#"{"session_id":["x"],"thread_id":"t","x-codex-turn-metadata":{"request_kind":"prewarm"}}"#;

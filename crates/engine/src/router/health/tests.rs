@@ -65,7 +65,9 @@ fn failures_in_a_row_put_an_endpoint_out() {
 fn a_trial_that_is_served_brings_it_in() {
     let mut one = Endpoints::new(1);
     (0..3).for_each(|ms| _ = one.end(0, Verdict::Failed, ms));
+    assert!(!one.health.is_all_in());
     assert_eq!(one.trial(SERVED, 1002, 1010), Some(Change::In { endpoint: E }));
+    assert!(one.health.is_all_in());
     assert_eq!(one.health.standing(E, at(1010)), Standing::In);
     assert_eq!(one.end(0, Verdict::Failed, 1011), None);
 }
@@ -182,16 +184,46 @@ fn never_more_than_half_of_a_tier_is_left_out_as_outliers() {
 }
 
 #[test]
+fn a_third_of_four_is_no_outlier_while_two_are_out() {
+    let mut four = Endpoints::new(4);
+    let mut fails = |from_ms: u64, bad: &[u16]| {
+        let mut gone = Vec::new();
+        for turn in 0..200 {
+            let still_in = [0, 1, 2, 3].map(|id| four.health.standing(EndpointId(id), at(0)) == Standing::In);
+            for endpoint in (0..4).filter(|&id| still_in[usize::from(id)]) {
+                let is_bad = bad.contains(&endpoint) && turn % 3 == 0;
+                let change = four.end(endpoint, if is_bad { Verdict::Failed } else { SERVED }, from_ms + turn * 50);
+                gone.extend(change.map(|_| endpoint));
+            }
+        }
+        gone
+    };
+    assert_eq!(fails(0, &[1, 2]), [1, 2]);
+    // By now nothing is known of those any more, and the third has only the first beside it.
+    assert!(fails(40_000, &[3]).is_empty());
+}
+
+#[test]
 fn what_failed_long_ago_counts_no_more() {
     let mut two = Endpoints::new(2);
-    for turn in 0..9 {
-        let verdict = if turn % 3 == 0 { Verdict::Failed } else { SERVED };
-        assert_eq!(two.end(0, verdict, turn), None);
-        two.end(1, SERVED, turn);
+    let verdict = |turn: u64| if turn.is_multiple_of(3) { Verdict::Failed } else { SERVED };
+    for turn in 0..30 {
+        assert_eq!((two.end(0, verdict(turn), turn), two.end(1, SERVED, turn)), (None, None));
     }
-    for turn in 0..100 {
-        assert_eq!(two.end(0, if turn == 50 { Verdict::Failed } else { SERVED }, 25_000 + turn * 10), None);
-        two.end(1, SERVED, 25_000 + turn * 10);
+    for turn in 0..15 {
+        let verdict = if turn == 12 { Verdict::Failed } else { SERVED };
+        let now = 25_000 + turn * 100;
+        assert_eq!((two.end(0, verdict, now), two.end(1, SERVED, now)), (None, None));
+    }
+}
+
+#[test]
+fn nobody_is_compared_with_what_others_did_long_ago() {
+    let mut two = Endpoints::new(2);
+    (0..30).for_each(|turn| _ = two.end(1, SERVED, turn));
+    for turn in 0..90 {
+        let verdict = if turn % 3 == 0 { Verdict::Failed } else { SERVED };
+        assert_eq!(two.end(0, verdict, 25_000 + turn * 100), None);
     }
 }
 
