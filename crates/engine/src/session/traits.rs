@@ -69,7 +69,10 @@ pub fn traits(turn: &Turn, fleet: &Fleet) -> Traits {
     let first: Option<&Bytes> = match &turn.draft.contract {
         Contract::Responses(_) => {
             traits.media = turn.media();
-            traits.tokens_input = turn.tokens.unwrap_or_else(|| tokens::estimate(turn.bytes()));
+            traits.tokens_input = turn.tokens.unwrap_or_else(|| {
+                let (tokens, bytes) = turn.counted();
+                tokens.saturating_add(tokens::estimate(bytes))
+            });
             turn.chain.messages().next()
         }
         Contract::Chat(chat) => {
