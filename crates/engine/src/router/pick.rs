@@ -32,7 +32,7 @@ pub struct Wish<'a> {
     pub keys: Keys,
     /// Endpoints that failed this turn already.
     pub tried: &'a [EndpointId],
-    /// Goes before all others: it is known to hold what the turn goes on from.
+    /// Goes before all others, whatever its load: it holds what the turn goes on from.
     pub prefer: Option<EndpointId>,
     /// No other tier is left: better an endpoint that is out than none.
     pub is_last: bool,
@@ -106,9 +106,11 @@ impl Router {
     /// # Errors
     /// None can be had now.
     pub fn take(&mut self, fleet: &Fleet, wish: &Wish<'_>, now: Now) -> Result<Pick, Unpicked> {
-        let known = || wish.keys.iter().find_map(|key| self.affinity.find(key, wish.tier, now));
         let near = self.near(fleet, wish, wish.prefer, now).or_else(|| self.due(fleet, wish, now));
-        let near = near.or_else(|| self.near(fleet, wish, known(), now));
+        let near = near.or_else(|| {
+            let known = wish.keys.iter().find_map(|key| self.affinity.find(key, wish.tier, now));
+            self.near(fleet, wish, known, now).filter(|pick| !self.is_crowded(fleet, pick.endpoint, now))
+        });
         let pick = near.map_or_else(|| self.draw(fleet, wish, now), Ok)?;
         if pick.is_trial {
             self.health.try_out(pick.endpoint, now);
@@ -166,7 +168,7 @@ impl Router {
         })
     }
 
-    /// The endpoint that holds the turn's prefix, if it can take it and is not far busier than others.
+    /// An endpoint that holds the turn's prefix, if it can take it.
     fn near(&self, fleet: &Fleet, wish: &Wish<'_>, endpoint: Option<EndpointId>, now: Now) -> Option<Pick> {
         let endpoint = endpoint.filter(|endpoint| !wish.tried.contains(endpoint))?;
         let at = fleet.endpoint(endpoint).filter(|at| at.tier == wish.tier)?;
@@ -175,7 +177,7 @@ impl Router {
             Standing::Due => true,
             Standing::Out { .. } => return None,
         };
-        if self.loads.is_full(endpoint, at.share) || self.is_crowded(fleet, endpoint, now) {
+        if self.loads.is_full(endpoint, at.share) {
             return None;
         }
         Some(Pick { endpoint, reason: PickReason::Affinity, is_trial })

@@ -90,8 +90,12 @@ fn what_a_turn_prefers_goes_before_what_is_remembered() {
     let first = rig.take(&wish(keys(1)), 0).unwrap();
     rig.give_back(first, keys(1), SERVED, 0);
     let other = (0..3).map(EndpointId).find(|&id| id != first.endpoint);
+    // Whatever its load, but not beyond its places.
+    (0..50).for_each(|_| rig.router.loads.begin(other.unwrap()));
     let pick = rig.take(&Wish { prefer: other, ..wish(keys(1)) }, 1).unwrap();
     assert_eq!((Some(pick.endpoint), pick.reason), (other, PickReason::Affinity));
+    rig.fleet.endpoints.iter_mut().for_each(|endpoint| endpoint.share.concurrency_max = Some(51));
+    assert_eq!(rig.take(&Wish { prefer: other, ..wish(keys(1)) }, 1).unwrap().endpoint, first.endpoint);
 }
 
 #[test]
