@@ -259,6 +259,10 @@ pub(crate) struct Listed {
 
 type Fields = BTreeMap<String, Box<RawValue>>;
 
+/// Items that say in lists what has become of them, whether they were sent with it or not.
+const HAVE_STATUS: [&str; 5] =
+    ["message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output"];
+
 impl Listed {
     /// One that is kept as lists show it.
     pub(crate) fn kept(json: &[u8]) -> Self {
@@ -267,7 +271,7 @@ impl Listed {
         Self { id: text(&fields, "id"), json }
     }
 
-    /// With its type, an id, and a message's content as parts. An item that came without an id has one from its place and content,
+    /// With its type, an id, a status, and a message's content as parts. An item that came without an id has one from its place and content,
     /// which stay as they are.
     fn made(seed: &[u8], json: &[u8]) -> Self {
         let Ok(mut fields) = serde_json::from_slice::<Fields>(json) else { return Self::kept(json) };
@@ -283,7 +287,9 @@ impl Listed {
                 };
                 fields.insert("content".to_owned(), raw(&[part]));
             }
-            fields.entry("status".to_owned()).or_insert_with(|| raw("completed"));
+        }
+        if HAVE_STATUS.contains(&kind.as_str()) && fields.get("status").is_none_or(|status| status.get() == "null") {
+            fields.insert("status".to_owned(), raw("completed"));
         }
         let id = text(&fields, "id").filter(|id| !id.is_empty()).unwrap_or_else(|| {
             let digest = Sha256::new().chain_update(seed).chain_update(json).finalize();

@@ -116,6 +116,31 @@ async fn input_items_are_listed_in_pages_of_either_order() {
 }
 
 #[tokio::test]
+async fn calls_and_outputs_are_listed_with_their_status() {
+    let gateway = Gateway::start(simulated()).await;
+    let made = stored(
+        &gateway,
+        json!({"input": [
+            {"role": "user", "content": "weather?"},
+            {"type": "function_call", "call_id": "call_1", "name": "f", "arguments": "{}", "status": "incomplete"},
+            {"type": "function_call", "call_id": "call_2", "name": "f", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "call_2", "output": "sunny", "status": null},
+            {"type": "custom_tool_call", "call_id": "call_3", "name": "c", "input": ""},
+            {"type": "custom_tool_call_output", "call_id": "call_3", "output": "done"},
+            {"type": "reasoning", "summary": []},
+        ]}),
+    )
+    .await;
+    let page =
+        gateway.get(&format!("/v1/responses/{}/input_items?order=asc", made["id"].as_str().unwrap())).await.json();
+    let status = |item: &Value| item["status"].as_str().map(str::to_owned);
+    let statuses: Vec<_> = page["data"].as_array().unwrap().iter().map(status).collect();
+    let completed = || Some("completed".to_owned());
+    let cut = Some("incomplete".to_owned());
+    assert_eq!(statuses, [completed(), cut, completed(), completed(), completed(), completed(), None]);
+}
+
+#[tokio::test]
 async fn an_item_that_is_nested_deeper_than_trees_go_is_listed_as_it_came() {
     let gateway = Gateway::start(simulated()).await;
     let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
