@@ -14,6 +14,10 @@ name = "reader"
 context_tokens_max = 131072
 
 [[models]]
+name = "narrow"
+context_tokens_max = 200
+
+[[models]]
 name = "eyes"
 context_tokens_max = 131072
 modalities = ["text", "image", "file"]
@@ -147,6 +151,15 @@ def test_what_means_nothing_here_is_ignored(respond, fields):
     response, asked = respond(**fields)
     assert response["status"] == "completed"
     assert not set(asked) & set(fields) - {"stream_options"}
+
+
+def test_what_is_too_long_is_cut_at_its_front_where_that_is_asked_for(respond):
+    history = [{"role": "user", "content": f"number {n}" + " word" * 40} for n in range(6)]
+    code, error = refusal(respond, model="narrow", input=history, truncation="disabled")
+    assert (code, error["code"]) == (400, "context_length_exceeded")
+    response, asked = respond(model="narrow", input=history, instructions="Be brief.", truncation="auto")
+    assert response["truncation"] == "auto"
+    assert asked["messages"] == [{"role": "system", "content": "Be brief."}, *history[-3:]]
 
 
 @pytest.mark.parametrize("asked", ["auto", "default", "flex", "priority", "fast", "ultrafast", "scale"])

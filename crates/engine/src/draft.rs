@@ -58,6 +58,8 @@ pub struct ResponsesDraft {
     pub warm_up: bool,
     /// Nothing is made: only the input's tokens are asked for.
     pub count_only: bool,
+    /// `truncation: "auto"`: what is too long for the model is cut at its front.
+    pub truncates: bool,
     pub store: bool,
     pub background: Option<Background>,
 }
@@ -188,6 +190,7 @@ impl Draft {
             parallel_tool_calls: request.parallel_tool_calls,
             warm_up: request.warm_up,
             count_only: false,
+            truncates: request.echo.truncation.is_some_and(|raw| raw.get() == "\"auto\""),
             store: request.store,
             background: None,
         };
@@ -206,6 +209,14 @@ impl Draft {
         match &self.contract {
             Contract::Responses(responses) => responses.previous.as_deref(),
             Contract::Chat(_) => None,
+        }
+    }
+
+    #[must_use]
+    pub fn truncates(&self) -> bool {
+        match &self.contract {
+            Contract::Responses(responses) => responses.truncates,
+            Contract::Chat(_) => false,
         }
     }
 

@@ -9,7 +9,7 @@
 //! The client's leaving ends it from any state; an interrupt or a cancel once it is announced, and not while it commits.
 //! ```
 //! Between Loading and Waiting it may be Finding, where its input refers to items, Counting, where bytes do not decide whether it
-//! fits, and Enlisting, in the background.
+//! fits, Cutting, where it does not and `truncation` is `auto`, and Enlisting, in the background.
 
 use crate::admission::Grant;
 use crate::assembler::{Assembler, Conclusion};
@@ -18,7 +18,7 @@ use crate::draft::{Contract, Draft};
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::EndpointId;
 use crate::router::Media;
-use crate::session::{Steer, TurnId};
+use crate::session::{Cut, Steer, TurnId};
 use crate::time::Now;
 use crate::tokens::Text;
 use crate::tools::Tools;
@@ -37,6 +37,10 @@ pub struct Turn {
     pub state: TurnState,
     /// What came before, and this turn's input.
     pub chain: Chain,
+    /// What the model is told of the chain, where that is too long for it.
+    pub told: Option<Chain>,
+    /// An engine has refused it for its length, and it is told less.
+    pub is_told_less: bool,
     /// Items of the chain that came from the response that it goes on from.
     pub items_inherited: usize,
     /// Steers that it brings to the model; until it is announced, they can be handed back.
@@ -94,6 +98,8 @@ pub enum TurnState {
     },
     /// The store was asked to keep it as one that runs in the background.
     Enlisting,
+    /// It is too long, and the messages are counted among which it is cut.
+    Cutting(Box<Cut>),
     /// Admission was asked for a place.
     Waiting,
     /// The upstream request is out. The client hears of the turn when the upstream answers, or at `announce_at`.
@@ -133,6 +139,8 @@ impl Turn {
             assembler,
             state: TurnState::Loading,
             chain: Chain::default(),
+            told: None,
+            is_told_less: false,
             items_inherited: 0,
             steers: Vec::new(),
             parent_sequence: None,
@@ -159,6 +167,17 @@ impl Turn {
     #[must_use]
     pub fn media(&self) -> Media {
         self.chain.pieces().iter().map(|piece| piece.media).fold(Media::default(), Media::and)
+    }
+
+    /// What the model is told of the chain.
+    #[must_use]
+    pub fn told(&self) -> &Chain {
+        self.told.as_ref().unwrap_or(&self.chain)
+    }
+
+    /// An engine says that it is too long: whether it may be sent again with less, which happens once.
+    pub fn may_be_told_less(&mut self) -> bool {
+        self.draft.truncates() && !std::mem::replace(&mut self.is_told_less, true)
     }
 
     /// The response that it goes on from.
@@ -246,6 +265,7 @@ impl Turn {
             TurnState::Loading
             | TurnState::Finding { .. }
             | TurnState::Counting { .. }
+            | TurnState::Cutting(_)
             | TurnState::Enlisting
             | TurnState::Waiting
             | TurnState::Committing { .. } => None,

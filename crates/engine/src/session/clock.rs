@@ -58,6 +58,7 @@ fn announce_at(turn: &Turn) -> Option<u64> {
         | TurnState::Finding { .. }
         | TurnState::Enlisting
         | TurnState::Counting { .. }
+        | TurnState::Cutting(_)
         | TurnState::Waiting
         | TurnState::Streaming { .. }
         | TurnState::Committing { .. } => None,

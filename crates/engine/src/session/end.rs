@@ -31,6 +31,7 @@ impl Session {
         self.speak(id.lane);
         let Some(turn) = self.lanes.turn(id) else { return };
         let is_plain = turn.media().is_empty();
+        let told_bytes = turn.told().message_bytes();
         let responses = match &mut turn.assembler {
             Assembler::Responses(responses) => responses,
             Assembler::Chat(chat) => {
@@ -50,7 +51,7 @@ impl Session {
             }
             (Some(_), _) => {}
             (None, Some(input)) => responses.set_usage(Usage { input, output: turn.deltas, ..Usage::default() }),
-            (None, None) => responses.set_usage(estimated(turn.chain.message_bytes(), turn.deltas)),
+            (None, None) => responses.set_usage(estimated(told_bytes, turn.deltas)),
         }
         let conclusion = responses.conclude(&mut self.outgoing);
         let object = responses.object(conclusion, now);
@@ -191,10 +192,10 @@ impl Session {
             self.effects.push_back(Effect::Release(grant));
         }
         self.speak(id.lane);
-        if let Some(turn) = self.lanes.turn(id)
-            && let Assembler::Responses(responses) = &mut turn.assembler
-        {
-            responses.set_usage(estimated(turn.chain.message_bytes(), turn.deltas));
+        let Some(turn) = self.lanes.turn(id) else { return };
+        let told_bytes = turn.told().message_bytes();
+        if let Assembler::Responses(responses) = &mut turn.assembler {
+            responses.set_usage(estimated(told_bytes, turn.deltas));
         }
     }
 

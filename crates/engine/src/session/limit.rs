@@ -16,6 +16,8 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 
 /// Counting stops beyond so many times the limit: no engine's tokenizer makes so much less of a text.
 const BEYOND: u64 = 4;
+/// The part of the context that is left for an answer whose length is not limited.
+const ANSWER_SHARE: u64 = 16;
 
 impl Session {
     /// The chain is known: goes on at once, or has it counted.
@@ -23,14 +25,17 @@ impl Session {
         let Some(turn) = self.lanes.turn(id) else { return };
         let tokens_max = tokens_max(&self.shared, turn);
         // A token has a byte at least.
-        if !is_count_only(turn) && (turn.bytes() as u64 <= tokens_max || has_room(&self.shared, turn)) {
+        let may_fit = !is_count_only(turn) && !turn.is_told_less;
+        if may_fit && (turn.bytes() as u64 <= tokens_max || has_room(&self.shared, turn)) {
             self.proceed(id, now);
             return;
         }
         let texts = turn.texts();
         let (texts, uncounted): (Vec<_>, Vec<_>) = texts.into_iter().filter(|(_, of)| of.known().is_none()).unzip();
         turn.state = TurnState::Counting { uncounted };
-        let job = Job { texts, tokens_max: tokens_max.saturating_mul(BEYOND) };
+        // What is to be cut is counted to its end.
+        let beyond = if turn.draft.truncates() { u64::MAX } else { tokens_max.saturating_mul(BEYOND) };
+        let job = Job { texts, tokens_max: beyond };
         match job.texts.is_empty() {
             true => self.handle_counted(id, &Counted::All(Vec::new()), now),
             false => self.effects.push_back(Effect::Count(id, job)),
@@ -41,6 +46,10 @@ impl Session {
     pub fn handle_counted(&mut self, id: TurnId, counted: &Counted, now: Now) {
         let shared = Arc::clone(&self.shared);
         let Some(turn) = self.lanes.turn(id) else { return };
+        if let TurnState::Cutting(_) = turn.state {
+            self.handle_cut(id, counted, now);
+            return;
+        }
         let TurnState::Counting { uncounted } = &turn.state else { return };
         let verdict = match counted {
             Counted::All(counts) if counts.len() != uncounted.len() => match is_count_only(turn) {
@@ -60,7 +69,14 @@ impl Session {
                     self.answer_count(id, once + known, now);
                     return;
                 }
-                judge(&shared, turn, once + known)
+                let verdict = judge(&shared, turn, once + known);
+                if turn.draft.truncates() && (verdict.is_err() || turn.is_told_less) {
+                    let goal = goal(&shared, turn, once + known);
+                    self.shorten(id, goal, now);
+                    self.advance(now);
+                    return;
+                }
+                verdict
             }
             Counted::Beyond => {
                 let tokens_max = tokens_max(&shared, turn);
@@ -80,7 +96,7 @@ fn is_count_only(turn: &Turn) -> bool {
     matches!(&turn.draft.contract, Contract::Responses(responses) if responses.count_only)
 }
 
-fn tokens_max(shared: &Shared, turn: &Turn) -> u64 {
+pub(super) fn tokens_max(shared: &Shared, turn: &Turn) -> u64 {
     shared.fleet.model(&turn.draft.model).map_or(u64::MAX, |model| u64::from(model.context_tokens_max))
 }
 
@@ -105,6 +121,15 @@ fn judge(shared: &Shared, turn: &Turn, tokens: u64) -> Result<(), Refusal> {
         Verdict::Overflows => Err(tokens::overflow(&turn.draft.model, tokens_max, Bounds::exact(ratio.likely(tokens)))),
         Verdict::Fits | Verdict::MustCount => Ok(()),
     }
+}
+
+/// What a turn that is cut may have, of our tokens: there must be room for the answer as well. An engine that has refused it gets
+/// three quarters of what it was sent.
+fn goal(shared: &Shared, turn: &Turn, tokens: u64) -> u64 {
+    let tokens_max = tokens_max(shared, turn);
+    let answer = turn.draft.traits.tokens_output_max.unwrap_or(tokens_max / ANSWER_SHARE).min(tokens_max / 2);
+    let goal = ratio(shared, turn).ours(tokens_max - answer);
+    if turn.is_told_less { goal.min(tokens / 4 * 3) } else { goal }
 }
 
 /// An engine has said what it counted: what is known of its tokenizer gets better.

@@ -9,10 +9,12 @@ mod effect;
 mod end;
 mod lane;
 mod limit;
+mod references;
 mod reply;
 mod run;
 mod steer;
 mod traits;
+mod truncate;
 
 use crate::draft::{Background, Contract, Draft};
 use crate::error::{ErrorKind, Refusal};
@@ -37,6 +39,7 @@ use std::sync::{Arc, Mutex};
 pub use background::Enlisting;
 pub use effect::{Answer, Effect, Outcome, Record, Source, Status};
 pub use steer::Steer;
+pub use truncate::Cut;
 
 /// What one connection's turns may take: `[session]` of a config. Each field may be left out.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]

@@ -17,7 +17,6 @@ use crate::upstream::{Ended, UpstreamEvent, UpstreamFailure, UpstreamRequest};
 use bytes::Bytes;
 use flashlane_wire::chat::{ChunkReader, Read, Usage};
 use flashlane_wire::sse;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl Session {
@@ -128,56 +127,8 @@ impl Session {
         self.handle_loaded(turn, Err(refusal), now);
     }
 
-    /// The chain is known: looks for what the input refers to.
-    fn begin(&mut self, id: TurnId, chain: Chain, now: Now) {
-        let Some(turn) = self.lanes.turn(id) else { return };
-        let Contract::Responses(draft) = &turn.draft.contract else { return self.go_on(id, chain, now) };
-        if draft.references.is_empty() {
-            return self.go_on(id, chain, now);
-        }
-        let ids = chain.lacks(draft.references.iter().map(|(_, id)| id));
-        if ids.is_empty() {
-            return self.resolve(id, chain, &BTreeMap::new(), now);
-        }
-        self.effects.push_back(Effect::Find(id, ids.clone()));
-        turn.state = TurnState::Finding { chain, ids };
-    }
-
-    /// The store's answer: the items of the ids that were asked for, in their order.
-    pub fn handle_found(&mut self, id: TurnId, found: Result<Vec<Option<Bytes>>, Refusal>, now: Now) {
-        let Some(turn) = self.lanes.turn(id).filter(|turn| matches!(turn.state, TurnState::Finding { .. })) else {
-            return;
-        };
-        let TurnState::Finding { chain, ids } = std::mem::replace(&mut turn.state, TurnState::Loading) else { return };
-        let named = |items: Vec<Option<Bytes>>| {
-            let mut items = items.into_iter();
-            let named = ids.into_iter().map(|id| match items.next().flatten() {
-                Some(item) => Ok((id, item)),
-                None => {
-                    let message = format!("Item with id '{id}' not found.");
-                    Err(Refusal::new(ErrorKind::ResponseNotFound, message).with_param("input"))
-                }
-            });
-            named.collect::<Result<BTreeMap<_, _>, _>>()
-        };
-        match found.and_then(named) {
-            Ok(found) => self.resolve(id, chain, &found, now),
-            Err(refusal) => self.fail(id, &refusal, now),
-        }
-        self.advance(now);
-    }
-
-    fn resolve(&mut self, id: TurnId, chain: Chain, found: &BTreeMap<Arc<str>, Bytes>, now: Now) {
-        let Some(turn) = self.lanes.turn(id) else { return };
-        let Contract::Responses(draft) = &mut turn.draft.contract else { return };
-        match draft.resolve(found, self.shared.fleet.model(&turn.draft.model)) {
-            Ok(()) => self.go_on(id, chain, now),
-            Err(refusal) => self.fail(id, &refusal, now),
-        }
-    }
-
     /// Adds the input to the chain, and goes on with the whole.
-    fn go_on(&mut self, id: TurnId, chain: Chain, now: Now) {
+    pub(super) fn go_on(&mut self, id: TurnId, chain: Chain, now: Now) {
         let Some(turn) = self.lanes.turn(id) else { return };
         turn.items_inherited = chain.items().count();
         if chain.is_unstored() {
@@ -194,8 +145,8 @@ impl Session {
         let Some(turn) = self.lanes.turn(id) else { return };
         turn.state = TurnState::Waiting;
         match turn.draft.background() {
-            Some(_) => self.enlist(id, now),
-            None => self.ask(id, now),
+            Some(_) if turn.is_unannounced() => self.enlist(id, now),
+            Some(_) | None => self.ask(id, now),
         }
     }
 
@@ -258,7 +209,7 @@ impl Session {
                 if let Assembler::Responses(assembler) = &mut turn.assembler {
                     assembler.resolve_with(&tools, &responses.choice);
                 }
-                responses.instructions.iter().chain(turn.chain.messages()).cloned().collect()
+                responses.instructions.iter().chain(turn.told().messages()).cloned().collect()
             }
             Contract::Chat(chat) => vec![chat.messages.clone()],
         };
@@ -332,6 +283,7 @@ impl Session {
                 TurnState::Loading
                 | TurnState::Finding { .. }
                 | TurnState::Counting { .. }
+                | TurnState::Cutting(_)
                 | TurnState::Enlisting
                 | TurnState::Waiting
                 | TurnState::Committing { .. },
@@ -420,6 +372,13 @@ impl Session {
         let endpoint = endpoint_name(&self.shared, grant);
         let refusal = refusal_of(failure, endpoint);
         turn.attempts_failed.push(FailedAttempt::new(endpoint, failure));
+        if refusal.kind == ErrorKind::ContextLengthExceeded && turn.may_be_told_less() {
+            turn.failure = Some(refusal);
+            self.effects.push_back(Effect::Abort(id));
+            self.effects.push_back(Effect::Release(grant));
+            self.measure(id, now);
+            return;
+        }
         if !may_try_elsewhere(failure) {
             self.fail(id, &refusal, now);
             return;

@@ -49,6 +49,12 @@ impl Ratio {
         ours.saturating_mul(self.mean) / ONE
     }
 
+    /// How many of ours the engine will most likely count as so many.
+    #[must_use]
+    pub fn ours(&self, theirs: u64) -> u64 {
+        theirs.saturating_mul(ONE) / self.mean
+    }
+
     /// What the engine will count with some certainty: two mean deviations either way.
     #[must_use]
     pub fn bounds(&self, ours: u64) -> Bounds {

@@ -19,4 +19,5 @@ mod rules;
 mod scripts;
 mod steer;
 mod traits;
+mod truncate;
 mod watch;

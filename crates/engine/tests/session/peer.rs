@@ -23,6 +23,8 @@ pub enum Step {
     Continue,
     /// Its input is a reference to the item that ended last.
     Refer,
+    /// Goes on from the latest response that ended well, for a model that this is too long for.
+    ContinueCut,
     /// Goes on from a response that nobody knows.
     ContinueUnknown,
     WarmUp,
@@ -52,6 +54,7 @@ pub enum Step {
     Loaded,
     NotLoaded,
     NotFound,
+    Counted,
     Committed,
     NotCommitted,
     Pass300Ms,
@@ -61,11 +64,12 @@ pub enum Step {
     ClientGone,
 }
 
-pub const STEPS: [Step; 37] = [
+pub const STEPS: [Step; 39] = [
     Step::Create,
     Step::CreateStored,
     Step::Continue,
     Step::Refer,
+    Step::ContinueCut,
     Step::ContinueUnknown,
     Step::WarmUp,
     Step::CreateInA,
@@ -92,6 +96,7 @@ pub const STEPS: [Step; 37] = [
     Step::Loaded,
     Step::NotLoaded,
     Step::NotFound,
+    Step::Counted,
     Step::Committed,
     Step::NotCommitted,
     Step::Pass300Ms,
@@ -124,18 +129,19 @@ pub struct Peers {
 }
 
 pub fn fleet() -> Fleet {
+    let model = |name: &str, context_tokens_max| Model {
+        name: name.into(),
+        context_tokens_max,
+        modalities: vec![Modality::Text],
+        route: Route::LatencyFirst,
+        upstream_latency: Some("m-wafer".into()),
+        upstream_throughput: None,
+        routing: ModelRouting::default(),
+    };
     let endpoint = |name: &str, tier| Endpoint { name: name.into(), tier, simulated: false, share: Share::default() };
     Fleet {
         endpoints: vec![endpoint("wafer", Tier::Latency), endpoint("gpu", Tier::Throughput)],
-        models: vec![Model {
-            name: "m".into(),
-            context_tokens_max: 131_072,
-            modalities: vec![Modality::Text],
-            route: Route::LatencyFirst,
-            upstream_latency: Some("m-wafer".into()),
-            upstream_throughput: None,
-            routing: ModelRouting::default(),
-        }],
+        models: vec![model("m", 131_072), model("small", 200)],
         ..Fleet::default()
     }
 }
@@ -232,13 +238,9 @@ impl Peers {
                 let previous = self.watch.ended.last().cloned().unwrap_or_default();
                 self.create(&format!(r#","store":false,"previous_response_id":"{previous}""#));
             }
-            Step::Refer => {
-                let ended = self.watch.events.iter().rfind(|event| event["type"] == "response.output_item.done");
-                let id = ended.and_then(|event| event["item"]["id"].as_str()).unwrap_or("msg_unknown");
-                self.message(&format!(
-                    r#"{{"type":"response.create","model":"m","store":false,"input":[{{"type":"item_reference","id":"{id}"}}]}}"#
-                ));
-            }
+            Step::Refer => self.refer(),
+            Step::ContinueCut => self.continue_cut(),
+            Step::Counted => self.count(),
             Step::ContinueUnknown => self.create(r#","store":false,"previous_response_id":"resp_unknown""#),
             Step::WarmUp => self.create(r#","store":false,"generate":false"#),
             Step::CreateInA => self.create(r#","store":false,"stream_id":"a""#),
@@ -295,6 +297,23 @@ impl Peers {
                 self.tell(|session, _, now| session.handle_client_gone(now));
             }
         }
+    }
+
+    fn refer(&mut self) {
+        let ended = self.watch.events.iter().rfind(|event| event["type"] == "response.output_item.done");
+        let id = ended.and_then(|event| event["item"]["id"].as_str()).unwrap_or("msg_unknown");
+        self.message(&format!(
+            r#"{{"type":"response.create","model":"m","store":false,"input":[{{"type":"item_reference","id":"{id}"}}]}}"#
+        ));
+    }
+
+    fn continue_cut(&mut self) {
+        let previous = self.watch.ended.last().map_or("null".to_owned(), |id| format!("\"{id}\""));
+        let long = "word ".repeat(120);
+        self.message(&format!(
+            r#"{{"type":"response.create","model":"small","store":false,"truncation":"auto","previous_response_id":{previous},
+                "input":[{{"role":"user","content":"{long}"}},{{"role":"user","content":"{long}"}}]}}"#
+        ));
     }
 
     fn tell(&mut self, what: impl FnOnce(&mut Session, TurnId, Now)) {
