@@ -279,14 +279,14 @@ impl Listed {
             fields.insert("type".to_owned(), raw("message"));
         }
         let kind = text(&fields, "type").unwrap_or_default();
-        if kind == "message" {
-            if let Some(content) = text(&fields, "content") {
-                let part = match text(&fields, "role").as_deref() {
-                    Some("assistant") => json!({"type": "output_text", "text": content, "annotations": []}),
-                    Some(_) | None => json!({"type": "input_text", "text": content}),
-                };
-                fields.insert("content".to_owned(), raw(&[part]));
-            }
+        if kind == "message"
+            && let Some(content) = text(&fields, "content")
+        {
+            let part = match text(&fields, "role").as_deref() {
+                Some("assistant") => json!({"type": "output_text", "text": content, "annotations": []}),
+                Some(_) | None => json!({"type": "input_text", "text": content}),
+            };
+            fields.insert("content".to_owned(), raw(&[part]));
         }
         if HAVE_STATUS.contains(&kind.as_str()) && fields.get("status").is_none_or(|status| status.get() == "null") {
             fields.insert("status".to_owned(), raw("completed"));
