@@ -121,6 +121,14 @@ def check(events: list[dict]) -> None:
     check_items(between, end["response"], dropped)
 
 
+def check_lane(events: list[dict]) -> None:
+    """The events of one lane of a WebSocket: one response after the other, each with what follows its end."""
+    begins = [place for place, event in enumerate(events) if event["type"] == "response.created"]
+    demand(begins[:1] == [0], "a lane that does not begin with response.created", events[:1])
+    for begin, end in zip(begins, [*begins[1:], len(events)], strict=True):
+        check(events[begin:end])
+
+
 def check_items(events: list[dict], response: dict, dropped: set[int]) -> None:
     """All that is said of items, one item after the other; and that the final output is what was said."""
     done: list[dict] = []

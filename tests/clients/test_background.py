@@ -3,6 +3,8 @@
 import openai
 import pytest
 
+import strict
+
 from rig import DEMO, Flashlane, poll_until
 
 MODEL = "flashlane-demo"
@@ -57,6 +59,7 @@ def test_a_stream_is_resumed_after_any_event(client):
     # Its client has left: it goes on.
     whole = [event.to_dict() for event in client.responses.retrieve(first.response.id, stream=True)]
     assert whole[-1]["type"] == "response.completed"
+    strict.check(whole)
     for after in (0, 3, len(whole) - 2):
         rest = client.responses.retrieve(first.response.id, stream=True, starting_after=after)
         assert [event.to_dict() for event in rest] == whole[after + 1 :]

@@ -174,6 +174,7 @@ def test_a_steer_redirects_the_model_while_it_works(client):
         assert events[-1].response.previous_response_id == steered
         assert events[-1].response.output_text == "this instead"
         assert {event.stream_id for event in events} == {"work"}
+        strict.check_lane([event.to_dict() for event in events])
 
 
 def test_a_chat_completion_comes_whole(client):

@@ -46,12 +46,15 @@ def failure(connection) -> ResponseSteerFailedEvent:
 def test_messages_steer_and_several_steers_are_joined(client):
     with client.responses.connect() as connection:
         connection.response.create(model=MODEL, input="count from 1 to 2000", store=False)
-        running = until(connection, "response.output_text.delta")[0].response.id
+        events = until(connection, "response.output_text.delta")
+        running = events[0].response.id
         message = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "repeat: by a message"}]}
         connection.response.steer(previous_response_id=running, input=[message])
-        accepted = until(connection, "response.steer.accepted")[-1]
+        events += until(connection, "response.steer.accepted")
+        accepted = events[-1]
         assert isinstance(accepted, ResponseSteerAcceptedEvent) and accepted.steer.previous_response_id == running
-        events = until(connection, "response.incomplete")
+        events += until(connection, "response.incomplete")
+        strict.check([event.to_dict() for event in events])
         assert events[-1].response.incomplete_details.reason == "steered"
         assert events[-1].response.output[-1].status == "incomplete"
         assert texts(until_completed(connection)) == "by a message"
@@ -61,11 +64,14 @@ def test_messages_steer_and_several_steers_are_joined(client):
 def test_a_steer_of_a_call_waits_for_its_output(client, tool):
     with client.responses.connect() as connection:
         connection.response.create(model=SLOW, input=f"call {tool['name']}", tools=[tool], store=False)
-        running = until(connection, "response.output_item.added")[0].response.id
+        events = until(connection, "response.output_item.added")
+        running = events[0].response.id
         for words in ("My name is Ada.", "what is my name"):
             connection.response.steer(previous_response_id=running, input=words)
-        call = until(connection, "response.completed")[-1].response.output[-1]
+        events += until(connection, "response.completed")
+        call = events[-1].response.output[-1]
         pending = [until(connection, "response.steer.pending")[-1] for _ in range(2)]
+        strict.check([event.to_dict() for event in [*events, *pending]])
         assert all(isinstance(event, ResponseSteerPendingEvent) and event.reason == "waiting_for_required_input" for event in pending)
         [stub] = pending[0].required_input
         assert stub == pending[1].required_input[0]
@@ -131,3 +137,17 @@ def test_a_steers_first_token_comes_as_soon_as_any(capsys):
     with capsys.disabled():
         print(f"\nsimulator, medians of {ROUNDS}: first token {statistics.median(fresh):.2f} ms, steer to first token {statistics.median(steered):.2f} ms")
     assert statistics.median(steered) <= statistics.median(fresh) + STEER_MS_MAX
+
+
+@pytest.mark.parametrize("event", ["response.interrupt", "response.cancel"])
+def test_a_response_that_is_stopped_ends_in_order(gateway, event):
+    with connect(f"ws://127.0.0.1:{gateway.port}/v1/responses") as connection:
+        connection.send(json.dumps({"type": "response.create", "model": MODEL, "input": "count from 1 to 2000", "store": False}))
+        events = []
+        while not events or events[-1]["type"] != "response.incomplete":
+            events.append(json.loads(connection.recv(timeout=20)))
+            if events[-1]["type"] == "response.output_item.added":
+                connection.send(json.dumps({"type": event, "response_id": events[0]["response"]["id"]}))
+    strict.check(events)
+    assert events[-1]["response"]["incomplete_details"]["reason"] == ("interrupted" if event == "response.interrupt" else "cancelled")
+    assert events[-1]["response"]["output"] == []
