@@ -7,7 +7,7 @@ use crate::router::Media;
 use crate::tokens::Tally;
 use crate::tools::Tools;
 use bytes::Bytes;
-use flashlane_wire::chat::{Renderer, ToolSet};
+use flashlane_wire::chat::{Ends, OpenCall, Renderer, ToolSet, unanswered};
 use flashlane_wire::json;
 use flashlane_wire::responses::{Item, ParseError, Reason, Tool};
 use serde::Deserialize;
@@ -33,6 +33,8 @@ pub struct Piece {
     pub tally: Tally,
     /// Images and files in it, which are not counted.
     pub media: Media,
+    /// What its messages have to do with those before and after them.
+    pub ends: Ends,
 }
 
 /// The items of a conversation up to one response.
@@ -44,6 +46,8 @@ pub struct Chain {
     message_bytes: usize,
     weight: usize,
     unstored: bool,
+    /// Calls at its end that are not answered yet.
+    open: Vec<OpenCall>,
 }
 
 /// What an item costs beside its bytes.
@@ -63,6 +67,8 @@ impl Chain {
         if piece.items.is_empty() && piece.messages.is_empty() {
             return;
         }
+        let piece = self.fitted(piece);
+        self.open = piece.ends.after(&self.open);
         if !piece.messages.is_empty() {
             // With the comma between: the same however the messages came in pieces.
             self.message_bytes += piece.messages.len() + usize::from(self.message_bytes > 0);
@@ -95,6 +101,38 @@ impl Chain {
             let merged = Arc::new(merge(&[one, other]));
             self.pieces.splice(at..at + 2, [merged]);
         }
+    }
+
+    /// The piece in a form that may follow this chain: itself, but for what an interrupted turn leaves behind, and for calls that share an
+    /// id. Then it is rendered anew.
+    fn fitted(&self, piece: Arc<Piece>) -> Arc<Piece> {
+        if piece.ends.follow(&self.open) && !piece.calls.iter().any(|id| self.has_call(id)) {
+            return piece;
+        }
+        let called = |id: &str| self.has_call(&id_of(id));
+        let mut renderer = Renderer::after(self.open.clone(), &called);
+        for item in piece.items.iter() {
+            // They were read before: what is not read now is not rendered by anybody.
+            let Ok(raw) = serde_json::from_slice::<&RawValue>(item) else { return piece };
+            let Ok(item) = Item::parse("input", raw) else { return piece };
+            renderer.push(&item);
+        }
+        let (messages, mut ends) = renderer.finish_with_ends();
+        let calls = std::mem::take(&mut ends.called).iter().map(|id| id_of(id)).collect();
+        let (items, media) = (Arc::clone(&piece.items), piece.media);
+        Arc::new(Piece { messages: Bytes::from(messages), items, calls, ends, media, ..Piece::default() })
+    }
+
+    /// The piece follows this chain as it was rendered, whatever comes behind it.
+    #[must_use]
+    pub fn is_followed_by(&self, piece: &Piece) -> bool {
+        piece.ends.follow(&self.open)
+    }
+
+    /// What is to be said behind the messages where calls are not answered and nothing follows.
+    #[must_use]
+    pub fn closing(&self) -> Option<Bytes> {
+        (!self.open.is_empty()).then(|| Bytes::from(unanswered(&self.open)))
     }
 
     /// Appends all of another chain, sharing its pieces.
@@ -189,6 +227,7 @@ fn are_mixed(one: &Piece, other: &Piece) -> bool {
 
 fn merge(pieces: &[&Arc<Piece>]) -> Piece {
     let mut messages = Vec::with_capacity(pieces.iter().map(|piece| piece.messages.len() + 1).sum());
+    let ends = pieces.iter().map(|piece| piece.ends.clone()).reduce(|ends, next| ends.and(&next)).unwrap_or_default();
     for piece in pieces.iter().filter(|piece| !piece.messages.is_empty()) {
         if !messages.is_empty() {
             messages.push(b',');
@@ -199,7 +238,7 @@ fn merge(pieces: &[&Arc<Piece>]) -> Piece {
     let calls = pieces.iter().flat_map(|piece| piece.calls.iter().cloned()).collect();
     let tally = pieces.iter().map(|piece| piece.tally.clone()).reduce(|sum, tally| sum.and(&tally)).unwrap_or_default();
     let media = pieces.iter().map(|piece| piece.media).fold(Media::default(), Media::and);
-    Piece { messages: Bytes::from(messages), items, calls, tally, media }
+    Piece { messages: Bytes::from(messages), items, calls, tally, media, ends }
 }
 
 /// Items read and rendered: a piece, and what it asks of the model.
@@ -251,7 +290,7 @@ pub struct Reading<'a> {
     path: &'a str,
     /// The place of the next item in its array.
     index: usize,
-    renderer: Renderer,
+    renderer: Renderer<'static>,
     rendered: Rendered,
 }
 
@@ -278,10 +317,9 @@ impl<'a> Reading<'a> {
                     set.push(&Tool::parse(&format!("{path}.tools[{index}]"), tool)?);
                 }
             }
-            Item::Call { call_id, .. } => rendered.piece.calls.push(id_of(call_id)),
             Item::CallOutput { call_id, .. } => rendered.outputs.push(id_of(call_id)),
             Item::Reference { id } => rendered.references.push((rendered.piece.items.len(), Arc::from(&**id))),
-            Item::Message { .. } | Item::NotForwarded => {}
+            Item::Message { .. } | Item::Call { .. } | Item::NotForwarded => {}
         }
         self.renderer.push(&item);
         Arc::make_mut(&mut rendered.piece.items).push(json);
@@ -294,7 +332,9 @@ impl<'a> Reading<'a> {
         (rendered.images, rendered.files) = (self.renderer.images, self.renderer.files);
         rendered.piece.media = Media { image: rendered.images, file: rendered.files };
         rendered.ends_open = self.renderer.is_open();
-        rendered.piece.messages = Bytes::from(self.renderer.finish());
+        let (messages, mut ends) = self.renderer.finish_with_ends();
+        rendered.piece.calls = std::mem::take(&mut ends.called).iter().map(|id| id_of(id)).collect();
+        (rendered.piece.messages, rendered.piece.ends) = (Bytes::from(messages), ends);
         rendered
     }
 }

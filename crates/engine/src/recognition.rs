@@ -14,7 +14,7 @@ mod tree;
 
 pub use history::History;
 
-use crate::chain::{Reading, Rendered};
+use crate::chain::{Chain, Reading, Rendered};
 use crate::session::Owner;
 use crate::tools::Tools;
 use bytes::Bytes;
@@ -162,7 +162,8 @@ impl Recognition {
         let rendered = reading.finish();
         let bytes: usize = rendered.piece.items.iter().map(Bytes::len).sum();
         let is_worth_it = found.known.bytes + bytes >= INPUT_BYTES_MIN && !self.is_off();
-        if !fresh.is_whole || !is_worth_it || rendered.ends_open || !rendered.references.is_empty() {
+        let stands_alone = !rendered.ends_open && found.is_followed_by(&rendered) && rendered.references.is_empty();
+        if !fresh.is_whole || !is_worth_it || !stands_alone {
             return Ok(Input::of(found.history.take(), rendered));
         }
         let items = rendered.piece.items.get(found.unread.len()..).unwrap_or_default().to_vec();
@@ -257,6 +258,14 @@ impl Found {
         self.known
     }
 
+    /// What was rendered apart from what is known is what it would be together with it.
+    fn is_followed_by(&self, rendered: &Rendered) -> bool {
+        match &self.history {
+            Some(history) => history.chain.is_followed_by(&rendered.piece),
+            None => Chain::default().is_followed_by(&rendered.piece),
+        }
+    }
+
     /// Looks for the last place that something is kept of.
     fn go_back(&mut self, tree: &Tree, node: NodeId) {
         let mut node = Some(node);
@@ -283,7 +292,7 @@ impl Found {
             reading.push(raw(item)?, item.clone())?;
         }
         let rendered = reading.finish();
-        if rendered.ends_open {
+        if rendered.ends_open || !self.is_followed_by(&rendered) {
             return Ok(None);
         }
         let history = Arc::new(self.history.take().unwrap_or_default().and(rendered));

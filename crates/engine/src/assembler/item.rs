@@ -198,7 +198,7 @@ impl OpenItem {
     }
 
     /// Renders the closed item for the next turn's upstream.
-    pub fn render(&self, renderer: &mut Renderer) {
+    pub fn render(&self, renderer: &mut Renderer<'_>) {
         let text = std::str::from_utf8(&self.text).unwrap_or_default();
         let item = match &self.kind {
             ItemKind::Message | ItemKind::Refusal => {

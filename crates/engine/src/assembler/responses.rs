@@ -38,7 +38,7 @@ pub struct ResponsesAssembler {
     output: Vec<Bytes>,
     /// Ids of the calls among them.
     calls: Vec<Arc<str>>,
-    renderer: Renderer,
+    renderer: Renderer<'static>,
     usage: Option<Usage>,
     finish: Option<FinishReason>,
     /// Its client has redirected the model: PROTOCOL clause 3.8.
@@ -508,9 +508,9 @@ impl ResponsesAssembler {
     /// The output as a piece of the chain.
     #[must_use]
     pub fn take_piece(&mut self) -> Piece {
-        let messages = Bytes::from(std::mem::take(&mut self.renderer).finish());
+        let (messages, ends) = std::mem::take(&mut self.renderer).finish_with_ends();
         let (items, calls) = (Arc::new(std::mem::take(&mut self.output)), std::mem::take(&mut self.calls));
-        Piece { messages, items, calls, ..Piece::default() }
+        Piece { messages: Bytes::from(messages), items, calls, ends, ..Piece::default() }
     }
 
     fn variable<'a>(&'a self, status: ResponseStatus<'a>, completed_at: Option<u64>) -> Variable<'a> {

@@ -42,6 +42,13 @@ fn item(chance: &mut Chance) -> String {
     }
 }
 
+/// Whether it is an output whose call is not in the history.
+fn is_orphan(history: &[String], item: &str) -> bool {
+    let id = |item: &str| item.split_once("\"call_id\":\"").map(|(_, rest)| rest[..2].to_owned());
+    let calls = || history.iter().filter(|item| item.contains("call\","));
+    item.contains("_output\"") && id(item).is_some_and(|called| !calls().any(|call| id(call).as_ref() == Some(&called)))
+}
+
 /// What an input comes to.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
@@ -108,7 +115,11 @@ fn play(recognition: &Recognition, seed: u64, rounds: usize) -> usize {
             history.truncate(chance.draw(history.len() + 1));
         }
         for _ in 0..chance.draw(5) {
-            history.push(item(&mut chance));
+            let next = item(&mut chance);
+            // A history with an orphan is refused, and so it is not remembered.
+            if !is_orphan(&history, &next) || chance.draw(20) == 0 {
+                history.push(next);
+            }
         }
         let owner = if chance.draw(8) == 0 { OTHER } else { OWNER };
         let (seen, items) = send(recognition, owner, &history, chance.draw(10) > 0);
@@ -131,15 +142,15 @@ fn play(recognition: &Recognition, seed: u64, rounds: usize) -> usize {
 fn what_is_recognised_comes_to_what_it_comes_to_when_it_is_new() {
     for seed in 0..40 {
         let known = play(&Recognition::new(ROOMY), seed, 150);
-        assert!(known > 200, "{known} items were known");
+        assert!(known > 40, "{known} items were known");
     }
 }
 
 #[test]
 fn equal_hashes_are_told_apart_by_their_bytes() {
     for seed in 0..20 {
-        assert!(play(&Recognition::with_hash(ROOMY, |_| 7), seed, 150) > 100);
-        assert!(play(&Recognition::with_hash(ROOMY, |bytes| bytes.len() as u64 % 3), seed, 150) > 100);
+        assert!(play(&Recognition::with_hash(ROOMY, |_| 7), seed, 150) > 20);
+        assert!(play(&Recognition::with_hash(ROOMY, |bytes| bytes.len() as u64 % 3), seed, 150) > 20);
     }
 }
 

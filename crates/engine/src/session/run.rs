@@ -209,7 +209,8 @@ impl Session {
                 if let Assembler::Responses(assembler) = &mut turn.assembler {
                     assembler.resolve_with(&tools, &responses.choice);
                 }
-                responses.instructions.iter().chain(turn.told().messages()).cloned().collect()
+                let closing = turn.chain.closing();
+                responses.instructions.iter().chain(turn.told().messages()).chain(&closing).cloned().collect()
             }
             Contract::Chat(chat) => vec![chat.messages.clone()],
         };

@@ -622,3 +622,51 @@ fn an_idle_session_is_small() {
     let bytes = std::mem::size_of::<Session>() + std::mem::size_of::<flashlane_wire::websocket::Encoder>();
     assert!(bytes <= 800, "{bytes} bytes");
 }
+
+/// What a chat engine refuses of messages: PROTOCOL clause 3.4 lets a client go on from anything.
+fn unanswered(messages: &Value) -> Vec<&str> {
+    let mut open = Vec::new();
+    for message in messages.as_array().unwrap() {
+        match message["role"].as_str() {
+            Some("tool") => open.retain(|id| message["tool_call_id"] != *id),
+            _ if !open.is_empty() => return open,
+            _ => {
+                let calls = message["tool_calls"].as_array().into_iter().flatten();
+                open.extend(calls.map(|call| call["id"].as_str().unwrap()));
+            }
+        }
+    }
+    open
+}
+
+#[test]
+fn a_call_that_its_client_never_answered_is_answered_where_the_talk_goes_on() {
+    let mut peers = Peers::new();
+    let tools = r#""tools":[{"type":"function","name":"f","parameters":{}}],"store":false"#;
+    peers.message(&format!(r#"{{"type":"response.create","model":"m","input":"hi",{tools}}}"#));
+    peers.apply(Step::Opened);
+    peers.delta(
+        r#"{"tool_calls":[{"index":0,"id":"call_a","type":"function","function":{"name":"f","arguments":"{}"}}]}"#,
+    );
+    peers.finish("tool_calls");
+    let previous = peers.watch.events.last().unwrap()["response"]["id"].as_str().unwrap().to_owned();
+    // Nothing but the answer that is not there: the engine is told so, and what is remembered is not changed.
+    for input in [r#"[{"role":"user","content":"rather this"}]"#, r#"[{"type":"additional_tools","tools":[]}]"#] {
+        peers.message(&format!(
+            r#"{{"type":"response.create","model":"m","previous_response_id":"{previous}","input":{input},{tools}}}"#
+        ));
+        let messages = last_body(&peers)["messages"].clone();
+        assert_eq!(unanswered(&messages), [""; 0], "{messages}");
+        assert_eq!(messages[2]["content"], flashlane_wire::chat::UNANSWERED, "{messages}");
+        peers.apply(Step::Opened);
+        peers.delta(r#"{"content":"ok"}"#);
+        peers.finish("stop");
+    }
+    let last = peers.watch.events.last().unwrap()["response"]["id"].as_str().unwrap().to_owned();
+    let late = r#"[{"type":"function_call_output","call_id":"call_a","output":"late"}]"#;
+    peers.message(&format!(
+        r#"{{"type":"response.create","model":"m","previous_response_id":"{last}","input":{late},{tools}}}"#
+    ));
+    let messages = last_body(&peers)["messages"].clone();
+    assert_eq!(unanswered(&messages), [""; 0], "{messages}");
+}

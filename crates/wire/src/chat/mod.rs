@@ -4,6 +4,7 @@
 mod chunk;
 mod client_request;
 mod custom_input;
+mod ends;
 mod render;
 mod request;
 mod times;
@@ -14,6 +15,7 @@ pub use chunk::{
 };
 pub use client_request::ChatRequest;
 pub use custom_input::CustomInput;
+pub use ends::{Ends, OpenCall, UNANSWERED, unanswered};
 pub use render::{Renderer, chat_name, instructions};
 pub use request::{Field, body};
 pub use times::UpstreamTimes;

@@ -1,19 +1,43 @@
 //! Items become chat messages, in one canonical form: the same items give the same bytes, so that an engine's prefix cache
 //! serves them again.
+//!
+//! And in an order that every engine takes: the outputs of calls stand right behind the message that calls, whatever stood between; what
+//! nobody answered is answered by [`UNANSWERED`](super::UNANSWERED); what comes too late, or twice, is the user's word; and no two calls
+//! have one id.
 
+use super::ends::{Ends, OpenCall, push_answer_head, push_unanswered};
 use crate::json;
 use crate::responses::{Content, Item, Part, Payload, Role};
+use std::collections::BTreeSet;
+use std::fmt;
 
 /// Renders items into messages that lie comma by comma: the inside of a `messages` array.
 ///
 /// What one turn of a model gave (a text, calls) becomes one assistant message, as the model's template expects it.
 #[derive(Debug, Default)]
-pub struct Renderer {
+pub struct Renderer<'a> {
     out: Vec<u8>,
     open: Open,
+    before: Before<'a>,
+    called: BTreeSet<Box<str>>,
+    /// Where the next output belongs: behind the last message that calls, and its outputs.
+    answers_end: usize,
+    /// Where the outputs at the front end.
+    front_end: usize,
+    ends: Ends,
     /// Content that not every model takes.
     pub images: bool,
     pub files: bool,
+}
+
+/// What was called before these items: `None` where that is not known, and may be anything.
+#[derive(Default)]
+struct Before<'a>(Option<&'a dyn Fn(&str) -> bool>);
+
+impl fmt::Debug for Before<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Before").field(&self.0.is_some()).finish()
+    }
 }
 
 /// The assistant message that may still grow.
@@ -27,7 +51,13 @@ enum Open {
     Calls,
 }
 
-impl Renderer {
+impl<'a> Renderer<'a> {
+    /// Goes on where `open` is not answered, behind messages of which `called` knows each call's id, as written.
+    #[must_use]
+    pub fn after(open: Vec<OpenCall>, called: &'a dyn Fn(&str) -> bool) -> Self {
+        Self { before: Before(Some(called)), ends: Ends { open, ..Ends::default() }, ..Self::default() }
+    }
+
     pub fn push(&mut self, item: &Item<'_>) {
         match item {
             Item::Message { role, content } => {
@@ -41,33 +71,119 @@ impl Renderer {
                 }
             }
             Item::Call { call_id, name, namespace, payload } => {
+                if self.open != Open::Calls {
+                    self.settle();
+                }
                 self.begin_call();
-                self.call(call_id, &chat_name(namespace.as_deref(), name), *payload);
+                let written = self.unused(call_id);
+                self.call(&written, &chat_name(namespace.as_deref(), name), *payload);
+                self.ends.called.push(written.clone());
+                self.ends.open.push(OpenCall { id: Box::from(*call_id), written });
             }
             Item::CallOutput { call_id, output } => {
                 self.close();
-                self.comma();
-                self.out.extend_from_slice(b"{\"role\":\"tool\",\"tool_call_id\":\"");
-                self.out.extend_from_slice(call_id.as_bytes());
-                self.out.extend_from_slice(b"\",\"content\":");
-                self.content(output, "\\n");
-                self.out.push(b'}');
+                self.output(call_id, output);
             }
             Item::AdditionalTools { .. } | Item::Reference { .. } | Item::NotForwarded => {}
         }
     }
 
-    /// Whether the last message may still grow: what follows would not begin a message of its own.
+    /// Whether the last message may still grow, or one before it be answered: what follows would not begin a message of its own.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.open != Open::Nothing
+        self.open != Open::Nothing || self.is_overtaken()
     }
 
     /// The rendered messages.
     #[must_use]
-    pub fn finish(mut self) -> Vec<u8> {
+    pub fn finish(self) -> Vec<u8> {
+        self.finish_with_ends().0
+    }
+
+    /// The rendered messages, and what they have to do with those before and after them.
+    #[must_use]
+    pub fn finish_with_ends(mut self) -> (Vec<u8>, Ends) {
         self.close();
-        self.out
+        if self.is_overtaken() {
+            self.settle();
+        }
+        self.ends.has_more = self.out.len() > self.front_end;
+        (self.out, self.ends)
+    }
+
+    /// Something stands behind calls that are not answered.
+    fn is_overtaken(&self) -> bool {
+        self.open != Open::Calls && !self.ends.open.is_empty() && self.out.len() > self.answers_end
+    }
+
+    /// Answers what nobody answered.
+    fn settle(&mut self) {
+        for call in std::mem::take(&mut self.ends.open) {
+            self.answer(call, |this, id| push_unanswered(&mut this.out, id));
+        }
+    }
+
+    /// The id that a call has in its message: its own, unless another call had it.
+    fn unused(&mut self, call_id: &str) -> Box<str> {
+        let mut written = Box::from(call_id);
+        let mut number = 2;
+        while self.was_called(&written) {
+            written = format!("{call_id}_{number}").into();
+            number += 1;
+        }
+        self.called.insert(written.clone());
+        written
+    }
+
+    fn was_called(&self, id: &str) -> bool {
+        self.called.contains(id) || self.before.0.is_some_and(|called| called(id))
+    }
+
+    fn output(&mut self, call_id: &str, output: &Content<'_>) {
+        let write = |this: &mut Self, id: &str| {
+            push_answer_head(&mut this.out, id);
+            this.content(output, "\\n");
+            this.out.push(b'}');
+        };
+        if let Some(at) = self.ends.open.iter().position(|call| *call.id == *call_id) {
+            let call = self.ends.open.remove(at);
+            self.answer(call, write);
+        } else if self.before.0.is_some() || self.called.contains(call_id) {
+            // Late, or a second one.
+            self.begin(Role::User);
+            self.content(output, "\\n");
+            self.out.push(b'}');
+        } else {
+            let (shift, end) = self.insert(self.front_end, |this| write(this, call_id));
+            self.front_end = end;
+            self.answers_end = if self.called.is_empty() { end } else { self.answers_end + shift };
+            self.ends.answers.push(OpenCall { id: call_id.into(), written: call_id.into() });
+        }
+    }
+
+    /// Answers an open call, behind the other answers.
+    fn answer(&mut self, call: OpenCall, write: impl FnOnce(&mut Self, &str)) {
+        (_, self.answers_end) = self.insert(self.answers_end, |this| write(this, &call.written));
+        if !self.called.contains(&call.written) {
+            self.front_end = self.answers_end;
+            self.ends.answers.push(call);
+        }
+    }
+
+    /// Inserts the message that `write` appends: by how much all behind it moves, and where it ends.
+    fn insert(&mut self, at: usize, write: impl FnOnce(&mut Self)) -> (usize, usize) {
+        if at == self.out.len() {
+            self.comma();
+            write(self);
+            return (self.out.len() - at, self.out.len());
+        }
+        let before = std::mem::take(&mut self.out);
+        write(self);
+        let mut message = std::mem::replace(&mut self.out, before);
+        let bytes = message.len() + 1;
+        message.insert(if at == 0 { message.len() } else { 0 }, b',');
+        self.out.splice(at..at, message);
+        (bytes, if at == 0 { bytes - 1 } else { at + bytes })
     }
 
     fn comma(&mut self) {
@@ -87,7 +203,10 @@ impl Renderer {
         match self.open {
             Open::Nothing => {}
             Open::Text => self.out.push(b'}'),
-            Open::Calls => self.out.extend_from_slice(b"]}"),
+            Open::Calls => {
+                self.out.extend_from_slice(b"]}");
+                self.answers_end = self.out.len();
+            }
         }
         self.open = Open::Nothing;
     }
