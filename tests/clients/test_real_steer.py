@@ -1,13 +1,15 @@
 """Steers, interrupts and cancels at a real engine: SmolLM2 on llama.cpp's server, which keeps its prefix cache in slots.
 
-A round sets side by side a steer by flashlane; one by hand, which closes our half of the running request's connection, waits until the engine has closed its own, and
-sends the same messages; and the same messages, as well cached, to an engine that has been at rest. STEER_ROUNDS (3) sets how many; from 30 on, for a quiet machine,
-the first two's medians are compared as well. What a steer costs above an engine at rest is the engine's own: it looks for a cancel between two tokens.
+What a steer takes to its first token is what the engine needs to stop, which it does between two tokens; what passes until it begins the steered prompt; and what it
+needs for that prompt. The middle one is ours, and the engine's log tells it. Printed beside it, and not judged, since they say little on a busy machine: the whole time
+by flashlane; by hand, which closes our half of the running request's connection, waits until the engine has closed its own, and sends the same messages; and that of the
+same messages, as well cached, at an engine that has been at rest. STEER_ROUNDS (3) sets how many rounds there are.
 """
 
 import http.client
 import json
 import os
+import re
 import socket
 import statistics
 import time
@@ -20,7 +22,7 @@ from rig import Flashlane, fetch, poll_until
 
 MODEL = "smollm2-135m"
 ROUNDS = int(os.environ.get("STEER_ROUNDS", "3"))
-STEER_MS_MAX = 5
+OURS_MS_MAX = 5
 TOKENS_BEFORE = 24
 STEER = "Stop. Answer with one short sentence about mountains instead."
 CONFIG = """
@@ -87,6 +89,19 @@ def of_the_steer(real_model) -> int:
     return len(json.loads(fetch(f"{real_model.url}/tokenize", body))["tokens"])
 
 
+def ours_ms(log: list[str]) -> float:
+    """From where the engine let go of the cancelled request's slot to where it began the next one, by its log of both."""
+
+    def when(lines: list[str], word: str) -> float:
+        line = next(line for line in lines if word in line)
+        minutes, seconds, ms, us = (int(part) for part in line.split(" ")[0].split("."))
+        return (minutes * 60 + seconds) * 1000 + ms + us / 1000
+
+    cancelled = next(re.search(r"cancel task, id_task = (\d+)", line) for line in log if "cancel task" in line)[1]
+    after = next(place for place, line in enumerate(log) if "release" in line and f"task {cancelled} |" in line)
+    return when(log[after + 1 :], "launch_slot_") - when(log[after:], "release")
+
+
 class Direct:
     """One streamed request to the engine itself."""
 
@@ -124,6 +139,7 @@ def steered(connection: ClientConnection, name: str) -> tuple[float, dict]:
     first_ms, is_successor = 0.0, False
     while True:
         event = json.loads(connection.recv(timeout=60))
+        assert event["type"] not in ("error", "response.steer.failed", "response.failed"), event
         is_successor |= event["type"] == "response.created"
         if is_successor and not first_ms and event["type"] == "response.output_text.delta":
             first_ms = (time.monotonic() - sent_s) * 1000
@@ -149,23 +165,25 @@ def steered_by_hand(real_model, name: str, rests: bool) -> float:
 
 def test_a_steer_finds_its_history_in_the_engines_slot(gateway, connection, real_model, capsys):
     allowed = of_the_steer(real_model)
-    through, by_hand, resting, again = [], [], [], []
+    through, by_hand, resting, again, ours = [], [], [], [], []
     for number in range(ROUNDS):
         wait_for_slots(real_model)
+        logged = len(real_model.process.lines)
         ms, usage = steered(connection, f"Round {number}")
         through.append(ms)
         again.append(usage["input_tokens"] - usage["input_tokens_details"]["cached_tokens"])
+        wait_for_slots(real_model)
+        ours.append(ours_ms(real_model.process.lines[logged:]))
         for row, rests in ((by_hand, False), (resting, True)):
             wait_for_slots(real_model)
             row.append(steered_by_hand(real_model, f"Hand {number} {rests}", rests))
     medians = [statistics.median(row) for row in (through, by_hand, resting)]
     with capsys.disabled():
-        print(f"\nllama.cpp, {ROUNDS} rounds: tokens read again {again}, the steer's own {allowed}; medians to the first token: steer {medians[0]:.1f} ms, "
-              f"by hand {medians[1]:.1f} ms, at rest {medians[2]:.1f} ms")
+        print(f"\nllama.cpp, {ROUNDS} rounds: tokens read again {again}, the steer's own {allowed}; from its stop to the steered prompt, median {statistics.median(ours):.2f} ms; "
+              f"to the first token, medians: steer {medians[0]:.1f} ms, by hand {medians[1]:.1f} ms, at rest {medians[2]:.1f} ms")
     # The last token that was said may not have been read by the engine yet.
     assert max(again) <= allowed + 1
-    if ROUNDS >= 30:
-        assert medians[0] <= medians[1] + STEER_MS_MAX
+    assert statistics.median(ours) <= OURS_MS_MAX
 
 
 @pytest.mark.parametrize("event", ["response.interrupt", "response.cancel"])
