@@ -94,7 +94,7 @@ def answered(output: object = "sunny", **fields: object) -> dict:
 def texts() -> None:
     for name, words in TEXTS.items():
         case(f"text as a string: {name}", {"input": f"repeat: {words}"})
-    for name in CHANCE.sample(sorted(TEXTS), 5):
+    for name in CHANCE.sample(sorted(TEXTS), 4):
         case(f"text as a part: {name}", {"input": [message("user", text(f"repeat: {TEXTS[name]}"))]})
         case(f"text in the instructions: {name}", {"instructions": TEXTS[name], "input": "count from 1 to 3"})
     case("many small tokens", {"input": "count from 1 to 400"})
@@ -131,9 +131,13 @@ def items() -> None:
         "mcp_approval_response": {"approval_request_id": "ma_1", "approve": True},
         "mcp_call": {"id": "mc_1", "server_label": "docs", "name": "x", "arguments": "{}", "output": "y"},
         "tool_search_call": {"id": "ts_1", "arguments": {}, "status": "completed"},
+        "tool_search_output": {"id": "to_1", "tools": [], "status": "completed"},
+        "agent_message": {"id": "am_1", "content": text("from another agent")},
     }
     for kind, fields in traces.items():
         case(f"a trace: {kind}", {"input": [message("user", "hi"), {"type": kind, **fields}, ask]})
+    for kind in ("computer_call_output", "shell_call_output"):
+        case(f"not served: {kind}", {"input": [ask, {"type": kind, "call_id": "call_1", "output": "x"}]}, ends="400 unsupported_parameter")
     for kind in ("no_such_item", "input_text", ""):
         case(f"no type of item: '{kind}'", {"input": [ask, {"type": kind}]}, ends="400 invalid_value")
 
@@ -200,7 +204,7 @@ def settings() -> None:
         "stream_options": [{"include_obfuscation": False}],
         "no_such_field": [[1, {"x": None}]],
     }
-    for number in range(9):
+    for number in range(7):
         chosen = {name: CHANCE.choice(values[name]) for name in CHANCE.sample(sorted(values), 6)}
         case(f"settings {number}: {', '.join(sorted(chosen))}", {"input": f"repeat: settings {number}", **chosen})
     case("every setting null", {"input": "repeat: nulls", **dict.fromkeys(sorted(values))})
