@@ -165,8 +165,9 @@ INPUT = {
     "InputFunctionCall": record({"type": one("function_call"), **CALL, "arguments": STRING}),
     "InputCustomToolCall": record({"type": one("custom_tool_call"), **CALL, "input": STRING}),
     "CallOutput": record({"type": one("function_call_output", "custom_tool_call_output"), "call_id": STRING, "output": CONTENT}),
+    "ItemReference": record({"id": STRING}, {"type": one("item_reference")}),
     "InputItem": {
-        "anyOf": [ref(name) for name in ("InputMessage", "InputFunctionCall", "InputCustomToolCall", "CallOutput")]
+        "anyOf": [ref(name) for name in ("InputMessage", "InputFunctionCall", "InputCustomToolCall", "CallOutput", "ItemReference")]
         + [record({"type": STRING}, description="Clause 5.1 of docs/PROTOCOL.md lists the others, and what becomes of them.")]
     },
     "FunctionTool": record({"type": one("function"), "name": STRING}, {"description": nullable(STRING), "parameters": nullable({"type": "object"}), "strict": nullable(BOOLEAN)}),

@@ -47,6 +47,13 @@ async fn items_are_added_listed_found_and_forgotten_by_their_ids() {
     assert_eq!(contents(&list), ["one", "two", "two"]);
     let page = gateway.get(&format!("{path}/items?limit=1&after=msg_mine")).await.json();
     assert_eq!((contents(&page), &page["has_more"]), (vec!["two".to_owned()], &json!(true)));
+    let reference = json!({"items": [{"type": "item_reference", "id": "msg_mine"}]});
+    let refused = gateway.post(&format!("{path}/items"), &reference).await;
+    assert_eq!(
+        (refused.status, &refused.json()["error"]["param"]),
+        (400, &json!("items[0]")),
+        "items, and no references"
+    );
     for item in list["data"].as_array().unwrap() {
         let item_path = format!("{path}/items/{}", item["id"].as_str().unwrap());
         assert_eq!(gateway.get(&item_path).await.json(), *item, "by the id that the list shows");
