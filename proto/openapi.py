@@ -151,8 +151,8 @@ CONTENT = {
                 "oneOf": [
                     record({"type": one("input_text", "output_text"), "text": STRING}),
                     record({"type": one("refusal"), "refusal": STRING}),
-                    record({"type": one("input_image"), "image_url": STRING}, {"detail": STRING}),
-                    record({"type": one("input_file")}, {"file_data": STRING, "file_id": STRING, "file_url": STRING, "filename": STRING}),
+                    record({"type": one("input_image"), "image_url": STRING}, {"detail": nullable(STRING)}),
+                    record({"type": one("input_file")}, {name: nullable(STRING) for name in ("file_data", "file_id", "file_url", "filename")}),
                 ]
             }
         ),

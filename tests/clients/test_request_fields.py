@@ -175,6 +175,7 @@ def test_a_service_tier_is_taken_and_the_response_says_the_one_that_served(respo
         ({"input": 5}, "input"),
         ({"input": []}, "input"),
         ({"input": [{"type": "no_such_item"}]}, "input[0].type"),
+        ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": 5}]}]}, "input[0].content[0].file_id"),
         ({"input": [OUTPUT]}, "input"),
         ({"instructions": 5}, "instructions"),
         ({"previous_response_id": 5}, "previous_response_id"),

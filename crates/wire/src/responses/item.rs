@@ -221,7 +221,12 @@ impl<'a> Part<'a> {
                     "Images are taken as 'image_url' (a URL or a data URL); uploaded files are not served here.",
                 )),
             },
-            "input_file" => Ok(Self::File { raw }),
+            "input_file" => {
+                for name in ["file_data", "file_id", "file_url", "filename"] {
+                    fields.raw_string(name)?;
+                }
+                Ok(Self::File { raw })
+            }
             other => {
                 let path = fields.path("type");
                 let message = format!(
