@@ -7,6 +7,7 @@ use crate::hosted::Hosted;
 use crate::openai::OpenAi;
 use crate::simulator::Simulator;
 use crate::stream::TokenStream;
+use flashlane_engine::router::Load;
 use flashlane_engine::{Endpoint, EndpointId, UpstreamFailure, UpstreamRequest};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -103,6 +104,13 @@ impl Backends {
             },
             None => Stats::default(),
         }
+    }
+
+    /// What engines have said of their load since this was asked last, each once. From the first time on they are asked in time
+    /// (`probe_ms`), until nobody has asked for a minute. Call it within a tokio runtime.
+    pub fn loads(&self) -> impl Iterator<Item = (EndpointId, Load)> {
+        let ids = (0u16..).map(EndpointId).take(self.endpoints.len());
+        ids.filter_map(|id| Some((id, self.remote(id)?.load()?)))
     }
 
     fn remote(&self, endpoint: EndpointId) -> Option<&Arc<Remote>> {

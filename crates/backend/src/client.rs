@@ -7,6 +7,7 @@ pub(crate) mod dial;
 pub(crate) mod io;
 pub(crate) mod leaving;
 pub(crate) mod pool;
+pub(crate) mod probing;
 pub(crate) mod warmth;
 pub(crate) mod watch;
 
@@ -15,12 +16,14 @@ use crate::openai::http2::{self, Pieces};
 use crate::openai::request::Template;
 use dial::{DialError, Dialer, Version};
 use flashlane_engine::UpstreamFailure;
+use flashlane_engine::router::Load;
 use http::Response;
 use hyper::body::Incoming;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use leaving::Leaving;
 use pool::{Connection, Pool};
+use probing::Probing;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -46,6 +49,7 @@ pub(crate) struct Remote {
     warming: AtomicBool,
     /// `None`: a connection is opened ahead when somebody asks, and that is all.
     warmth: Option<Warmth>,
+    probing: Option<Probing>,
 }
 
 /// What a [`Remote`] heeds, besides where it is.
@@ -82,6 +86,7 @@ impl Remote {
             shared: tokio::sync::Mutex::new(None),
             warming: AtomicBool::new(false),
             warmth: None,
+            probing: None,
         }
     }
 
@@ -92,6 +97,24 @@ impl Remote {
 
     pub(crate) fn kept_warm(self, warmth: Warmth) -> Self {
         Self { warmth: Some(warmth), ..self }
+    }
+
+    pub(crate) fn probed(self, probing: Probing) -> Self {
+        Self { probing: Some(probing), ..self }
+    }
+
+    /// What the engine has said of its load since this was asked last. From then on it is asked in time; call it within a tokio runtime.
+    pub(crate) fn load(self: &Arc<Self>) -> Option<Load> {
+        let (load, is_to_begin) = self.probing.as_ref()?.take();
+        if is_to_begin {
+            tokio::spawn(probes(Arc::downgrade(self)));
+        }
+        load
+    }
+
+    /// An answer has a word of the engine's load.
+    pub(crate) fn heard_load(&self, header: &[u8]) {
+        self.probing.iter().for_each(|probing| probing.heard(header));
     }
 
     /// A turn runs here.
@@ -257,6 +280,19 @@ async fn rounds(remote: Weak<Remote>) {
             Version::Http2 => here.touch_shared(warmth).await,
         }
         let every = warmth.every;
+        drop(here);
+        tokio::time::sleep(every).await;
+    }
+}
+
+/// Asks an engine for as long as it is there and somebody wants to know.
+async fn probes(remote: Weak<Remote>) {
+    while let Some(here) = remote.upgrade() {
+        let Some(probing) = &here.probing else { return };
+        if !probing.ask().await {
+            return;
+        }
+        let every = probing.every;
         drop(here);
         tokio::time::sleep(every).await;
     }

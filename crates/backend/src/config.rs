@@ -1,6 +1,7 @@
 //! An endpoint's part of the config file, and its check. Knows nothing of the other parts.
 
 mod hosted;
+mod probing;
 
 use crate::backends::Backend;
 use crate::client::address::Address;
@@ -88,6 +89,11 @@ pub struct EndpointConfig {
     /// The server at `base_url` only plays a model, as `flashlane simulate` does: every place that shows the endpoint says so. Default false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub simulated: Option<bool>,
+
+    /// Only for `"openai"` with dialect `"vllm"`, `"sglang"` or `"llama_cpp"`: milliseconds between two looks at its `/metrics`, by which the least loaded
+    /// endpoint is chosen. Default: its own turns are all that this gateway knows. SGLang and llama.cpp have metrics only when told to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub probe_ms: Option<u64>,
 
     /// Only for `"cerebras"`, `"groq"` and `"sambanova"`, from here to `warm_ms_max`. The service's tier for all requests: `"auto"`, `"default"`, `"flex"`
     /// or `"priority"` at Cerebras, `"auto"`, `"on_demand"`, `"flex"` or `"performance"` at Groq. Default: none is named.
@@ -193,6 +199,7 @@ impl EndpointConfig {
             idle_connections_max: None,
             idle_connection_ms_max: None,
             simulated: None,
+            probe_ms: None,
             service_tier: None,
             queue_ms_max: None,
             completion_tokens_max: None,
@@ -263,6 +270,7 @@ impl EndpointConfig {
             ("idle_connections_max", self.idle_connections_max.is_some()),
             ("idle_connection_ms_max", self.idle_connection_ms_max.is_some()),
             ("simulated", self.simulated.is_some()),
+            ("probe_ms", self.probe_ms.is_some()),
         ])?;
         self.refuse(&self.of_services())?;
         let profile = match (self.profile, self.tier) {
@@ -301,8 +309,12 @@ impl EndpointConfig {
         self.refuse(&self.of_simulator())?;
         self.refuse(&self.of_services())?;
         let base_url = self.base_url.as_deref().ok_or_else(|| self.error("base_url", Problem::Missing))?;
-        let remote = self.remote(base_url, self.api_key_env.as_ref(), &[])?;
-        Ok(Backend::OpenAi(OpenAi::new(remote, self.dialect.unwrap_or_default())))
+        let dialect = self.dialect.unwrap_or_default();
+        let mut remote = self.remote(base_url, self.api_key_env.as_ref(), &self.asked_for(dialect))?;
+        if let Some(probing) = self.probing(base_url, dialect)? {
+            remote = remote.probed(probing);
+        }
+        Ok(Backend::OpenAi(OpenAi::new(remote, dialect)))
     }
 
     /// An endpoint at `base_url`; `own` are fields that its requests have beside those of all.
@@ -353,7 +365,7 @@ impl EndpointConfig {
     }
 
     /// The key, and the field that leads to it.
-    fn key(&self, api_key_env: Option<&String>) -> Result<(&'static str, Option<Secret>), Error> {
+    pub(crate) fn key(&self, api_key_env: Option<&String>) -> Result<(&'static str, Option<Secret>), Error> {
         let (field, key) = match (api_key_env, &self.api_key_file) {
             (None, None) => return Ok(("base_url", None)),
             (Some(_), Some(_)) => return Err(self.error("api_key_file", Problem::TwoKeys)),

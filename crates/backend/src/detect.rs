@@ -186,6 +186,18 @@ async fn is_ollama(dialer: &Dialer) -> bool {
     }
 }
 
+/// What a path answers, as text.
+///
+/// # Errors
+/// It does not answer, or with an error.
+pub(crate) async fn ask_text(dialer: &Dialer, target: &str, key: Option<&Secret>) -> Result<String, Error> {
+    let answer = ask(dialer, target, key).await?;
+    match answer.status.is_success() {
+        true => Ok(String::from_utf8_lossy(&answer.body).into_owned()),
+        false => Err(Error::Status { url: dialer.address.url(target), status: answer.status.as_u16() }),
+    }
+}
+
 async fn ask(dialer: &Dialer, target: &str, key: Option<&Secret>) -> Result<Answer, Error> {
     let url = dialer.address.url(target);
     let unreachable = |error: DialError| Error::Unreachable { reason: chain(&error) };

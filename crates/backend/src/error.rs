@@ -30,6 +30,8 @@ pub enum Problem {
     NotServedYet { backend: &'static str, instead: &'static str },
     #[error("must be one of {}", values.join(", "))]
     NotOneOf { values: &'static [&'static str] },
+    #[error("has a meaning with dialect {} only", values.join(", "))]
+    NeedsDialect { values: &'static [&'static str] },
     #[error("has a meaning with service_tier {} only", values.join(" or "))]
     NeedsTier { values: &'static [&'static str] },
     #[error("must lie between {min} and {max}")]

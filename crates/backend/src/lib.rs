@@ -14,6 +14,7 @@ pub mod detect;
 mod error;
 mod hosted;
 mod openai;
+mod probe;
 mod secret;
 mod simulator;
 mod stream;

@@ -24,7 +24,7 @@ impl EndpointConfig {
             return Err(self.error("backend", Problem::Missing));
         };
         self.refuse(&self.of_simulator())?;
-        self.refuse(&[("dialect", self.dialect.is_some())])?;
+        self.refuse(&[("dialect", self.dialect.is_some()), ("probe_ms", self.probe_ms.is_some())])?;
         let own = self.own_fields(profile)?;
         let base_url = self.base_url.as_deref().unwrap_or(profile.base_url);
         let service_key = profile.api_key_env.to_owned();

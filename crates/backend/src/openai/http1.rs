@@ -9,6 +9,7 @@ use crate::error::chain;
 use crate::hosted::account::Charge;
 use crate::openai::request::Outbound;
 use crate::openai::verdict::{Refused, Verdict};
+use crate::probe;
 use crate::stream::Handed;
 use flashlane_engine::{Ended, UpstreamEvent, UpstreamFailure};
 use flashlane_wire::http1::{self, Event};
@@ -291,6 +292,9 @@ impl Exchange {
             },
             Event::Head(head) => {
                 keep_alive = Some(head.keep_alive);
+                if let Some(load) = head.header(probe::HEADER) {
+                    remote.heard_load(load);
+                }
                 if let Some(charge) = charge {
                     charge.heed(|name| head.header(name));
                 }
