@@ -72,3 +72,5 @@ def test_the_ai_sdk_takes_its_steps(client, api):
     assert ANSWER in said["said"] and ANSWER in said["streamed"]
     assert isinstance(said["object"]["name"], str)
     assert said["inputTokens"] > 0
+    assert "Ada" in said["again"]
+    assert said["references"] == (1 if api == "responses" else 0)
