@@ -10,9 +10,7 @@ import json
 from pathlib import Path
 
 # Described below, and not served yet: a line goes when its route comes.
-LATER = {
-    ("post", "/v1/responses/compact"),
-}
+LATER: set[tuple[str, str]] = set()
 
 # ---- schemas, in few words
 
@@ -166,8 +164,9 @@ INPUT = {
     "InputCustomToolCall": record({"type": one("custom_tool_call"), **CALL, "input": STRING}),
     "CallOutput": record({"type": one("function_call_output", "custom_tool_call_output"), "call_id": STRING, "output": CONTENT}),
     "ItemReference": record({"id": STRING}, {"type": one("item_reference")}),
+    "InputCompaction": record({"type": one("compaction"), "encrypted_content": STRING}, {"id": nullable(STRING)}),
     "InputItem": {
-        "anyOf": [ref(name) for name in ("InputMessage", "InputFunctionCall", "InputCustomToolCall", "CallOutput", "ItemReference")]
+        "anyOf": [ref(name) for name in ("InputMessage", "InputFunctionCall", "InputCustomToolCall", "CallOutput", "ItemReference", "InputCompaction")]
         + [record({"type": STRING}, description="Clause 5.1 of docs/PROTOCOL.md lists the others, and what becomes of them.")]
     },
     "FunctionTool": record({"type": one("function"), "name": STRING}, {"description": nullable(STRING), "parameters": nullable({"type": "object"}), "strict": nullable(BOOLEAN)}),
@@ -213,6 +212,7 @@ REQUESTS = {
             "conversation": nullable({"oneOf": [STRING, record({"id": STRING})]}),
             **TOOLS,
             **SETTINGS,
+            "context_management": nullable(array(record({"type": one("compaction")}, {"compact_threshold": nullable(integer(1, 16_777_216))}))),
             "stream": nullable(BOOLEAN),
             "store": nullable(BOOLEAN),
             "max_output_tokens": nullable(integer(1, 16_777_216)),
@@ -304,6 +304,7 @@ NO_LOGPROBS = {"logprobs": {"type": "array", "maxItems": 0}}
 EVENTS = {
     **{f"response.{phase}": {"response": ref("Response")} for phase in ("created", "queued", "in_progress", "completed", "incomplete", "failed")},
     "response.output_item.added": {"output_index": INTEGER, "item": ref("OutputItem")},
+    "response.compaction.compacting": ITEM_PLACE,
     "response.output_item.done": {"output_index": INTEGER, "item": ref("OutputItem")},
     "response.content_part.added": {**PART_PLACE, **PART},
     "response.content_part.done": {**PART_PLACE, **PART},

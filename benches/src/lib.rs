@@ -2,7 +2,19 @@
 
 pub mod textbook;
 
+use flashlane_engine::seal::Keyring;
 use flashlane_engine::{Endpoint, Fleet, Modality, Model, ModelRouting, Route, Share, Tier};
+use std::sync::Arc;
+
+/// A ring of one key, which no turn here uses.
+///
+/// # Panics
+/// Never: one key is a ring.
+#[must_use]
+#[expect(clippy::expect_used, reason = "one key is a ring")]
+pub fn ring() -> Arc<Keyring> {
+    Arc::new(Keyring::new(&[7; 32], &[], 1 << 20).expect("one key is a ring"))
+}
 
 /// One endpoint and one model `m`, whose context is longer than any history here: nothing is counted.
 #[must_use]

@@ -4,6 +4,7 @@
 #![no_main]
 
 use flashlane_engine::admission::Admission;
+use flashlane_engine::seal::Keyring;
 use flashlane_engine::tokens::Counted;
 use flashlane_engine::{
     Effect, Endpoint, Fleet, IdSource, Modality, Model, ModelRouting, Now, Owner, Route, Session, Settings, Share,
@@ -24,8 +25,9 @@ fn shared() -> Arc<Shared> {
         routing: ModelRouting::default(),
     };
     let endpoint = Endpoint { name: "e".into(), tier: Tier::Latency, simulated: true, share: Share::default() };
+    let ring = Keyring::new(&[7; 32], &[], 1 << 20).expect("one key");
     let fleet = Fleet { endpoints: vec![endpoint], models: vec![model], ..Fleet::default() };
-    Arc::new(Shared::new(Settings::default(), Arc::new(fleet)))
+    Arc::new(Shared::new(Settings::default(), Arc::new(fleet), Arc::new(ring)))
 }
 
 /// Runs what the session wants, with an upstream that says one word.

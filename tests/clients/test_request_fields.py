@@ -219,13 +219,7 @@ def test_what_is_not_served_is_refused_by_its_name(respond, field):
     assert (status, error["code"], error["param"]) == (400, "unsupported_parameter", field)
 
 
-@pytest.mark.parametrize(("field", "value"), [("context_management", [{"type": "compaction", "compact_threshold": 1000}])])
-def test_a_field_of_later_is_refused_by_its_name(respond, field, value):
-    status, error = refusal(respond, **{field: value})
-    assert (status, error["code"], error["param"]) == (400, "unsupported_parameter", field)
-
-
-@pytest.mark.parametrize("kind", ["compaction", "compaction_trigger", "computer_call_output", "shell_call_output"])
+@pytest.mark.parametrize("kind", ["computer_call_output", "shell_call_output"])
 def test_an_item_that_is_not_served_is_refused_by_its_name(respond, kind):
     status, error = refusal(respond, input=[*QUESTION, {"type": kind}])
     assert (status, error["code"], error["param"]) == (400, "unsupported_parameter", "input[1].type")

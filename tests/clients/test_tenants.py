@@ -145,7 +145,7 @@ VERBS: dict[str, tuple[HttpVerb | SocketVerb, int | None]] = {
     "chain a warm-up": (HttpVerb("POST", "/responses", create(**ON, generate=False)), 200),
     "chain to one that runs": (HttpVerb("POST", "/responses", create(previous_response_id="{running}")), 400),
     "count a chain's tokens": (HttpVerb("POST", "/responses/input_tokens", create(**ON)), 200),
-    "compact a chain": (HttpVerb("POST", "/responses/compact", {"model": MODEL, **ON}), None),
+    "compact a chain": (HttpVerb("POST", "/responses/compact", {"model": MODEL, **ON}), 200),
     "refer to an item": (HttpVerb("POST", "/responses", create(input=REFERENCE)), 200),
     "refer to an item, streamed": (HttpVerb("POST", "/responses", create(input=REFERENCE, stream=True)), 200),
     "refer to an item of a chain": (HttpVerb("POST", "/responses", create(input=REFERENCE, **ON)), 200),

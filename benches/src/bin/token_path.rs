@@ -3,7 +3,7 @@
 //! `token_path SCENARIO TOKENS` does the work for that many tokens and prints how many bytes came out. `benches/micro/run`
 //! counts the instructions of two lengths; their difference is what a token costs, with all set-up taken out.
 
-use flashlane_benches::fleet;
+use flashlane_benches::{fleet, ring};
 use flashlane_engine::admission::Grant;
 use flashlane_engine::{EndpointId, IdSource, Now, Owner, Session, Settings, Shared, Tier, TurnId, UpstreamEvent};
 use flashlane_wire::websocket::Encoder;
@@ -54,7 +54,7 @@ const TOKENS: [&str; 8] = [" the", " inference", "\\n", " of", " a", " \\\"quote
 
 fn session(client: Client) -> Session {
     let settings = Settings { output_bytes_max: usize::MAX, ..Settings::default() };
-    let shared = Arc::new(Shared::new(settings, Arc::new(fleet())));
+    let shared = Arc::new(Shared::new(settings, Arc::new(fleet()), ring()));
     let ids = IdSource::new([3; 32]);
     let now = Now::default();
     let mut session = match client {

@@ -4,7 +4,7 @@
 //! `turn_path SCENARIO TURNS` does so many turns on 400 KB of history and prints how many bytes came out. `benches/micro/run`
 //! counts the instructions of two lengths; their difference is what a turn costs, with all set-up taken out.
 
-use flashlane_benches::{fleet, textbook};
+use flashlane_benches::{fleet, ring, textbook};
 use flashlane_engine::admission::Grant;
 use flashlane_engine::{Effect, EndpointId, IdSource, Now, Owner, Session, Settings, Shared, Tier, UpstreamEvent};
 use flashlane_wire::chat;
@@ -24,7 +24,7 @@ const STREAM: &[u8] = b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":
 /// With `bytes` for what clients send again.
 fn shared(bytes: usize) -> Arc<Shared> {
     let settings = Settings { recognised_bytes_max: bytes, recognised_bytes_per_key_max: bytes, ..Settings::default() };
-    Arc::new(Shared::new(settings, Arc::new(fleet())))
+    Arc::new(Shared::new(settings, Arc::new(fleet()), ring()))
 }
 
 /// The item that a user's turn adds; no two are equal.

@@ -55,6 +55,14 @@ pub(crate) async fn input_tokens(
     serve(state, id, request, |session, body, now| session.handle_input_tokens_body(body, now)).await
 }
 
+pub(crate) async fn compact(
+    extract::State(state): extract::State<Arc<State>>,
+    Extension(id): Extension<RequestId>,
+    request: Request,
+) -> Result<Response, Refused> {
+    serve(state, id, request, |session, body, now| session.handle_compact_body(body, now)).await
+}
+
 pub(crate) async fn chat(
     extract::State(state): extract::State<Arc<State>>,
     Extension(id): Extension<RequestId>,

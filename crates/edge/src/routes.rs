@@ -25,6 +25,7 @@ pub(crate) struct RequestId(pub(crate) Arc<str>);
 pub(crate) fn router(state: &Arc<State>) -> Router {
     Router::new()
         .route("/v1/responses", post(turns::responses).get(ws::upgrade))
+        .route("/v1/responses/compact", post(turns::compact))
         .route("/v1/responses/input_tokens", post(turns::input_tokens))
         .route("/v1/responses/{id}", get(stored::retrieve).delete(stored::delete))
         .route("/v1/responses/{id}/cancel", post(stored::cancel))

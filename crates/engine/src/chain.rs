@@ -3,7 +3,9 @@
 //! The pieces are immutable and shared: a fork costs pointers, a turn costs the work of its own items. Small pieces are
 //! merged like the digits of a counter, so that a chain has few of them and no byte is copied more than a few times.
 
+use crate::compaction::{Kept, Scope, Summary};
 use crate::router::Media;
+use crate::seal::{Opener, Purpose, SealError};
 use crate::tokens::Tally;
 use crate::tools::Tools;
 use bytes::Bytes;
@@ -35,6 +37,8 @@ pub struct Piece {
     pub media: Media,
     /// What its messages have to do with those before and after them.
     pub ends: Ends,
+    /// A summary in it, which only its owner's reader can render: whether it stands for all before it, in earlier pieces as well.
+    pub summary: Option<Scope>,
 }
 
 /// The items of a conversation up to one response.
@@ -62,6 +66,49 @@ impl Piece {
 }
 
 impl Chain {
+    /// The chain of items that were read before, each its JSON.
+    ///
+    /// # Errors
+    /// What is no item, or a compaction whose key is not there any more.
+    pub fn read(items: &[Bytes], opener: Opener<'_>) -> Result<Self, ParseError> {
+        Ok(Self::of(render_again(items, opener)?))
+    }
+
+    /// The chain of items that a compaction, the last of them, stands for: without that itself, which is output.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn compacted(items: &[Bytes], opener: Opener<'_>) -> Result<Self, ParseError> {
+        let mut rendered = render_again(items, opener)?;
+        Arc::make_mut(&mut rendered.piece.items).pop();
+        Ok(Self::of(rendered))
+    }
+
+    fn of(rendered: Rendered) -> Self {
+        let mut chain = Self::default();
+        chain.append(Arc::new(rendered.piece));
+        if let Some(tools) = rendered.tools {
+            chain.add_tools(&tools);
+        }
+        chain
+    }
+
+    /// Appends items that were just read: where they have a compaction, it may stand for all before it.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn join(&mut self, piece: &Arc<Piece>, opener: Opener<'_>) -> Result<(), ParseError> {
+        if piece.summary != Some(Scope::All) || self.pieces.is_empty() {
+            self.append(Arc::clone(piece));
+            return Ok(());
+        }
+        let items: Vec<Bytes> = self.items().chain(piece.items.iter()).cloned().collect();
+        let (unstored, tools) = (self.unstored, self.tools.take());
+        *self = Self { unstored, ..Self::read(&items, opener)? };
+        self.tools = self.tools.take().or(tools);
+        Ok(())
+    }
+
     /// Appends a turn's piece, which other chains may share.
     pub fn append(&mut self, piece: Arc<Piece>) {
         if piece.items.is_empty() && piece.messages.is_empty() {
@@ -106,6 +153,10 @@ impl Chain {
     /// The piece in a form that may follow this chain: itself, but for what an interrupted turn leaves behind, and for calls that share an
     /// id. Then it is rendered anew.
     fn fitted(&self, piece: Arc<Piece>) -> Arc<Piece> {
+        // A summary cannot be rendered anew here; what it left begins with a message.
+        if piece.summary.is_some() {
+            return piece;
+        }
         if piece.ends.follow(&self.open) && !piece.calls.iter().any(|id| self.has_call(id)) {
             return piece;
         }
@@ -238,7 +289,8 @@ fn merge(pieces: &[&Arc<Piece>]) -> Piece {
     let calls = pieces.iter().flat_map(|piece| piece.calls.iter().cloned()).collect();
     let tally = pieces.iter().map(|piece| piece.tally.clone()).reduce(|sum, tally| sum.and(&tally)).unwrap_or_default();
     let media = pieces.iter().map(|piece| piece.media).fold(Media::default(), Media::and);
-    Piece { messages: Bytes::from(messages), items, calls, tally, media, ends }
+    let summary = pieces.iter().filter_map(|piece| piece.summary).max();
+    Piece { messages: Bytes::from(messages), items, calls, tally, media, ends, summary }
 }
 
 /// Items read and rendered: a piece, and what it asks of the model.
@@ -254,14 +306,16 @@ pub struct Rendered {
     pub files: bool,
     /// The last message may still grow by what follows: this cannot be rendered apart from it.
     pub ends_open: bool,
+    /// The last item is a `compaction_trigger`.
+    pub ends_in_trigger: bool,
 }
 
 /// Reads and renders raw items; `path` is the array's name in errors.
 ///
 /// # Errors
 /// The first item that is wrong, by its path.
-pub fn render_items(path: &str, items: &[&RawValue]) -> Result<Rendered, ParseError> {
-    let mut reading = Reading::new(path, 0);
+pub fn render_items(path: &str, items: &[&RawValue], opener: Opener<'_>) -> Result<Rendered, ParseError> {
+    let mut reading = Reading::new(path, 0, opener);
     for raw in items {
         reading.push(raw, Bytes::copy_from_slice(raw.get().as_bytes()))?;
     }
@@ -272,15 +326,13 @@ pub fn render_items(path: &str, items: &[&RawValue]) -> Result<Rendered, ParseEr
 ///
 /// # Errors
 /// As [`render_items`].
-pub fn render_again<'a>(items: impl IntoIterator<Item = &'a Bytes>) -> Result<Rendered, ParseError> {
-    let mut reading = Reading::new("input", 0);
+pub fn render_again<'a>(
+    items: impl IntoIterator<Item = &'a Bytes>,
+    opener: Opener<'_>,
+) -> Result<Rendered, ParseError> {
+    let mut reading = Reading { is_ours: true, ..Reading::new("input", 0, opener) };
     for item in items {
-        let raw = serde_json::from_slice(item).map_err(|error| ParseError {
-            reason: Reason::Json,
-            message: error.to_string(),
-            param: Some("input".to_owned()),
-        })?;
-        reading.push(raw, item.clone())?;
+        reading.push(raw_item(item)?, item.clone())?;
     }
     Ok(reading.finish())
 }
@@ -290,6 +342,9 @@ pub struct Reading<'a> {
     path: &'a str,
     /// The place of the next item in its array.
     index: usize,
+    opener: Opener<'a>,
+    /// The items were read before, and kept by us since.
+    is_ours: bool,
     renderer: Renderer<'static>,
     rendered: Rendered,
 }
@@ -297,8 +352,8 @@ pub struct Reading<'a> {
 impl<'a> Reading<'a> {
     /// Begins with the item at `index` of the array `path`.
     #[must_use]
-    pub fn new(path: &'a str, index: usize) -> Self {
-        Self { path, index, renderer: Renderer::default(), rendered: Rendered::default() }
+    pub fn new(path: &'a str, index: usize, opener: Opener<'a>) -> Self {
+        Self { path, index, opener, is_ours: false, renderer: Renderer::default(), rendered: Rendered::default() }
     }
 
     /// Takes an item; `json` are its bytes, to be kept.
@@ -309,20 +364,69 @@ impl<'a> Reading<'a> {
         let path = format!("{}[{}]", self.path, self.index);
         self.index += 1;
         let item = Item::parse(&path, raw)?;
-        let rendered = &mut self.rendered;
+        let is_behind_trigger = std::mem::take(&mut self.rendered.ends_in_trigger);
+        if is_behind_trigger && !matches!(item, Item::Compaction { .. }) {
+            let message = format!("Invalid '{path}': a 'compaction_trigger' must be the last item.");
+            return Err(ParseError { reason: Reason::Value, message, param: Some(path) });
+        }
         match &item {
             Item::AdditionalTools { tools } => {
-                let set = rendered.tools.get_or_insert_default();
+                let set = self.rendered.tools.get_or_insert_default();
                 for (index, tool) in tools.iter().enumerate() {
                     set.push(&Tool::parse(&format!("{path}.tools[{index}]"), tool)?);
                 }
             }
-            Item::CallOutput { call_id, .. } => rendered.outputs.push(id_of(call_id)),
-            Item::Reference { id } => rendered.references.push((rendered.piece.items.len(), Arc::from(&**id))),
-            Item::Message { .. } | Item::Call { .. } | Item::NotForwarded => {}
+            // A chat backend is not told of it; but a blob that is not this caller's is no blob to pass around.
+            Item::Reasoning { sealed: Some(sealed) } if !sealed.is_empty() && !self.is_ours => {
+                self.opener.open(Purpose::Reasoning, sealed, || format!("{path}.encrypted_content"))?;
+            }
+            Item::Compaction { sealed } => {
+                let param = || format!("{path}.encrypted_content");
+                let content = self.opener.open(Purpose::Compaction, sealed, param)?;
+                let summary = Summary::of_content(&content).ok_or_else(|| SealError::NotABlob.at(param()))?;
+                if is_behind_trigger || summary.scope == Scope::All {
+                    self.cut(&summary)?;
+                } else {
+                    summary.render(&mut self.renderer);
+                    self.rendered.piece.summary = self.rendered.piece.summary.max(Some(Scope::Beside));
+                }
+            }
+            Item::Reference { id } => {
+                let place = self.rendered.piece.items.len();
+                self.rendered.references.push((place, Arc::from(&**id)));
+            }
+            Item::CompactionTrigger => self.rendered.ends_in_trigger = true,
+            Item::Message { .. }
+            | Item::Call { .. }
+            | Item::CallOutput { .. }
+            | Item::Reasoning { .. }
+            | Item::NotForwarded => {}
         }
-        self.renderer.push(&item);
-        Arc::make_mut(&mut rendered.piece.items).push(json);
+        self.render(&item);
+        Arc::make_mut(&mut self.rendered.piece.items).push(json);
+        Ok(())
+    }
+
+    fn render(&mut self, item: &Item<'_>) {
+        if let Item::CallOutput { call_id, .. } = item {
+            self.rendered.outputs.push(id_of(call_id));
+        }
+        self.renderer.push(item);
+    }
+
+    /// The summary takes the place of all before it, but for what is kept of that. The items stay as they came.
+    fn cut(&mut self, summary: &Summary) -> Result<(), ParseError> {
+        let items = std::mem::take(&mut self.rendered.piece.items);
+        let parsed = parse_again(&items)?;
+        let Kept { standing, unanswered } = Kept::of(&parsed);
+        self.renderer = Renderer::default();
+        self.rendered.outputs.clear();
+        standing.into_iter().filter_map(|at| parsed.get(at)).for_each(|item| self.render(item));
+        summary.render(&mut self.renderer);
+        unanswered.into_iter().filter_map(|at| parsed.get(at)).for_each(|item| self.render(item));
+        drop(parsed);
+        self.rendered.piece.items = items;
+        self.rendered.piece.summary = Some(Scope::All);
         Ok(())
     }
 
@@ -347,6 +451,25 @@ fn item_id(item: &[u8]) -> Option<Cow<'_, str>> {
         id: Option<Cow<'a, str>>,
     }
     serde_json::from_slice::<Named<'_>>(item).ok()?.id
+}
+
+/// # Errors
+/// What is no item.
+pub fn parse_again(items: &[Bytes]) -> Result<Vec<Item<'_>>, ParseError> {
+    items.iter().map(|item| Item::parse("input", raw_item(item)?)).collect()
+}
+
+/// An item that was read before.
+///
+/// # Errors
+/// It is no JSON.
+pub fn raw_item(item: &Bytes) -> Result<&RawValue, ParseError> {
+    let no_json = |error: serde_json::Error| ParseError {
+        reason: Reason::Json,
+        message: error.to_string(),
+        param: Some("input".to_owned()),
+    };
+    serde_json::from_slice(item).map_err(no_json)
 }
 
 /// The id that a raw string stands for.

@@ -2,16 +2,17 @@
 //! turn's start.
 
 use crate::assembler::Frame;
-use crate::chain::{Piece, Rendered, render_again, render_items};
+use crate::chain::{Piece, Rendered, render_again};
+use crate::compaction::Wanted;
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::{Modality, Model};
 use crate::recognition::{self, Fresh, History};
 use crate::router::Traits;
+use crate::seal::Opener;
 use crate::tools::{Choice, Tools};
 use bytes::Bytes;
-use flashlane_wire::chat::{ChatRequest, Field, ToolSet, instructions};
-use flashlane_wire::responses::{CreateRequest, Input, ParseError, TextFormat};
-use serde_json::value::RawValue;
+use flashlane_wire::chat::{ChatRequest, Field, Renderer, ToolSet, instructions};
+use flashlane_wire::responses::{Content, CreateRequest, Input, Item, ParseError, Role, TextFormat, Threshold};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -61,6 +62,9 @@ pub struct ResponsesDraft {
     /// `truncation: "auto"`: what is too long for the model is cut at its front.
     pub truncates: bool,
     pub store: bool,
+    /// Its reasoning is to be sealed for the client.
+    pub includes_reasoning: bool,
+    pub compaction: Wanted,
     pub background: Option<Background>,
 }
 
@@ -82,7 +86,12 @@ impl ResponsesDraft {
     ///
     /// # Errors
     /// Items that the model does not take.
-    pub fn resolve(&mut self, found: &BTreeMap<Arc<str>, Bytes>, model: Option<&Model>) -> Result<(), Refusal> {
+    pub fn resolve(
+        &mut self,
+        found: &BTreeMap<Arc<str>, Bytes>,
+        model: Option<&Model>,
+        opener: Opener<'_>,
+    ) -> Result<(), Refusal> {
         let references = std::mem::take(&mut self.references);
         let mut items: Vec<Option<&Bytes>> = self.input.items.iter().map(Some).collect();
         for (place, id) in &references {
@@ -90,7 +99,7 @@ impl ResponsesDraft {
                 *item = found.get(id);
             }
         }
-        let rendered = render_again(items.into_iter().flatten())?;
+        let rendered = render_again(items.into_iter().flatten(), opener)?;
         if let Some(model) = model {
             refuse_modalities(&rendered, model)?;
         }
@@ -113,6 +122,7 @@ impl ResponsesDraft {
             references: Vec::new(),
             added_tools: None,
             warm_up: false,
+            compaction: Wanted::Never,
             background: None,
             ..self.clone()
         }
@@ -164,7 +174,7 @@ impl Draft {
         read: impl FnOnce(&Fresh<'_>) -> Result<recognition::Input, ParseError>,
     ) -> Result<Self, Refusal> {
         let recognition::Input { history, rendered } = match &request.input {
-            Input::Text(raw) => recognition::Input { history: None, rendered: text_input(raw)? },
+            Input::Text(raw) => recognition::Input { history: None, rendered: text_input(raw) },
             Input::Items(items) => {
                 let is_whole = request.previous_response_id.is_none();
                 read(&Fresh { items, known_items: request.known_items, is_whole })?
@@ -192,6 +202,8 @@ impl Draft {
             count_only: false,
             truncates: request.echo.truncation.is_some_and(|raw| raw.get() == "\"auto\""),
             store: request.store,
+            includes_reasoning: request.includes_reasoning,
+            compaction: compaction(request, rendered.ends_in_trigger, model)?,
             background: None,
         };
         Ok(Self {
@@ -252,10 +264,32 @@ impl Draft {
 }
 
 /// `input` as a bare string is one user message.
-pub fn text_input(raw: &str) -> Result<Rendered, Refusal> {
+#[must_use]
+pub fn text_input(raw: &str) -> Rendered {
     let item = format!("{{\"type\":\"message\",\"role\":\"user\",\"content\":\"{raw}\"}}");
-    let item = RawValue::from_string(item).map_err(|error| Refusal::new(ErrorKind::Internal, error.to_string()))?;
-    Ok(render_items("input", &[&item])?)
+    let mut renderer = Renderer::default();
+    renderer.push(&Item::Message { role: Role::User, content: Content::Text(raw) });
+    let piece = Piece { messages: renderer.finish().into(), items: Arc::new(vec![item.into()]), ..Piece::default() };
+    Rendered { piece, ..Rendered::default() }
+}
+
+/// The model's context that is full before it is compacted, where the request says no number: a quarter is left for the answer.
+const FULL_OF_FOUR: u64 = 3;
+
+fn compaction(request: &CreateRequest<'_>, has_trigger: bool, model: &Model) -> Result<Wanted, Refusal> {
+    if has_trigger && request.warm_up {
+        let message = "A warm-up makes nothing: 'compaction_trigger' needs a request that generates.";
+        return Err(Refusal::new(ErrorKind::InvalidValue, message).with_param("input"));
+    }
+    if has_trigger {
+        return Ok(Wanted::Trigger);
+    }
+    // A warm-up has no answer that could be made room for.
+    Ok(match request.compaction.filter(|_| !request.warm_up) {
+        Some(Threshold::Tokens(tokens)) => Wanted::Above(tokens),
+        Some(Threshold::Default) => Wanted::Above(u64::from(model.context_tokens_max) * FULL_OF_FOUR / 4),
+        None => Wanted::Never,
+    })
 }
 
 pub fn refuse_modalities(rendered: &Rendered, model: &Model) -> Result<(), Refusal> {

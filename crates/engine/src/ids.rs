@@ -1,5 +1,6 @@
 //! Ids of responses and their items, from a cryptographic generator whose seed is passed in.
 
+use crate::seal::Nonce;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -17,14 +18,31 @@ impl IdSource {
         Self { seed, drawn: 0 }
     }
 
-    /// One draw: what the ids of one turn have in common.
-    pub fn draw(&mut self) -> TurnHex {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
+    /// A source of its own, for one turn.
+    #[must_use]
+    pub fn fork(&mut self) -> Self {
+        Self::new(self.bytes())
+    }
+
+    /// What a sealed blob is made with.
+    pub fn nonce(&mut self) -> Nonce {
+        self.bytes()
+    }
+
+    /// Bytes that this source never gives again.
+    fn bytes<const N: usize>(&mut self) -> [u8; N] {
         let mut generator = ChaCha12Rng::from_seed(self.seed);
         generator.set_stream(self.drawn);
         self.drawn += 1;
-        let mut random = [0; 16];
+        let mut random = [0; N];
         generator.fill_bytes(&mut random);
+        random
+    }
+
+    /// One draw: what the ids of one turn have in common.
+    pub fn draw(&mut self) -> TurnHex {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let random: [u8; 16] = self.bytes();
         let mut hex = String::with_capacity(32);
         for byte in random {
             for nibble in [byte >> 4, byte & 15] {
@@ -84,5 +102,14 @@ mod tests {
         assert!(ids.iter().all(|id| id.len() == 37));
         assert!(ids.contains(&IdSource::new([7; 32]).draw().response_id()));
         assert!(!ids.contains(&IdSource::new([8; 32]).draw().response_id()));
+    }
+
+    #[test]
+    fn a_nonce_is_drawn_once_by_a_source_and_its_forks() {
+        let mut source = IdSource::new([7; 32]);
+        let (mut one, mut other) = (source.fork(), source.fork());
+        let nonces: std::collections::BTreeSet<_> =
+            (0..100).flat_map(|_| [source.nonce(), one.nonce(), other.nonce()]).collect();
+        assert_eq!(nonces.len(), 300);
     }
 }

@@ -7,6 +7,7 @@
 pub mod admission;
 mod assembler;
 mod chain;
+mod compaction;
 mod draft;
 mod error;
 mod fleet;

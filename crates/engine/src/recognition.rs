@@ -14,12 +14,13 @@ mod tree;
 
 pub use history::History;
 
-use crate::chain::{Chain, Reading, Rendered};
+use crate::chain::{Chain, Reading, Rendered, raw_item};
+use crate::seal::Opener;
 use crate::session::Owner;
 use crate::tools::Tools;
 use bytes::Bytes;
 use flashlane_wire::json;
-use flashlane_wire::responses::{Known, ParseError, Reason};
+use flashlane_wire::responses::{Known, ParseError};
 use serde_json::value::RawValue;
 use std::sync::{Arc, PoisonError, RwLock};
 use tree::{Kept, NODE_BYTES, NodeId, Tree};
@@ -148,13 +149,13 @@ impl Recognition {
     ///
     /// # Errors
     /// The first item that is wrong.
-    pub fn read(&self, owner: Owner, found: Found, fresh: &Fresh<'_>) -> Result<Input, ParseError> {
+    pub fn read(&self, opener: Opener<'_>, found: Found, fresh: &Fresh<'_>) -> Result<Input, ParseError> {
         // Whoever cut the input may have had to read it from its front.
         let mut found = if found.known.items == fresh.known_items { found } else { Found::default() };
-        let before = found.catch_up()?;
-        let mut reading = Reading::new("input", found.known.items - found.unread.len());
+        let before = found.catch_up(opener)?;
+        let mut reading = Reading::new("input", found.known.items - found.unread.len(), opener);
         for item in &found.unread {
-            reading.push(raw(item)?, item.clone())?;
+            reading.push(raw_item(item)?, item.clone())?;
         }
         for item in fresh.items {
             reading.push(item, Bytes::copy_from_slice(item.get().as_bytes()))?;
@@ -162,16 +163,16 @@ impl Recognition {
         let rendered = reading.finish();
         let bytes: usize = rendered.piece.items.iter().map(Bytes::len).sum();
         let is_worth_it = found.known.bytes + bytes >= INPUT_BYTES_MIN && !self.is_off();
-        let stands_alone = !rendered.ends_open && found.is_followed_by(&rendered) && rendered.references.is_empty();
-        if !fresh.is_whole || !is_worth_it || !stands_alone {
+        let is_tied = rendered.ends_open || rendered.ends_in_trigger || !rendered.references.is_empty();
+        if !fresh.is_whole || !is_worth_it || is_tied || !found.is_followed_by(&rendered) {
             return Ok(Input::of(found.history.take(), rendered));
         }
         let items = rendered.piece.items.get(found.unread.len()..).unwrap_or_default().to_vec();
         let history = match found.history.take() {
             Some(known) if rendered.piece.items.is_empty() => known,
-            known => Arc::new(known.unwrap_or_default().and(rendered)),
+            known => Arc::new(known.unwrap_or_default().and(rendered, opener)?),
         };
-        self.remember(owner, &found, before, (items, &history));
+        self.remember(opener.owner, &found, before, (items, &history));
         Ok(Input::of(Some(history), Rendered::default()))
     }
 
@@ -283,32 +284,23 @@ impl Found {
 
     /// Reads the known items that no history holds, and gives the one that does. None where it was there, or where it would
     /// end within a message.
-    fn catch_up(&mut self) -> Result<Option<Arc<History>>, ParseError> {
+    fn catch_up(&mut self, opener: Opener<'_>) -> Result<Option<Arc<History>>, ParseError> {
         if self.unread.is_empty() {
             return Ok(None);
         }
-        let mut reading = Reading::new("input", self.known.items - self.unread.len());
+        let mut reading = Reading::new("input", self.known.items - self.unread.len(), opener);
         for item in &self.unread {
-            reading.push(raw(item)?, item.clone())?;
+            reading.push(raw_item(item)?, item.clone())?;
         }
         let rendered = reading.finish();
-        if rendered.ends_open || !self.is_followed_by(&rendered) {
+        if rendered.ends_open || rendered.ends_in_trigger || !self.is_followed_by(&rendered) {
             return Ok(None);
         }
-        let history = Arc::new(self.history.take().unwrap_or_default().and(rendered));
+        let history = Arc::new(self.history.take().unwrap_or_default().and(rendered, opener)?);
         self.unread.clear();
         self.history = Some(Arc::clone(&history));
         Ok(Some(history))
     }
-}
-
-/// An item that was read before.
-fn raw(item: &Bytes) -> Result<&RawValue, ParseError> {
-    serde_json::from_slice(item).map_err(|error| ParseError {
-        reason: Reason::Json,
-        message: error.to_string(),
-        param: Some("input".to_owned()),
-    })
 }
 
 impl std::fmt::Debug for Recognition {

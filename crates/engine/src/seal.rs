@@ -6,12 +6,14 @@
 //! keys and nothing else: a new one is put in front, and an old one stays for as long as its blobs are to open.
 
 use crate::Owner;
-use crate::error::{ErrorKind, Refusal};
+use crate::ids::IdSource;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use flashlane_wire::responses::{ParseError, Reason};
 use std::fmt;
+use std::sync::Arc;
 use thiserror::Error;
 
 /// Random bytes, never the same twice: from [`IdSource`](crate::IdSource).
@@ -58,9 +60,9 @@ pub enum SealError {
 impl SealError {
     /// What a client hears of a blob that does not open; `param` is its path.
     #[must_use]
-    pub fn refusal(self, param: String) -> Refusal {
-        Refusal::new(ErrorKind::InvalidValue, format!("The encrypted content of '{param}' cannot be used: {self}."))
-            .with_param(param)
+    pub fn at(self, param: String) -> ParseError {
+        let message = format!("The encrypted content of '{param}' cannot be used: {self}.");
+        ParseError { reason: Reason::Value, message, param: Some(param) }
     }
 }
 
@@ -157,6 +159,41 @@ impl Keyring {
 impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keyring").field("keys", &self.keys().count()).finish_non_exhaustive()
+    }
+}
+
+/// What one caller may have opened.
+#[derive(Debug, Clone, Copy)]
+pub struct Opener<'a> {
+    pub ring: &'a Keyring,
+    pub owner: Owner,
+}
+
+impl Opener<'_> {
+    /// The text that was sealed; `path` is where the blob stands.
+    ///
+    /// # Errors
+    /// A blob that this server did not make for this purpose and caller, by its path.
+    pub fn open(&self, purpose: Purpose, blob: &str, path: impl FnOnce() -> String) -> Result<String, ParseError> {
+        let opened = self.ring.open(purpose, self.owner, blob);
+        let text = opened.and_then(|content| String::from_utf8(content).map_err(|_| SealError::NotABlob));
+        text.map_err(|error| error.at(path()))
+    }
+}
+
+/// Seals what one response's caller is to keep.
+#[derive(Debug)]
+pub struct Sealer {
+    pub ring: Arc<Keyring>,
+    pub owner: Owner,
+    pub nonces: IdSource,
+}
+
+impl Sealer {
+    /// # Errors
+    /// A text that is too large.
+    pub fn seal(&mut self, purpose: Purpose, text: &str) -> Result<String, SealError> {
+        self.ring.seal(purpose, self.owner, self.nonces.nonce(), text.as_bytes())
     }
 }
 
@@ -264,11 +301,8 @@ mod tests {
 
     #[test]
     fn a_refusal_names_the_place_and_nothing_of_the_ring() {
-        let refusal = SealError::NotAuthentic.refusal("input[2].encrypted_content".into());
-        assert_eq!(
-            (refusal.kind, refusal.param.as_deref()),
-            (ErrorKind::InvalidValue, Some("input[2].encrypted_content"))
-        );
+        let refusal = SealError::NotAuthentic.at("input[2].encrypted_content".into());
+        assert_eq!((refusal.reason, refusal.param.as_deref()), (Reason::Value, Some("input[2].encrypted_content")));
         assert_eq!(format!("{:?}", ring(1, &[2])), "Keyring { keys: 2, .. }");
     }
 }

@@ -10,14 +10,17 @@
 //! ```
 //! Between Loading and Waiting it may be Finding, where its input refers to items, Counting, where bytes do not decide whether it
 //! fits, Cutting, where it does not and `truncation` is `auto`, and Enlisting, in the background.
+//! A turn that compacts first goes from Waiting to Streaming twice, the first time for the summary; see [`Progress`].
 
 use crate::admission::Grant;
 use crate::assembler::{Assembler, Conclusion};
 use crate::chain::{Chain, Piece};
+use crate::compaction::Progress;
 use crate::draft::{Contract, Draft};
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::EndpointId;
 use crate::router::Media;
+use crate::seal::Opener;
 use crate::session::{Cut, Steer, TurnId};
 use crate::time::Now;
 use crate::tokens::Text;
@@ -43,6 +46,8 @@ pub struct Turn {
     pub is_told_less: bool,
     /// Items of the chain that came from the response that it goes on from.
     pub items_inherited: usize,
+    /// Whether its context was compacted, or is just now.
+    pub compaction: Progress,
     /// Steers that it brings to the model; until it is announced, they can be handed back.
     pub steers: Vec<Steer>,
     /// Made by steers, and not by a request: the next number of its parent's events.
@@ -142,6 +147,7 @@ impl Turn {
             told: None,
             is_told_less: false,
             items_inherited: 0,
+            compaction: Progress::NotYet,
             steers: Vec::new(),
             parent_sequence: None,
             tokens: None,
@@ -215,7 +221,7 @@ impl Turn {
     ///
     /// # Errors
     /// What the whole is refused for.
-    pub fn go_on_from(&mut self, mut chain: Chain, chain_bytes_max: usize) -> Result<(), Refusal> {
+    pub fn go_on_from(&mut self, mut chain: Chain, chain_bytes_max: usize, opener: Opener<'_>) -> Result<(), Refusal> {
         let mut orphan = None;
         let mut is_empty = false;
         if let Contract::Responses(responses) = &self.draft.contract {
@@ -227,8 +233,9 @@ impl Turn {
             // Outputs stay beside their calls: chat backends want nothing between them.
             let steers = || self.steers.iter().map(|steer| &steer.piece);
             let (before, after) = if responses.outputs.is_empty() { (true, false) } else { (false, true) };
-            let pieces = steers().filter(|_| before).chain([&responses.input]).chain(steers().filter(|_| after));
-            pieces.for_each(|piece| chain.append(Arc::clone(piece)));
+            steers().filter(|_| before).for_each(|piece| chain.append(Arc::clone(piece)));
+            chain.join(&responses.input, opener)?;
+            steers().filter(|_| after).for_each(|piece| chain.append(Arc::clone(piece)));
             if let Some(tools) = &responses.added_tools {
                 chain.add_tools(tools);
             }

@@ -18,7 +18,7 @@ pub fn state(config: Config) -> anyhow::Result<Arc<State>> {
     Ok(Arc::new(State::new(Parts {
         config: config.server,
         tls: config.tls,
-        shared: Arc::new(Shared::new(config.settings, Arc::new(fleet))),
+        shared: Arc::new(Shared::new(config.settings, Arc::new(fleet), config.keys.ring()?)),
         backends: Arc::new(config.backends),
         store: config.store.open().context("the store (`store.folder` in the config)")?,
         metrics: Arc::new(Metrics::new().context("the metrics")?),

@@ -9,6 +9,7 @@ mod words;
 
 use crate::places::Places;
 use crate::runtime::RuntimeConfig;
+use crate::seal::{Keys, SealConfig};
 use crate::store::{Place, StoreConfig};
 use check::{Fault, check};
 use flashlane_backend::{Backends, EndpointConfig};
@@ -29,6 +30,7 @@ pub struct Config {
     pub settings: Settings,
     #[cfg_attr(not(test), expect(dead_code, reason = "until admission takes it"))]
     pub routing: Routing,
+    pub keys: Keys,
     pub store: Place,
     pub backends: Backends,
     /// `created_unix_s` is the caller's.
@@ -60,6 +62,8 @@ pub struct File {
     pub session: Settings,
     #[serde(default, skip_serializing_if = "is_default")]
     pub routing: Routing,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub seal: SealConfig,
     #[serde(default, skip_serializing_if = "is_default")]
     pub store: StoreConfig,
     #[serde(default, skip_serializing_if = "is_default")]

@@ -5,6 +5,7 @@ mod app;
 mod config;
 mod places;
 mod runtime;
+mod seal;
 mod serve;
 mod shutdown;
 mod source;

@@ -10,6 +10,7 @@
 
 mod background;
 mod cancel;
+mod compact;
 mod conversations;
 mod errors;
 mod http;

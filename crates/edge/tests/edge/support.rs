@@ -2,6 +2,7 @@
 
 use flashlane_backend::{Backends, EndpointConfig, Kind, Tier};
 use flashlane_edge::{EdgeConfig, Listeners, Parts, State, Tls};
+use flashlane_engine::seal::Keyring;
 use flashlane_engine::{Fleet, Modality, Model, ModelRouting, Route, Settings, Shared};
 use flashlane_store::{Limits, MemoryStore, Store};
 use flashlane_telemetry::Metrics;
@@ -90,13 +91,14 @@ impl Gateway {
             created_unix_s: 1_700_000_000,
             rules: Arc::default(),
         };
+        let ring = Keyring::new(&[7; 32], &[], 1 << 20).unwrap();
         let listeners = Listeners::bind(&config).await.unwrap();
         let (address, admin) = (listeners.clients_address().unwrap(), listeners.admin_address().unwrap());
         let tls = config.tls.as_ref().map(|tls| Tls::load(tls).unwrap());
         let state = State::new(Parts {
             config,
             tls,
-            shared: Arc::new(Shared::new(settings, Arc::new(fleet))),
+            shared: Arc::new(Shared::new(settings, Arc::new(fleet), Arc::new(ring))),
             backends: Arc::new(backends),
             store: Arc::clone(&store),
             metrics: Arc::new(Metrics::new().unwrap()),

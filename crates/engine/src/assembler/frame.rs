@@ -188,7 +188,7 @@ fn push_status(out: &mut Vec<u8>, status: ResponseStatus<'_>) {
 }
 
 /// Usage as the Responses API tells it.
-fn push_usage(out: &mut Vec<u8>, usage: Usage) {
+pub fn push_usage(out: &mut Vec<u8>, usage: Usage) {
     let fields: [(&[u8], u64); 6] = [
         (b"{\"input_tokens\":", usage.input),
         (b",\"input_tokens_details\":{\"cached_tokens\":", usage.cached),

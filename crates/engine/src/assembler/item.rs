@@ -2,6 +2,7 @@
 
 use crate::ids::TurnHex;
 use crate::outgoing::Outgoing;
+use crate::seal::{Purpose, Sealer};
 use bytes::Bytes;
 use flashlane_wire::chat::{CustomInput, Renderer, ToolName};
 use flashlane_wire::json;
@@ -25,9 +26,19 @@ pub struct OpenItem {
 pub enum ItemKind {
     Message,
     Refusal,
-    Reasoning,
-    Function { tool: ToolName, call_id: String },
-    Custom { tool: ToolName, call_id: String, unwrapping: CustomInput },
+    /// With its text once more, sealed for its client, where that was asked for.
+    Reasoning {
+        sealed: Option<String>,
+    },
+    Function {
+        tool: ToolName,
+        call_id: String,
+    },
+    Custom {
+        tool: ToolName,
+        call_id: String,
+        unwrapping: CustomInput,
+    },
 }
 
 /// A closed item.
@@ -61,7 +72,7 @@ impl ItemKind {
             Self::Refusal => {
                 names("msg", "response.refusal.delta", "response.refusal.done", "refusal", Some("refusal"))
             }
-            Self::Reasoning => names(
+            Self::Reasoning { .. } => names(
                 "rs",
                 "response.reasoning_text.delta",
                 "response.reasoning_text.done",
@@ -88,7 +99,7 @@ impl ItemKind {
     fn delta_after(&self) -> &'static [u8] {
         match self {
             Self::Message => TEXT_AFTER,
-            Self::Refusal | Self::Reasoning | Self::Function { .. } | Self::Custom { .. } => PLAIN_AFTER,
+            Self::Refusal | Self::Reasoning { .. } | Self::Function { .. } | Self::Custom { .. } => PLAIN_AFTER,
         }
     }
 }
@@ -127,7 +138,7 @@ impl OpenItem {
             ItemKind::Custom { unwrapping, .. } => {
                 unwrapping.push(std::str::from_utf8(raw).unwrap_or_default(), &mut self.text);
             }
-            ItemKind::Message | ItemKind::Refusal | ItemKind::Reasoning | ItemKind::Function { .. } => {
+            ItemKind::Message | ItemKind::Refusal | ItemKind::Reasoning { .. } | ItemKind::Function { .. } => {
                 self.text.extend_from_slice(raw);
             }
         }
@@ -150,6 +161,14 @@ impl OpenItem {
         *sequence += 1;
     }
 
+    /// A reasoning that is to be closed has its text sealed as well; one that is too large has not.
+    pub fn seal(&mut self, sealer: &mut Sealer) {
+        if let ItemKind::Reasoning { sealed } = &mut self.kind {
+            let text = std::str::from_utf8(&self.text).ok().and_then(json::unescape);
+            *sealed = text.and_then(|text| sealer.seal(Purpose::Reasoning, &text).ok());
+        }
+    }
+
     /// Closes the item: the done events of its text, part and item. `status` is `completed` or `incomplete`.
     pub fn close(mut self, status: &str, sequence: &mut u64, out: &mut Outgoing) -> (Self, ClosedItem) {
         let start = self.text.len();
@@ -167,7 +186,7 @@ impl OpenItem {
                     out.extend_from_slice(b",\"name\":");
                     json::push_string(out, &tool.name);
                 }
-                ItemKind::Refusal | ItemKind::Reasoning | ItemKind::Custom { .. } => {}
+                ItemKind::Refusal | ItemKind::Reasoning { .. } | ItemKind::Custom { .. } => {}
             }
         });
         if let Some(part) = names.part {
@@ -204,7 +223,7 @@ impl OpenItem {
             ItemKind::Message | ItemKind::Refusal => {
                 Item::Message { role: Role::Assistant, content: Content::Text(text) }
             }
-            ItemKind::Reasoning => Item::NotForwarded,
+            ItemKind::Reasoning { .. } => Item::NotForwarded,
             ItemKind::Function { tool, call_id } => call(tool, call_id, Payload::Arguments(text)),
             ItemKind::Custom { tool, call_id, .. } => call(tool, call_id, Payload::Input(text)),
         };
@@ -231,7 +250,7 @@ impl OpenItem {
                 text.is_some_and(|text| serde_json::from_str::<IgnoredAny>(&text).is_ok())
             }
             ItemKind::Custom { unwrapping, .. } => unwrapping.is_whole(),
-            ItemKind::Message | ItemKind::Refusal | ItemKind::Reasoning => false,
+            ItemKind::Message | ItemKind::Refusal | ItemKind::Reasoning { .. } => false,
         }
     }
 
@@ -242,7 +261,7 @@ impl OpenItem {
         json::push_string(out, &self.id);
         let kind = match &self.kind {
             ItemKind::Message | ItemKind::Refusal => "message",
-            ItemKind::Reasoning => "reasoning",
+            ItemKind::Reasoning { .. } => "reasoning",
             ItemKind::Function { .. } => "function_call",
             ItemKind::Custom { .. } => "custom_tool_call",
         };
@@ -252,7 +271,13 @@ impl OpenItem {
         json::push_string(out, status);
         match &self.kind {
             ItemKind::Message | ItemKind::Refusal => out.extend_from_slice(b",\"role\":\"assistant\""),
-            ItemKind::Reasoning => out.extend_from_slice(b",\"summary\":[]"),
+            ItemKind::Reasoning { sealed } => {
+                out.extend_from_slice(b",\"summary\":[]");
+                if let Some(sealed) = sealed {
+                    out.extend_from_slice(b",\"encrypted_content\":");
+                    json::push_string(out, sealed);
+                }
+            }
             ItemKind::Function { tool, call_id } | ItemKind::Custom { tool, call_id, .. } => {
                 out.extend_from_slice(b",\"call_id\":\"");
                 out.extend_from_slice(call_id.as_bytes());
@@ -282,7 +307,7 @@ impl ItemKind {
     fn call_id(&self) -> Option<&str> {
         match self {
             Self::Function { call_id, .. } | Self::Custom { call_id, .. } => Some(call_id),
-            Self::Message | Self::Refusal | Self::Reasoning => None,
+            Self::Message | Self::Refusal | Self::Reasoning { .. } => None,
         }
     }
 
@@ -301,7 +326,7 @@ impl ItemKind {
         match self {
             Self::Message => "response.output_text.delta",
             Self::Refusal => "response.refusal.delta",
-            Self::Reasoning => "response.reasoning_text.delta",
+            Self::Reasoning { .. } => "response.reasoning_text.delta",
             Self::Function { .. } => "response.function_call_arguments.delta",
             Self::Custom { .. } => "response.custom_tool_call_input.delta",
         }
@@ -333,12 +358,12 @@ fn event_head(name: &str) -> Vec<u8> {
     out
 }
 
-fn push_index(out: &mut Vec<u8>, output_index: u32) {
+pub fn push_index(out: &mut Vec<u8>, output_index: u32) {
     out.extend_from_slice(b",\"output_index\":");
     json::push_u64(out, u64::from(output_index));
 }
 
-fn push_place(out: &mut Vec<u8>, id: &str, output_index: u32, content: bool) {
+pub fn push_place(out: &mut Vec<u8>, id: &str, output_index: u32, content: bool) {
     out.extend_from_slice(b",\"item_id\":");
     json::push_string(out, id);
     push_index(out, output_index);

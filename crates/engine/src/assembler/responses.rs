@@ -6,12 +6,15 @@
 //!                                             \--fail--> failed      \--interrupt--> interrupted, incomplete
 //! ```
 
+mod compact;
+
 use super::frame::{Frame, ResponseStatus, Variable};
 use super::item::{ItemKind, OpenItem, event};
 use crate::chain::{Piece, id_of};
 use crate::error::{ErrorKind, Refusal};
 use crate::ids::TurnHex;
 use crate::outgoing::Outgoing;
+use crate::seal::Sealer;
 use crate::time::Now;
 use crate::tools::{Choice as ToolChoice, Tools};
 use bytes::Bytes;
@@ -43,6 +46,12 @@ pub struct ResponsesAssembler {
     finish: Option<FinishReason>,
     /// Its client has redirected the model: PROTOCOL clause 3.8.
     steered: bool,
+    /// Seals its reasoning, where the client asked for that.
+    sealer: Option<Box<Sealer>>,
+    /// A summary of the context, while that is made in the place of an answer: raw. Its client sees it when it is whole, and sealed.
+    summary: Option<Vec<u8>>,
+    /// What a summary has cost, before the answer.
+    spent: Usage,
     stage: Stage,
 }
 
@@ -126,6 +135,9 @@ impl ResponsesAssembler {
             usage: None,
             finish: None,
             steered: false,
+            sealer: None,
+            summary: None,
+            spent: Usage::default(),
             stage: Stage::New,
         }
     }
@@ -133,6 +145,11 @@ impl ResponsesAssembler {
     #[must_use]
     pub fn response_id(&self) -> String {
         self.hex.response_id()
+    }
+
+    /// Its reasoning is to be sealed for its client.
+    pub fn seal_with(&mut self, sealer: Sealer) {
+        self.sealer = Some(Box::new(sealer));
     }
 
     pub fn serve_from(&mut self, service_tier: &'static str) {
@@ -167,8 +184,15 @@ impl ResponsesAssembler {
         self.finish.is_some()
     }
 
+    /// What all of it cost, so far as that is known.
     #[must_use]
     pub fn usage(&self) -> Option<Usage> {
+        self.usage.map(|usage| usage.and(self.spent))
+    }
+
+    /// What the engine told of the answer alone.
+    #[must_use]
+    pub fn usage_of_answer(&self) -> Option<Usage> {
         self.usage
     }
 
@@ -213,9 +237,16 @@ impl ResponsesAssembler {
 
     /// Closes what is open and opens what `raw` belongs to.
     fn switch(&mut self, source: Source, raw: &[u8], out: &mut Outgoing) -> Result<(), Refusal> {
+        if let Some(summary) = &mut self.summary {
+            match source {
+                Source::Content => summary.extend_from_slice(raw),
+                Source::Reasoning | Source::Refusal | Source::Call(_) | Source::Ahead(_) => {}
+            }
+            return Ok(());
+        }
         let kind = match source {
             Source::Content => ItemKind::Message,
-            Source::Reasoning => ItemKind::Reasoning,
+            Source::Reasoning => ItemKind::Reasoning { sealed: None },
             Source::Refusal => ItemKind::Refusal,
             Source::Call(index) | Source::Ahead(index) => return self.arguments_apart(index, raw, out),
         };
@@ -269,6 +300,9 @@ impl ResponsesAssembler {
     }
 
     fn call(&mut self, call: &ToolCallDelta<'_>, out: &mut Outgoing) -> Result<(), Refusal> {
+        if self.summary.is_some() {
+            return Ok(());
+        }
         if let (Some(name), false) = (&call.name, self.knows(call)) {
             self.begin_call(call, name, out)?;
         }
@@ -375,7 +409,10 @@ impl ResponsesAssembler {
     }
 
     fn close_open(&mut self, status: &str, out: &mut Outgoing) {
-        let Some(open) = self.open.take() else { return };
+        let Some(mut open) = self.open.take() else { return };
+        if let Some(sealer) = &mut self.sealer {
+            open.item.seal(sealer);
+        }
         let (item, closed) = open.item.close(status, &mut self.sequence, out);
         // Arguments that were cut are no JSON: the next turn's upstream must not see them.
         if status == "completed" || item.call_id().is_none() {
@@ -520,7 +557,7 @@ impl ResponsesAssembler {
             completed_at,
             status,
             output: &self.output,
-            usage: self.usage,
+            usage: self.usage(),
             service_tier: self.service_tier,
         }
     }

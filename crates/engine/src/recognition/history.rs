@@ -1,6 +1,8 @@
 //! What the first items of an input came to, whole and ready to be gone on from.
 
 use crate::chain::{Chain, Rendered};
+use crate::seal::Opener;
+use flashlane_wire::responses::ParseError;
 use std::sync::Arc;
 
 /// Items read and rendered, up to where a new message begins.
@@ -15,16 +17,19 @@ pub struct History {
 
 impl History {
     /// This history and what came after it.
-    #[must_use]
-    pub fn and(&self, rendered: Rendered) -> Self {
+    ///
+    /// # Errors
+    /// A compaction whose key is not there any more.
+    pub fn and(&self, rendered: Rendered, opener: Opener<'_>) -> Result<Self, ParseError> {
         let mut chain = self.chain.clone();
-        chain.append(Arc::new(rendered.piece));
+        chain.join(&Arc::new(rendered.piece), opener)?;
         if let Some(tools) = &rendered.tools {
             chain.add_tools(tools);
         }
         let outputs = self.outputs.iter().cloned().chain(rendered.outputs);
         let outputs = outputs.filter(|id| !chain.has_call(id)).collect();
-        Self { outputs, images: self.images || rendered.images, files: self.files || rendered.files, chain }
+        let (images, files) = (self.images || rendered.images, self.files || rendered.files);
+        Ok(Self { outputs, images, files, chain })
     }
 
     /// What it holds beside the bytes of its items, which the tree's nodes hold.

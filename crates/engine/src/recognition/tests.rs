@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::chain::render_items;
+use crate::seal::Keyring;
 use std::fmt::Write as _;
 
 const OWNER: Owner = Owner([1; 32]);
@@ -9,6 +10,11 @@ const OTHER: Owner = Owner([2; 32]);
 const ROOMY: Limits = Limits { bytes_max: 1 << 30, owner_bytes_max: 1 << 30 };
 /// So long that two items are worth being recognised.
 const PAD: usize = 2100;
+
+fn opener(owner: Owner) -> Opener<'static> {
+    static RING: std::sync::LazyLock<Keyring> = std::sync::LazyLock::new(|| Keyring::new(&[7; 32], &[], 1000).unwrap());
+    Opener { ring: &RING, owner }
+}
 
 struct Chance(u64);
 
@@ -64,7 +70,7 @@ struct Seen {
 fn seen(history: Option<&History>, rendered: Rendered) -> Seen {
     let images_and_files = (rendered.images, rendered.files);
     let outputs = rendered.outputs.clone();
-    let history = history.cloned().unwrap_or_default().and(rendered);
+    let history = history.cloned().unwrap_or_default().and(rendered, opener(OWNER)).unwrap();
     let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).unwrap();
     let chain = &history.chain;
     let orphans = outputs.iter().filter(|id| !chain.has_call(id)).map(|id| id.to_string()).collect();
@@ -81,7 +87,7 @@ fn seen(history: Option<&History>, rendered: Rendered) -> Seen {
 
 fn fresh(items: &[String]) -> Seen {
     let raws: Vec<&RawValue> = items.iter().map(|item| serde_json::from_str(item).unwrap()).collect();
-    seen(None, render_items("input", &raws).unwrap())
+    seen(None, render_items("input", &raws, opener(OWNER)).unwrap())
 }
 
 /// Sends an input; what it came to, and how many items were known.
@@ -100,7 +106,7 @@ fn send(recognition: &Recognition, owner: Owner, items: &[String], is_whole: boo
     }
     let raws: Vec<&RawValue> = items[known.items..].iter().map(|item| serde_json::from_str(item).unwrap()).collect();
     let fresh = Fresh { items: &raws, known_items: known.items, is_whole };
-    let input = recognition.read(owner, found, &fresh).unwrap();
+    let input = recognition.read(opener(owner), found, &fresh).unwrap();
     (seen(input.history.as_deref(), input.rendered), known.items)
 }
 
@@ -233,7 +239,7 @@ fn what_is_wrong_is_told_by_its_place_in_the_whole_input() {
     let found = recognition.find(OWNER, text.as_bytes());
     let wrong: Box<RawValue> = serde_json::from_str(r#"{"role":"nobody","content":"a"}"#).unwrap();
     let fresh = Fresh { items: &[&wrong], known_items: found.known().items, is_whole: true };
-    let error = recognition.read(OWNER, found, &fresh).unwrap_err();
+    let error = recognition.read(opener(OWNER), found, &fresh).unwrap_err();
     assert_eq!(error.param.as_deref(), Some("input[2].role"));
 }
 

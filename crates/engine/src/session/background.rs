@@ -87,7 +87,7 @@ impl Session {
 
     /// The server cannot go on with the background response.
     pub fn handle_stopped(&mut self, id: TurnId, refusal: &Refusal, now: Now) {
-        self.fail(id, refusal, now);
+        self.give_up(id, refusal, now);
         self.advance(now);
     }
 

@@ -6,6 +6,7 @@ use super::limit;
 use super::steer::SteerError;
 use super::{Answer, Effect, Life, Outcome, Session, Status, Transport, TurnId, Why};
 use crate::assembler::{Assembler, Conclusion, Timing};
+use crate::compaction::Progress;
 use crate::draft::Contract;
 use crate::error::{ErrorKind, Refusal};
 use crate::time::Now;
@@ -23,7 +24,10 @@ impl Session {
             self.effects.push_back(Effect::Park(id));
             self.effects.push_back(Effect::Release(grant));
         }
-        self.wrap_up(id, now);
+        match self.lanes.turn(id).map(|turn| turn.compaction) {
+            Some(Progress::Running { tokens_max }) => self.take_summary(id, tokens_max, now),
+            Some(Progress::NotYet | Progress::Done) | None => self.wrap_up(id, now),
+        }
     }
 
     /// Closes the answer's items, has it stored if it must be, then ends it.
@@ -45,7 +49,7 @@ impl Session {
                 return;
             }
         };
-        match (responses.usage(), turn.tokens) {
+        match (responses.usage_of_answer(), turn.tokens) {
             (Some(usage), Some(ours)) if is_plain => {
                 limit::learn(&self.shared, (turn.served, &turn.draft.model), ours, usage);
             }
@@ -131,7 +135,7 @@ impl Session {
         self.finish(id, Status::Counted, None, now);
     }
 
-    fn answer_object(&mut self, object: Bytes) {
+    pub(super) fn answer_object(&mut self, object: Bytes) {
         if let Transport::Http { answer, .. } = &mut self.transport
             && self.outgoing.is_collecting()
         {
@@ -141,6 +145,13 @@ impl Session {
 
     /// Ends a turn by an error: `response.failed` if the client knows of it, an error otherwise.
     pub(super) fn fail(&mut self, id: TurnId, refusal: &Refusal, now: Now) {
+        if !self.go_on_uncompacted(id, now) {
+            self.give_up(id, refusal, now);
+        }
+    }
+
+    /// As [`Self::fail`], whatever else could be done.
+    pub(super) fn give_up(&mut self, id: TurnId, refusal: &Refusal, now: Now) {
         self.speak(id.lane);
         let Some(turn) = self.lanes.turn(id) else { return };
         let grant = turn.grant();
@@ -310,6 +321,6 @@ impl Session {
 }
 
 /// Usage where the engine told none: the prompt by its bytes, a token a delta.
-fn estimated(prompt_bytes: usize, deltas: u64) -> Usage {
+pub(super) fn estimated(prompt_bytes: usize, deltas: u64) -> Usage {
     Usage { input: tokens::estimate(prompt_bytes), output: deltas, ..Usage::default() }
 }

@@ -3,6 +3,7 @@
 //! A text is counted once, for all turns and sessions that share it: a turn's count is that of its new items, and it is made only
 //! once these have more bytes than there is room for tokens.
 
+use super::compact;
 use super::{Effect, Session, Shared, TurnId};
 use crate::admission::Grant;
 use crate::draft::Contract;
@@ -25,7 +26,7 @@ impl Session {
         let Some(turn) = self.lanes.turn(id) else { return };
         let tokens_max = tokens_max(&self.shared, turn);
         // A token has a byte at least.
-        let may_fit = !is_count_only(turn) && !turn.is_told_less;
+        let may_fit = !is_count_only(turn) && !turn.is_told_less && is_short(turn);
         if may_fit && (turn.bytes() as u64 <= tokens_max || has_room(&self.shared, turn)) {
             self.proceed(id, now);
             return;
@@ -104,6 +105,12 @@ pub(super) fn tokens_max(shared: &Shared, turn: &Turn) -> u64 {
 fn has_room(shared: &Shared, turn: &Turn) -> bool {
     let (tokens, bytes) = turn.counted();
     tokens > 0 && ratio(shared, turn).bounds(tokens).least.saturating_add(bytes as u64) <= tokens_max(shared, turn)
+}
+
+/// Whether it cannot have as many tokens as its context is compacted from.
+fn is_short(turn: &Turn) -> bool {
+    let (tokens, bytes) = turn.counted();
+    compact::threshold(turn).is_none_or(|threshold| tokens.saturating_add(bytes as u64) <= threshold)
 }
 
 /// How the tokenizer of the engine that will most likely serve the turn counts.

@@ -5,6 +5,7 @@
 
 mod background;
 mod clock;
+mod compact;
 mod effect;
 mod end;
 mod lane;
@@ -23,6 +24,7 @@ use crate::ids::IdSource;
 use crate::outgoing::Outgoing;
 use crate::recognition::{Found, Fresh, Limits, Recognition};
 use crate::router::Origin;
+use crate::seal::{Keyring, Opener};
 use crate::time::Now;
 use crate::tokens::Ratios;
 use crate::tools::Tools;
@@ -100,7 +102,7 @@ impl Default for Settings {
 }
 
 /// One snapshot of what sessions share. A turn keeps the one that it began with.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Shared {
     pub settings: Settings,
     pub fleet: Arc<Fleet>,
@@ -108,14 +110,16 @@ pub struct Shared {
     pub recognition: Arc<Recognition>,
     /// How the engines' tokenizers differ from ours.
     pub ratios: Arc<Mutex<Ratios>>,
+    /// The keys of what clients keep for this server.
+    pub ring: Arc<Keyring>,
 }
 
 impl Shared {
     #[must_use]
-    pub fn new(settings: Settings, fleet: Arc<Fleet>) -> Self {
+    pub fn new(settings: Settings, fleet: Arc<Fleet>, ring: Arc<Keyring>) -> Self {
         let limits =
             Limits { bytes_max: settings.recognised_bytes_max, owner_bytes_max: settings.recognised_bytes_per_key_max };
-        Self { settings, fleet, recognition: Arc::new(Recognition::new(limits)), ratios: Arc::default() }
+        Self { settings, fleet, recognition: Arc::new(Recognition::new(limits)), ratios: Arc::default(), ring }
     }
 }
 
@@ -355,7 +359,8 @@ impl Session {
         let shared = Arc::clone(&self.shared);
         let model = model_of(&shared.fleet, &request.model)?;
         let tools = self.recognise_tools(request)?;
-        let read = |fresh: &Fresh<'_>| shared.recognition.read(self.owner, found, fresh);
+        let opener = Opener { ring: &shared.ring, owner: self.owner };
+        let read = |fresh: &Fresh<'_>| shared.recognition.read(opener, found, fresh);
         let mut draft = Draft::responses(request, tools, model, read)?;
         draft.traits = self.traits_of(request);
         self.hosted_tools = draft.hosted_tools().cloned().collect();

@@ -6,6 +6,7 @@ use super::{Effect, Session, TurnId};
 use crate::chain::Chain;
 use crate::draft::Contract;
 use crate::error::{ErrorKind, Refusal};
+use crate::seal::Opener;
 use crate::time::Now;
 use crate::turn::TurnState;
 use bytes::Bytes;
@@ -53,9 +54,10 @@ impl Session {
     }
 
     fn resolve(&mut self, id: TurnId, chain: Chain, found: &BTreeMap<Arc<str>, Bytes>, now: Now) {
+        let opener = Opener { ring: &self.shared.ring, owner: self.owner };
         let Some(turn) = self.lanes.turn(id) else { return };
         let Contract::Responses(draft) = &mut turn.draft.contract else { return };
-        match draft.resolve(found, self.shared.fleet.model(&turn.draft.model)) {
+        match draft.resolve(found, self.shared.fleet.model(&turn.draft.model), opener) {
             Ok(()) => self.go_on(id, chain, now),
             Err(refusal) => self.fail(id, &refusal, now),
         }

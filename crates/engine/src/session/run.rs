@@ -1,21 +1,24 @@
 //! The life of a turn inside its session: start, grant, stream, end.
 
+use super::compact;
 use super::lane::LaneId;
 use super::traits::traits;
 use super::{Effect, Life, Session, Source, TurnId, Why};
 use crate::admission::{Grant, Ticket};
 use crate::assembler::{Assembler, ChatAssembler, ResponsesAssembler};
-use crate::chain::{Chain, render_again};
+use crate::chain::Chain;
+use crate::compaction::{self, Progress};
 use crate::draft::{Contract, Draft};
 use crate::error::{ErrorKind, Refusal};
 use crate::router;
+use crate::seal::{Opener, Sealer};
 use crate::time::Now;
 use crate::tokens;
-use crate::tools::{Tools, tool_fields};
+use crate::tools::{Choice, Tools, tool_fields};
 use crate::turn::{FailedAttempt, Turn, TurnState, may_try_elsewhere, refusal_of, refusal_of_error};
 use crate::upstream::{Ended, UpstreamEvent, UpstreamFailure, UpstreamRequest};
 use bytes::Bytes;
-use flashlane_wire::chat::{ChunkReader, Read, Usage};
+use flashlane_wire::chat::{ChunkReader, Field, Read, Usage};
 use flashlane_wire::sse;
 use std::sync::Arc;
 
@@ -64,7 +67,12 @@ impl Session {
         let assembler = match &draft.contract {
             Contract::Responses(responses) => {
                 let tools = Arc::clone(&responses.tools);
-                Assembler::Responses(Box::new(ResponsesAssembler::new(hex, responses.frame.clone(), tools, now)))
+                let mut assembler = ResponsesAssembler::new(hex, responses.frame.clone(), tools, now);
+                if responses.includes_reasoning {
+                    let (ring, nonces) = (Arc::clone(&self.shared.ring), self.ids.fork());
+                    assembler.seal_with(Sealer { ring, owner: self.owner, nonces });
+                }
+                Assembler::Responses(Box::new(assembler))
             }
             Contract::Chat(chat) => {
                 Assembler::Chat(Box::new(ChatAssembler::new(&hex, &draft.model, chat.include_usage, now)))
@@ -99,7 +107,7 @@ impl Session {
             return;
         };
         let chain = match found {
-            Ok(Some(items)) => chain_of(&items),
+            Ok(Some(items)) => chain_of(&items, Opener { ring: &self.shared.ring, owner: self.owner }),
             Ok(None) if loading.conversation().is_some() => {
                 let conversation = loading.conversation().unwrap_or_default();
                 let message = format!("Conversation with id '{conversation}' not found.");
@@ -129,12 +137,13 @@ impl Session {
 
     /// Adds the input to the chain, and goes on with the whole.
     pub(super) fn go_on(&mut self, id: TurnId, chain: Chain, now: Now) {
+        let opener = Opener { ring: &self.shared.ring, owner: self.owner };
         let Some(turn) = self.lanes.turn(id) else { return };
         turn.items_inherited = chain.items().count();
         if chain.is_unstored() {
             turn.forget();
         }
-        match turn.go_on_from(chain, self.shared.settings.chain_bytes_max) {
+        match turn.go_on_from(chain, self.shared.settings.chain_bytes_max, opener) {
             Err(refusal) => self.fail(id, &refusal, now),
             Ok(()) => self.measure(id, now),
         }
@@ -144,6 +153,7 @@ impl Session {
     pub(super) fn proceed(&mut self, id: TurnId, now: Now) {
         let Some(turn) = self.lanes.turn(id) else { return };
         turn.state = TurnState::Waiting;
+        compact::begin_if_due(turn, &self.shared);
         match turn.draft.background() {
             Some(_) if turn.is_unannounced() => self.enlist(id, now),
             Some(_) | None => self.ask(id, now),
@@ -201,19 +211,7 @@ impl Session {
         let Some(model) = self.shared.fleet.model(&turn.draft.model) else {
             return Err(Refusal::new(ErrorKind::Internal, "the turn's model left the fleet"));
         };
-        let mut fields = turn.draft.fields.clone();
-        let messages = match &turn.draft.contract {
-            Contract::Responses(responses) => {
-                let tools = tools_of(&turn.chain, &responses.tools);
-                fields.extend(tool_fields(&tools, &responses.choice, responses.parallel_tool_calls)?);
-                if let Assembler::Responses(assembler) = &mut turn.assembler {
-                    assembler.resolve_with(&tools, &responses.choice);
-                }
-                let closing = turn.chain.closing();
-                responses.instructions.iter().chain(turn.told().messages()).chain(&closing).cloned().collect()
-            }
-            Contract::Chat(chat) => vec![chat.messages.clone()],
-        };
+        let (fields, messages) = asked(turn)?;
         turn.assembler.serve_from(grant.tier.service_tier());
         turn.times.sent_upstream_ns = Some(now.mono_ns);
         turn.served = Some(grant);
@@ -397,6 +395,34 @@ fn endpoint_name(shared: &super::Shared, grant: Grant) -> &str {
     shared.fleet.endpoint(grant.endpoint).map_or("unknown", |endpoint| &endpoint.name)
 }
 
+/// What the turn asks of the model now: the fields of its request, and the messages.
+fn asked(turn: &mut Turn) -> Result<(Vec<Field>, Vec<Bytes>), Refusal> {
+    let mut fields = turn.draft.fields.clone();
+    let responses = match &turn.draft.contract {
+        Contract::Responses(responses) => responses,
+        Contract::Chat(chat) => return Ok((fields, vec![chat.messages.clone()])),
+    };
+    let tools = tools_of(&turn.chain, &responses.tools);
+    let closing = turn.chain.closing();
+    let messages = responses.instructions.iter().chain(turn.told().messages()).chain(&closing);
+    let mut messages: Vec<_> = messages.cloned().collect();
+    let Assembler::Responses(assembler) = &mut turn.assembler else { return Ok((fields, messages)) };
+    match turn.compaction {
+        Progress::Running { tokens_max } => {
+            assembler.begin_summary();
+            fields = compaction::fields(&fields, tokens_max);
+            // Its tools stay in what the engine has in its cache, and are not to be used.
+            fields.extend(tool_fields(&tools, &Choice::None, None)?);
+            messages.push(compaction::question(tokens_max));
+        }
+        Progress::NotYet | Progress::Done => {
+            fields.extend(tool_fields(&tools, &responses.choice, responses.parallel_tool_calls)?);
+            assembler.resolve_with(&tools, &responses.choice);
+        }
+    }
+    Ok((fields, messages))
+}
+
 /// The request's tools, after those that came with the chain.
 fn tools_of(chain: &Chain, own: &Arc<Tools>) -> Arc<Tools> {
     match chain.tools() {
@@ -407,13 +433,8 @@ fn tools_of(chain: &Chain, own: &Arc<Tools>) -> Arc<Tools> {
 }
 
 /// A chain from the items that the store kept.
-fn chain_of(items: &[Bytes]) -> Result<Chain, Refusal> {
-    let broken = |_| Refusal::new(ErrorKind::Internal, "The stored conversation cannot be read.");
-    let rendered = render_again(items).map_err(broken)?;
-    let mut chain = Chain::default();
-    chain.append(Arc::new(rendered.piece));
-    if let Some(tools) = rendered.tools {
-        chain.add_tools(&tools);
-    }
-    Ok(chain)
+fn chain_of(items: &[Bytes], opener: Opener<'_>) -> Result<Chain, Refusal> {
+    Chain::read(items, opener).map_err(|error| {
+        Refusal::new(ErrorKind::Internal, format!("The stored conversation cannot be read: {}", error.message))
+    })
 }

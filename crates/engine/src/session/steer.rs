@@ -11,9 +11,11 @@ use super::lane::{LaneId, Succession};
 use super::{Effect, Session, Shared, Status, TurnId};
 use crate::assembler::{Assembler, ResponsesAssembler, event};
 use crate::chain::{Piece, Rendered, render_items};
+use crate::compaction::Wanted;
 use crate::draft::{self, Contract, Draft};
 use crate::error::{ErrorKind, Refusal};
 use crate::outgoing::Outgoing;
+use crate::seal::Opener;
 use crate::time::Now;
 use crate::turn::{Turn, TurnState};
 use bytes::Bytes;
@@ -50,6 +52,7 @@ pub(super) enum SteerError {
     AlreadyCompleted,
     NotActive,
     SuccessorFailed,
+    NotSupported,
 }
 
 impl SteerError {
@@ -61,6 +64,7 @@ impl SteerError {
             Self::AlreadyCompleted => "response_already_completed",
             Self::NotActive => "response_not_active",
             Self::SuccessorFailed => "successor_creation_failed",
+            Self::NotSupported => "steering_not_supported",
         }
     }
 }
@@ -118,6 +122,10 @@ impl Session {
         let Some(lane) = self.lanes.lane(id.lane) else { return Err(not_active()) };
         let Some(turn) = lane.running.as_deref_mut() else { return Err(not_active()) };
         let Assembler::Responses(responses) = &mut turn.assembler else { return Err(not_active()) };
+        if matches!(&turn.draft.contract, Contract::Responses(draft) if draft.compaction != Wanted::Never) {
+            let message = "A response whose context may be compacted cannot be steered.".to_owned();
+            return Err((SteerError::NotSupported, message));
+        }
         may_take(&self.shared, &lane.steers, &turn.draft.model, &needs)?;
         responses.aside("response.steer.accepted", &mut self.outgoing, |out| push_steer(out, &steer));
         lane.steers.push(steer);
@@ -148,7 +156,8 @@ impl Session {
 
     /// The submission, and what a model needs to take it.
     fn read(&mut self, previous: &str, input: Option<&RawValue>) -> Result<(Steer, Rendered), Unused> {
-        let mut rendered = read_input(input).map_err(|refusal| (SteerError::InvalidInput, refusal.message))?;
+        let opener = Opener { ring: &self.shared.ring, owner: self.owner };
+        let mut rendered = read_input(input, opener).map_err(|refusal| (SteerError::InvalidInput, refusal.message))?;
         let piece = std::mem::take(&mut rendered.piece);
         let id = self.ids.draw().steer_id();
         let input: Box<str> = input.map_or("null", RawValue::get).into();
@@ -245,11 +254,15 @@ fn may_take(shared: &Shared, waiting: &[Steer], model: &str, needs: &Rendered) -
 }
 
 /// A string, or an array of messages of the user.
-fn read_input(input: Option<&RawValue>) -> Result<Rendered, Refusal> {
+fn read_input(input: Option<&RawValue>, opener: Opener<'_>) -> Result<Rendered, Refusal> {
     let invalid = |message: &str| Refusal::new(ErrorKind::InvalidValue, message);
     let raw = input.ok_or_else(|| invalid("Missing required parameter: 'input'."))?;
     if let Some(text) = raw.get().strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
-        return if text.is_empty() { Err(invalid("Invalid 'input': it is empty.")) } else { draft::text_input(text) };
+        return if text.is_empty() {
+            Err(invalid("Invalid 'input': it is empty."))
+        } else {
+            Ok(draft::text_input(text))
+        };
     }
     let items = elements("input", raw)?;
     if items.is_empty() {
@@ -265,7 +278,7 @@ fn read_input(input: Option<&RawValue>) -> Result<Rendered, Refusal> {
             return Err(invalid(&format!("Invalid '{path}': a steer takes messages of the role 'user' alone.")));
         }
     }
-    Ok(render_items("input", &items)?)
+    Ok(render_items("input", &items, opener)?)
 }
 
 const STEER_FIELDS: [&str; 5] = ["type", "role", "content", "id", "status"];

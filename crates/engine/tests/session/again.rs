@@ -13,7 +13,7 @@ const STREAM: &[u8] = b"data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":
 
 fn shared(recognised_bytes_max: usize) -> Arc<Shared> {
     let settings = Settings { recognised_bytes_max, ..Settings::default() };
-    Arc::new(Shared::new(settings, Arc::new(crate::peer::fleet())))
+    Arc::new(Shared::new(settings, Arc::new(crate::peer::fleet()), crate::peer::ring()))
 }
 
 /// What went up for a body or a message, and what the client got.

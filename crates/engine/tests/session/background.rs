@@ -24,7 +24,7 @@ const BODY: &str = r#"{"model":"m","input":"hi","background":true,"stream":true}
 impl Job {
     /// Up to where it waits to be kept.
     fn new(body: &str) -> (Self, Box<Enlisting>) {
-        let shared = Arc::new(Shared::new(Settings::default(), Arc::new(crate::peer::fleet())));
+        let shared = Arc::new(Shared::new(Settings::default(), Arc::new(crate::peer::fleet()), crate::peer::ring()));
         let mut session = Session::http(shared, IdSource::new([3; 32]), Owner::default());
         session.handle_responses_body(body.as_bytes(), Now::default());
         let Some(Answer::Background(enlisting)) = session.answer() else { panic!("it does not want to be kept") };
@@ -155,7 +155,7 @@ fn what_fails_ends_by_response_failed_and_a_record_of_it() {
 
 #[test]
 fn background_wants_to_be_stored() {
-    let shared = Arc::new(Shared::new(Settings::default(), Arc::new(crate::peer::fleet())));
+    let shared = Arc::new(Shared::new(Settings::default(), Arc::new(crate::peer::fleet()), crate::peer::ring()));
     let mut session = Session::http(shared, IdSource::new([3; 32]), Owner::default());
     let body = br#"{"model":"m","input":"hi","background":true,"store":false}"#;
     session.handle_responses_body(body, Now::default());

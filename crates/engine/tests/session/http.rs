@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 /// The session of one HTTP request, driven to its grant.
 fn http(body: &str, chat: bool) -> Session {
-    let shared = Arc::new(Shared::new(Settings::default(), Arc::new(crate::peer::fleet())));
+    let shared = Arc::new(Shared::new(Settings::default(), Arc::new(crate::peer::fleet()), crate::peer::ring()));
     let mut session = Session::http(shared, IdSource::new([2; 32]), Owner::default());
     match chat {
         true => session.handle_chat_body(body.as_bytes(), Now::default()),

@@ -10,6 +10,7 @@
 mod again;
 mod background;
 mod calls;
+mod compact;
 mod http;
 mod lanes;
 mod limit;
@@ -17,6 +18,7 @@ mod peer;
 mod references;
 mod rules;
 mod scripts;
+mod seal;
 mod steer;
 mod traits;
 mod truncate;

@@ -4,6 +4,7 @@
 use crate::watch::Watch;
 use bytes::Bytes;
 use flashlane_engine::admission::Admission;
+use flashlane_engine::seal::Keyring;
 use flashlane_engine::tokens::{Counted, Counter, Job};
 use flashlane_engine::{
     Effect, Ended, Endpoint, ErrorKind, Fleet, IdSource, Modality, Model, ModelRouting, Now, Outcome, Owner, Refusal,
@@ -31,6 +32,9 @@ pub enum Step {
     CreateInA,
     /// Goes on, in another lane, from the latest response that ended well.
     ForkIntoB,
+    /// Asks for compaction, which its input is long enough for once it is counted.
+    CreateCompacting,
+    CreateTrigger,
     Steer,
     SteerEnded,
     Interrupt,
@@ -64,7 +68,7 @@ pub enum Step {
     ClientGone,
 }
 
-pub const STEPS: [Step; 39] = [
+pub const STEPS: [Step; 41] = [
     Step::Create,
     Step::CreateStored,
     Step::Continue,
@@ -74,6 +78,8 @@ pub const STEPS: [Step; 39] = [
     Step::WarmUp,
     Step::CreateInA,
     Step::ForkIntoB,
+    Step::CreateCompacting,
+    Step::CreateTrigger,
     Step::Steer,
     Step::SteerEnded,
     Step::Interrupt,
@@ -128,6 +134,10 @@ pub struct Peers {
     pub watch: Watch,
 }
 
+pub fn ring() -> Arc<Keyring> {
+    Arc::new(Keyring::new(&[7; 32], &[], 1 << 20).unwrap())
+}
+
 pub fn fleet() -> Fleet {
     let model = |name: &str, context_tokens_max| Model {
         name: name.into(),
@@ -148,6 +158,9 @@ pub fn fleet() -> Fleet {
 
 const TOOLS: &str = r#","tools":[{"type":"function","name":"run","parameters":{}},{"type":"custom","name":"patch"}]"#;
 
+const TRIGGER: &str =
+    r#"{"type":"response.create","model":"m","input":[{"role":"user","content":"a"},{"type":"compaction_trigger"}]}"#;
+
 impl Peers {
     pub fn new() -> Self {
         Self::on(fleet())
@@ -162,7 +175,7 @@ impl Peers {
 
     fn on(fleet: Fleet) -> Self {
         let fleet = Arc::new(fleet);
-        let shared = Arc::new(Shared::new(Settings::default(), Arc::clone(&fleet)));
+        let shared = Arc::new(Shared::new(Settings::default(), Arc::clone(&fleet), ring()));
         let now = Now { mono_ns: 1_000_000_000, unix_ms: 1_700_000_000_000 };
         let mut session =
             Session::websocket(shared, IdSource::new([1; 32]), Owner::default(), Encoder::new(None), false);
@@ -240,7 +253,6 @@ impl Peers {
             }
             Step::Refer => self.refer(),
             Step::ContinueCut => self.continue_cut(),
-            Step::Counted => self.count(),
             Step::ContinueUnknown => self.create(r#","store":false,"previous_response_id":"resp_unknown""#),
             Step::WarmUp => self.create(r#","store":false,"generate":false"#),
             Step::CreateInA => self.create(r#","store":false,"stream_id":"a""#),
@@ -248,6 +260,9 @@ impl Peers {
                 let previous = self.watch.ended.last().cloned().unwrap_or_default();
                 self.create(&format!(r#","store":false,"stream_id":"b","previous_response_id":"{previous}""#));
             }
+            Step::CreateCompacting => self.create_compacting(),
+            Step::CreateTrigger => self.message(TRIGGER),
+            Step::Counted => self.count(),
             Step::Steer => self.steer(&self.watch.latest()),
             Step::SteerEnded => self.steer(&self.watch.ended.last().cloned().unwrap_or_default()),
             Step::Interrupt => self.stop("interrupt"),
@@ -313,6 +328,17 @@ impl Peers {
         self.message(&format!(
             r#"{{"type":"response.create","model":"small","store":false,"truncation":"auto","previous_response_id":{previous},
                 "input":[{{"role":"user","content":"{long}"}},{{"role":"user","content":"{long}"}}]}}"#
+        ));
+    }
+
+    /// Goes on from another response every second time.
+    fn create_compacting(&mut self) {
+        let previous = self.watch.ended.last().filter(|_| self.outcomes.len().is_multiple_of(2));
+        let previous = previous.map(|id| format!(r#","previous_response_id":"{id}""#)).unwrap_or_default();
+        self.message(&format!(
+            r#"{{"type":"response.create","model":"m","store":false{previous}{TOOLS},
+                "input":[{{"role":"user","content":"a"}},{{"role":"assistant","content":"b"}},{{"role":"user","content":"c"}}],
+                "context_management":[{{"type":"compaction","compact_threshold":1}}]}}"#
         ));
     }
 

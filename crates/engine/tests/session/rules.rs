@@ -449,7 +449,7 @@ fn items_that_no_engine_sees_count_for_what_they_hold() {
     for _ in 0..20 {
         peers.message(&format!(
             r#"{{"type":"response.create","model":"m","store":false,"generate":false{previous},
-                "input":[{{"type":"reasoning","summary":[],"encrypted_content":"{thought}"}}]}}"#
+                "input":[{{"type":"reasoning","summary":[{{"type":"summary_text","text":"{thought}"}}]}}]}}"#
         ));
         let Some(id) = peers.watch.ended.last().filter(|_| peers.watch.errors == 0) else { break };
         previous = format!(r#","previous_response_id":"{id}""#);

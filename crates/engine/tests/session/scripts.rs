@@ -44,6 +44,9 @@ fn every_short_script_of_a_running_turn_keeps_the_invariants() {
             check_all(&[begin, Step::Opened, middle], 3);
         }
     }
+    // The summary is in the making.
+    check_all(&[Step::CreateCompacting, Step::Counted, Step::Opened, Step::Text], 2);
+    check_all(&[Step::CreateTrigger, Step::Opened, Step::Text], 2);
 }
 
 /// Fewer where they are slow.
@@ -67,8 +70,10 @@ fn seeded_long_scripts_keep_the_invariants() {
                     Step::Committed,
                     Step::Continue,
                     Step::Steer,
+                    Step::CreateCompacting,
+                    Step::Counted,
                 ];
-                let pick = usize::try_from(state % 50).unwrap();
+                let pick = usize::try_from(state % 54).unwrap();
                 STEPS.get(pick).copied().unwrap_or_else(|| weighted[pick % weighted.len()])
             })
             // A script that ends early shows little.

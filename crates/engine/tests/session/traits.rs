@@ -13,7 +13,7 @@ const RECORDING: &str = include_str!("../../../../proto/codex-0.169.0/ws-ordinar
 fn shared() -> Arc<Shared> {
     let mut fleet: Fleet = fleet();
     fleet.models[0].modalities = vec![Modality::Text, Modality::Image, Modality::File];
-    Arc::new(Shared::new(Settings::default(), Arc::new(fleet)))
+    Arc::new(Shared::new(Settings::default(), Arc::new(fleet), crate::peer::ring()))
 }
 
 fn websocket() -> Session {

@@ -127,6 +127,11 @@ impl Watch {
                 let id = seen.open.remove(&index.unwrap()).expect("closed once, after it was opened");
                 assert_eq!(event["item"]["id"], id);
                 let item = &event["item"];
+                if item["type"] == "compaction" {
+                    assert!(!item["encrypted_content"].as_str().unwrap().is_empty());
+                    assert_eq!(seen.text.remove(&id).unwrap(), "compacting");
+                    return;
+                }
                 let whole = ["arguments", "input"].iter().find_map(|name| item[name].as_str());
                 let whole = whole.or_else(|| item["content"][0]["text"].as_str()).unwrap();
                 assert_eq!(seen.text.remove(&id).unwrap_or_default(), whole, "the deltas add up to the whole");
@@ -142,6 +147,9 @@ impl Watch {
                     let delta = event["delta"].as_str().unwrap();
                     assert!(!delta.is_empty());
                     seen.text.entry(id.to_owned()).or_default().push_str(delta);
+                }
+                if kind == "response.compaction.compacting" {
+                    assert!(seen.text.insert(id.to_owned(), "compacting".to_owned()).is_none(), "it is told once");
                 }
             }
         }

@@ -70,8 +70,9 @@ pub fn check(file: File) -> Result<Config, Fault> {
         let expected = "expected a folder that this user may write, or the name of one to be made";
         fault("store.folder", format!("{}: {expected}", told(&error)))
     })?;
+    let keys = file.seal.keys().map_err(|(field, problem)| fault(format!("seal.{field}"), told(&problem)))?;
     let (settings, routing) = (file.session, file.routing);
-    Ok(Config { runtime: file.runtime, server: file.server, tls, settings, routing, store, backends, fleet })
+    Ok(Config { runtime: file.runtime, server: file.server, tls, settings, routing, keys, store, backends, fleet })
 }
 
 /// Who can reach the port can use the endpoints: without keys, only this machine may.

@@ -219,12 +219,13 @@ fn check_metrics(repository: &Repository) -> Vec<Finding> {
 }
 
 /// Each part of the config: its struct, and its sections in docs/CONFIG.md.
-const CONFIG: [(&str, &str, &str); 9] = [
+const CONFIG: [(&str, &str, &str); 10] = [
     ("crates/edge/src/config.rs", "EdgeConfig", "`[server]`"),
     ("crates/edge/src/config.rs", "TlsConfig", "`[server.tls]`"),
     ("crates/engine/src/session/mod.rs", "Settings", "`[session]`"),
     ("crates/engine/src/router/settings.rs", "Routing", "`[routing]`"),
     ("crates/engine/src/router/rules.rs", "When", "`[[rules]]`"),
+    ("crates/gateway/src/seal.rs", "SealConfig", "`[seal]`"),
     ("crates/gateway/src/store.rs", "StoreConfig", "`[store]`"),
     ("crates/gateway/src/runtime.rs", "RuntimeConfig", "`[runtime]`"),
     ("crates/backend/src/config.rs", "EndpointConfig", "`[[endpoints]]`"),

@@ -32,7 +32,7 @@ pub struct Renderer<'a> {
 
 /// What was called before these items: `None` where that is not known, and may be anything.
 #[derive(Default)]
-struct Before<'a>(Option<&'a dyn Fn(&str) -> bool>);
+struct Before<'a>(Option<&'a (dyn Fn(&str) -> bool + Sync)>);
 
 impl fmt::Debug for Before<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -54,7 +54,7 @@ enum Open {
 impl<'a> Renderer<'a> {
     /// Goes on where `open` is not answered, behind messages of which `called` knows each call's id, as written.
     #[must_use]
-    pub fn after(open: Vec<OpenCall>, called: &'a dyn Fn(&str) -> bool) -> Self {
+    pub fn after(open: Vec<OpenCall>, called: &'a (dyn Fn(&str) -> bool + Sync)) -> Self {
         Self { before: Before(Some(called)), ends: Ends { open, ..Ends::default() }, ..Self::default() }
     }
 
@@ -84,7 +84,13 @@ impl<'a> Renderer<'a> {
                 self.close();
                 self.output(call_id, output);
             }
-            Item::AdditionalTools { .. } | Item::Reference { .. } | Item::NotForwarded => {}
+            // What is sealed, its maker renders.
+            Item::AdditionalTools { .. }
+            | Item::Reference { .. }
+            | Item::Reasoning { .. }
+            | Item::Compaction { .. }
+            | Item::CompactionTrigger
+            | Item::NotForwarded => {}
         }
     }
 

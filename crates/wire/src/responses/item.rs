@@ -32,7 +32,18 @@ pub enum Item<'a> {
     Reference {
         id: Cow<'a, str>,
     },
-    /// A model's own thoughts, or the trace of a hosted tool: kept in the chain, not sent to a chat backend.
+    /// A model's own thoughts: kept in the chain, not sent to a chat backend. What is sealed of them is a string that only its maker
+    /// can read.
+    Reasoning {
+        sealed: Option<Cow<'a, str>>,
+    },
+    /// What a compaction left of the items that it stands for, sealed.
+    Compaction {
+        sealed: Cow<'a, str>,
+    },
+    /// That all before it is to be compacted.
+    CompactionTrigger,
+    /// The trace of a hosted tool: kept in the chain, not sent to a chat backend.
     NotForwarded,
 }
 
@@ -87,8 +98,7 @@ pub enum Part<'a> {
 }
 
 /// Item types that a chat backend cannot be told of and that do no harm when left out.
-const NOT_FORWARDED: [&str; 15] = [
-    "reasoning",
+const NOT_FORWARDED: [&str; 14] = [
     "web_search_call",
     "file_search_call",
     "computer_call",
@@ -106,7 +116,7 @@ const NOT_FORWARDED: [&str; 15] = [
 ];
 
 /// Item types that need what flashlane does not serve yet.
-const UNSUPPORTED: [&str; 4] = ["compaction", "compaction_trigger", "computer_call_output", "shell_call_output"];
+const UNSUPPORTED: [&str; 2] = ["computer_call_output", "shell_call_output"];
 
 impl<'a> Item<'a> {
     /// Reads the item that stands at `path`.
@@ -139,6 +149,9 @@ impl<'a> Item<'a> {
                 Ok(Self::AdditionalTools { tools })
             }
             "item_reference" => Ok(Self::Reference { id: fields.required_string("id")? }),
+            "reasoning" => Ok(Self::Reasoning { sealed: fields.string("encrypted_content")? }),
+            "compaction" => Ok(Self::Compaction { sealed: fields.required_string("encrypted_content")? }),
+            "compaction_trigger" => Ok(Self::CompactionTrigger),
             other if NOT_FORWARDED.contains(&other) => Ok(Self::NotForwarded),
             other if UNSUPPORTED.contains(&other) => {
                 let path = fields.path("type");

@@ -12,6 +12,6 @@ pub use client_event::ClientEvent;
 pub use error::{ParseError, Reason};
 pub use fields::{Fields, elements};
 pub use item::{Content, Item, Part, Payload, Role};
-pub use request::{CreateRequest, Echo, Input, TextFormat};
+pub use request::{CreateRequest, Echo, Input, TextFormat, Threshold};
 pub use split::{Items, Known};
 pub use tool::{Function, Grammar, Tool, ToolChoice};

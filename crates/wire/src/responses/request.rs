@@ -38,8 +38,20 @@ pub struct CreateRequest<'a> {
     pub cache_key: Option<Cow<'a, str>>,
     /// What the client tells of itself and of the request: an object, unread.
     pub client_metadata: Option<&'a RawValue>,
+    /// `context_management` asks for compaction above so many tokens.
+    pub compaction: Option<Threshold>,
+    /// `include` has `reasoning.encrypted_content`.
+    pub includes_reasoning: bool,
     /// `background` and others as they were sent: what the response object repeats.
     pub echo: Echo<'a>,
+}
+
+/// From how many tokens on a context is compacted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Threshold {
+    Tokens(u64),
+    /// The server's own.
+    Default,
 }
 
 #[derive(Debug)]
@@ -85,6 +97,8 @@ pub struct Echo<'a> {
 
 /// The largest `max_output_tokens`; beyond it no model goes.
 const OUTPUT_TOKENS_MAX: u64 = 16_777_216;
+/// The largest `compact_threshold`; beyond it no context goes.
+const THRESHOLD_TOKENS_MAX: u64 = 16_777_216;
 
 const EFFORTS: [&str; 7] = ["none", "minimal", "low", "medium", "high", "xhigh", "max"];
 const SERVICE_TIERS: [&str; 7] = ["auto", "default", "flex", "priority", "fast", "ultrafast", "scale"];
@@ -95,6 +109,18 @@ impl<'a> CreateRequest<'a> {
     /// # Errors
     /// The first field that is missing, of the wrong type, out of range or not served, by name.
     pub fn parse(fields: &Fields<'a>) -> Result<Self, ParseError> {
+        Self::read(fields, false)
+    }
+
+    /// Reads the body of `POST /v1/responses/compact`: a request whose input may lie in what it is chained to.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_compact(fields: &Fields<'a>) -> Result<Self, ParseError> {
+        Self::read(fields, true)
+    }
+
+    fn read(fields: &Fields<'a>, may_lack_input: bool) -> Result<Self, ParseError> {
         refuse_unserved(fields)?;
         let prewarm = match fields.object("prompt_cache_options")? {
             Some(options) => options.boolean("prewarm")?.unwrap_or(false),
@@ -109,7 +135,7 @@ impl<'a> CreateRequest<'a> {
         };
         Ok(Self {
             model: fields.required_string("model")?,
-            input: Input::parse(fields, warm_up)?,
+            input: Input::parse(fields, warm_up || may_lack_input)?,
             known_items: fields.input().map_or(0, |input| input.known),
             instructions: fields.raw_string("instructions")?,
             previous_response_id: fields.string("previous_response_id")?,
@@ -135,9 +161,38 @@ impl<'a> CreateRequest<'a> {
             service_tier: fields.choice("service_tier", &SERVICE_TIERS)?.map(Cow::Borrowed),
             cache_key: fields.string("prompt_cache_key")?,
             client_metadata: fields.raw("client_metadata"),
+            compaction: compaction(fields)?,
+            includes_reasoning: includes(fields, "reasoning.encrypted_content")?,
             echo: Echo::parse(fields, reasoning.as_ref())?,
         })
     }
+}
+
+/// `context_management`: an array of what is to be done with the context. The lowest threshold counts.
+fn compaction(fields: &Fields<'_>) -> Result<Option<Threshold>, ParseError> {
+    let mut lowest = None;
+    for (index, entry) in fields.array("context_management")?.unwrap_or_default().into_iter().enumerate() {
+        let entry = Fields::nested(&format!("context_management[{index}]"), entry)?;
+        if entry.choice("type", &["compaction"])?.is_none() {
+            return Err(ParseError::missing(&entry.path("type")));
+        }
+        let tokens = entry.integer("compact_threshold", 1, THRESHOLD_TOKENS_MAX)?;
+        let threshold = tokens.map_or(Threshold::Default, Threshold::Tokens);
+        lowest = Some(lowest.map_or(threshold, |lowest: Threshold| lowest.min(threshold)));
+    }
+    Ok(lowest)
+}
+
+/// Whether `include`, an array of strings, has `what` in it.
+fn includes(fields: &Fields<'_>, what: &str) -> Result<bool, ParseError> {
+    let mut is_there = false;
+    for (index, member) in fields.array("include")?.unwrap_or_default().into_iter().enumerate() {
+        match crate::json::raw_string(member) {
+            Some(member) => is_there |= member == what,
+            None => return Err(ParseError::wrong_type(&format!("include[{index}]"), "a string", member.get())),
+        }
+    }
+    Ok(is_there)
 }
 
 /// An id, or an object that has it.
@@ -159,11 +214,9 @@ fn refuse_unserved(fields: &Fields<'_>) -> Result<(), ParseError> {
         let param = Some("previous_response_id".to_owned());
         return Err(ParseError { reason: Reason::Exclusive, message: message.to_owned(), param });
     }
-    for (name, instead) in [
-        ("prompt", "send the prompt's text as 'instructions' or 'input' instead"),
-        ("moderation", "leave it out"),
-        ("context_management", "compact the input on the client instead"),
-    ] {
+    for (name, instead) in
+        [("prompt", "send the prompt's text as 'instructions' or 'input' instead"), ("moderation", "leave it out")]
+    {
         if fields.raw(name).is_some_and(|raw| raw.get() != "[]") {
             return Err(ParseError::unsupported(
                 name,
@@ -175,13 +228,13 @@ fn refuse_unserved(fields: &Fields<'_>) -> Result<(), ParseError> {
 }
 
 impl<'a> Input<'a> {
-    fn parse(fields: &Fields<'a>, warm_up: bool) -> Result<Self, ParseError> {
+    fn parse(fields: &Fields<'a>, may_be_absent: bool) -> Result<Self, ParseError> {
         if let Some(items) = fields.input() {
             return Ok(Self::Items(items.new.clone()));
         }
         let Some(raw) = fields.raw("input") else {
             // A warm-up may have nothing but instructions and tools to say.
-            return if warm_up { Ok(Self::Items(Vec::new())) } else { Err(ParseError::missing("input")) };
+            return if may_be_absent { Ok(Self::Items(Vec::new())) } else { Err(ParseError::missing("input")) };
         };
         if let Some(text) = crate::json::raw_string(raw) {
             return Ok(Self::Text(text));
@@ -232,13 +285,6 @@ impl<'a> Echo<'a> {
         fields.string("user")?;
         fields.integer("max_tool_calls", 0, u64::MAX)?;
         fields.integer("top_logprobs", 0, 20)?;
-        if let Some(include) = fields.array("include")? {
-            for (index, member) in include.iter().enumerate() {
-                if crate::json::raw_string(member).is_none() {
-                    return Err(ParseError::wrong_type(&format!("include[{index}]"), "a string", member.get()));
-                }
-            }
-        }
         Ok(Self {
             metadata,
             temperature: fields.number("temperature", 0.0, 2.0)?,
