@@ -94,7 +94,7 @@ def answered(output: object = "sunny", **fields: object) -> dict:
 def texts() -> None:
     for name, words in TEXTS.items():
         case(f"text as a string: {name}", {"input": f"repeat: {words}"})
-    for name in CHANCE.sample(sorted(TEXTS), 4):
+    for name in CHANCE.sample(sorted(TEXTS), 3):
         case(f"text as a part: {name}", {"input": [message("user", text(f"repeat: {TEXTS[name]}"))]})
         case(f"text in the instructions: {name}", {"instructions": TEXTS[name], "input": "count from 1 to 3"})
     case("many small tokens", {"input": "count from 1 to 400"})
@@ -204,7 +204,7 @@ def settings() -> None:
         "stream_options": [{"include_obfuscation": False}],
         "no_such_field": [[1, {"x": None}]],
     }
-    for number in range(7):
+    for number in range(5):
         chosen = {name: CHANCE.choice(values[name]) for name in CHANCE.sample(sorted(values), 6)}
         case(f"settings {number}: {', '.join(sorted(chosen))}", {"input": f"repeat: settings {number}", **chosen})
     case("every setting null", {"input": "repeat: nulls", **dict.fromkeys(sorted(values))})
@@ -241,6 +241,11 @@ def chains() -> None:
     case("a reference to an output", {"input": "repeat: My name is Ada."}, {"input": [message("user", "what did you say"), reference, message("user", "repeat: that")]})
     case("a reference to an item of the chain", name, {"input": [reference, message("user", "what is my name")], "previous_response_id": "$0"})
     case("a reference to nothing", {"input": [{**reference, "id": "msg_" + "0" * 32 + "_0"}, message("user", "hi")]}, ends="404 None")
+    told = {"model": "engine-speaks", "input": [message("user", "word " * 300), message("assistant", "yes " * 100), message("user", "go on")]}
+    case("a compaction by a trigger", {**told, "input": [*told["input"], {"type": "compaction_trigger"}]})
+    case("a compaction by a threshold", {**told, "input": [message("user", "word " * 1500), *told["input"]], "context_management": [{"type": "compaction", "compact_threshold": 1000}]})
+    case("on from a compaction", {**told, "input": [*told["input"], {"type": "compaction_trigger"}]}, asked)
+    case("a blob of nobody's", {"input": [{"type": "compaction", "encrypted_content": "AXS3" * 20}, message("user", "hi")]}, ends="400 invalid_value")
     case("a warm-up", {"input": "repeat: My name is Ada.", "generate": False})
     case("a warm-up by the cache's option", {"input": "hello", "prompt_cache_options": {"prewarm": True}})
     case("a warm-up without input", {"generate": False, "instructions": "Be kind.", "tools": [WEATHER]})

@@ -22,6 +22,7 @@ def call(index: int, name: str, *arguments: str) -> list[dict]:
 WEATHER = call(0, "get_weather", '{"city":', '"Paris"}')
 # Its deltas and its finish.
 ANSWERS: dict[str, tuple[list[dict], str | None]] = {
+    "speaks": (WORDS, "stop"),
     "refuses": ([{"role": "assistant", "refusal": "I"}, {"refusal": " won't"}], "stop"),
     "reasons": (THOUGHTS + WORDS, "stop"),
     "reasons-and-calls": (THOUGHTS + WEATHER, "tool_calls"),

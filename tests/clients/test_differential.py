@@ -1,7 +1,7 @@
 """proto/requests.jsonl over four ways: as JSON, as an event stream, over a WebSocket for each request, and over one WebSocket for a case. All give the same response
 object or the same error, and the streams the same events in the same order; each is also judged by strict.py.
 
-What may differ: ids, moments, how a text is cut into deltas; and a response that fails after it was announced, which without a stream is an error
+What may differ: ids, moments, what is sealed, how a text is cut into deltas; and a response that fails after it was announced, which without a stream is an error
 (docs/PROTOCOL.md, 2.1).
 """
 
@@ -58,8 +58,8 @@ context_tokens_max = 64
 """
 ENGINE = '\n[[models]]\nname = "{name}"\nroute = "throughput-only"\n'
 
-IDS = re.compile(r"\b(resp|msg|rs|fc|ctc|call|chatcmpl)_?-?[0-9a-f]{16,}(_\d+)?\b")
-MOMENTS = ("created_at", "completed_at")
+IDS = re.compile(r"\b(resp|msg|rs|fc|ctc|cmp|call|chatcmpl)_?-?[0-9a-f]{16,}(_\d+)?\b")
+OF_ITS_OWN = ("created_at", "completed_at", "encrypted_content")
 
 
 @pytest.fixture(scope="module")
@@ -158,12 +158,12 @@ def filled(step: object, responses: list[dict]) -> object:
 
 
 def common(value: object) -> object:
-    """Without moments, and with ids by their first sight."""
+    """Without moments and seals, and with ids by their first sight."""
     seen: dict[str, str] = {}
 
     def walk(value: object) -> object:
         if isinstance(value, dict):
-            return {name: "moment" if name in MOMENTS and inner is not None else walk(inner) for name, inner in value.items()}
+            return {name: "..." if name in OF_ITS_OWN and inner is not None else walk(inner) for name, inner in value.items()}
         if isinstance(value, list):
             return [walk(inner) for inner in value]
         return IDS.sub(lambda id: seen.setdefault(id[0], f"{id[1]}-{len(seen)}"), value) if isinstance(value, str) else value

@@ -146,6 +146,7 @@ VERBS: dict[str, tuple[HttpVerb | SocketVerb, int | None]] = {
     "chain to one that runs": (HttpVerb("POST", "/responses", create(previous_response_id="{running}")), 400),
     "count a chain's tokens": (HttpVerb("POST", "/responses/input_tokens", create(**ON)), 200),
     "compact a chain": (HttpVerb("POST", "/responses/compact", {"model": MODEL, **ON}), 200),
+    "compact a chain by a trigger": (HttpVerb("POST", "/responses", create(input=[{"type": "compaction_trigger"}], **ON)), 200),
     "refer to an item": (HttpVerb("POST", "/responses", create(input=REFERENCE)), 200),
     "refer to an item, streamed": (HttpVerb("POST", "/responses", create(input=REFERENCE, stream=True)), 200),
     "refer to an item of a chain": (HttpVerb("POST", "/responses", create(input=REFERENCE, **ON)), 200),
@@ -275,6 +276,22 @@ def test_the_owner_finds_what_is_there(gateway):
             statuses[verb] = (do(gateway, OWNER, owned.ids).status, expected)
         wrong = {verb: got for verb, (got, expected) in statuses.items() if expected is not None and got != expected}
         assert not wrong
+
+
+def test_what_was_sealed_for_another_is_as_what_was_altered(gateway):
+    sealed = ask(gateway, OWNER, "POST", "/responses/compact", {"model": MODEL, "input": "repeat: a secret"}).json["output"][-1]
+    blob = sealed["encrypted_content"]
+    altered = blob[:-6] + ("A" if blob[-6] != "A" else "B") + blob[-5:]
+
+    def use(key: str | None, blob: str) -> Answer:
+        return ask(gateway, key, "POST", "/responses", create(input=[{**sealed, "encrypted_content": blob}, {"role": "user", "content": "repeat: hi"}]))
+
+    assert use(OWNER, blob).status == 200
+    refused = use(OWNER, altered)
+    assert refused.status == 400
+    for key in INTRUDERS.values():
+        for tried in (blob, altered):
+            assert use(key, tried).without() == refused.without()
 
 
 def test_an_item_of_another_is_not_in_a_conversation_of_ones_own(gateway, owned):
