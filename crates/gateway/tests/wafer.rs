@@ -1,7 +1,7 @@
 //! The whole gateway before a scripted server that holds it to what Cerebras' service refuses: what clients may say, it must be able to
 //! pass on.
 
-#![allow(clippy::unwrap_used, reason = "a test may fail this way")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail this way")]
 
 mod rig;
 
