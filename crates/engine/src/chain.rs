@@ -18,8 +18,10 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// A piece of this size is not copied again, unless the chain has too many.
+/// A piece of this size, or of this share of its chain, is not copied again, unless the chain has too many: each piece costs
+/// every turn its place in the request.
 const PIECE_BYTES_MERGED_MAX: usize = 64 * 1024;
+const PIECE_SHARE: usize = 8;
 const PIECES_MAX: usize = 64;
 
 /// Consecutive items.
@@ -122,10 +124,11 @@ impl Chain {
         }
         self.weight += piece.weight();
         self.pieces.push(piece);
+        let joined_max = PIECE_BYTES_MERGED_MAX.max(self.message_bytes / PIECE_SHARE);
         while let [.., before, last] = self.pieces.as_slice() {
             let joined = before.messages.len() + last.messages.len();
             let is_uneven = before.messages.len() > 2 * last.messages.len();
-            if is_uneven || are_mixed(before, last) || joined > PIECE_BYTES_MERGED_MAX {
+            if is_uneven || are_mixed(before, last) || joined > joined_max {
                 break;
             }
             let merged = Arc::new(merge(&[before, last]));
@@ -133,20 +136,8 @@ impl Chain {
             self.pieces.push(merged);
         }
         if self.pieces.len() >= PIECES_MAX {
-            self.squeeze();
-        }
-    }
-
-    /// Merges the two neighbours whose merging costs least: no turn copies the history.
-    fn squeeze(&mut self) {
-        let cost = |pair: &[Arc<Piece>]| {
-            let bytes: usize = pair.iter().map(|piece| piece.messages.len()).sum();
-            (matches!(pair, [one, other] if are_mixed(one, other)), bytes)
-        };
-        let pairs = self.pieces.windows(2).enumerate();
-        if let Some((at, [one, other])) = pairs.min_by_key(|(_, pair)| cost(pair)) {
-            let merged = Arc::new(merge(&[one, other]));
-            self.pieces.splice(at..at + 2, [merged]);
+            let pairs = self.pieces.chunks(2);
+            self.pieces = pairs.map(|pair| Arc::new(merge(&pair.iter().collect::<Vec<_>>()))).collect();
         }
     }
 
