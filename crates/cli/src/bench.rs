@@ -11,6 +11,7 @@ mod conversation;
 mod deflate;
 mod error;
 mod grid;
+mod history;
 mod idle;
 mod interference;
 mod link;
@@ -121,6 +122,7 @@ impl Bench<'_> {
                     }
                 }
                 Scenario::Request => request::round(self, report)?,
+                Scenario::History => history::round(self, report)?,
                 Scenario::Storm => storm::round(self, round, report)?,
                 Scenario::Interference => interference::round(self, report)?,
                 Scenario::Rollout => grid::round(self, report)?,

@@ -85,6 +85,8 @@ pub enum Scenario {
     Paced,
     /// Requests that are not streamed, 200 on each of 64 connections
     Request,
+    /// Turns of 2 KiB on histories of 1 KB to 2 MB, over one WebSocket
+    History,
     /// Bursts of 64 new connections beside 16 streams at 250 tokens/s
     Storm,
     /// New requests on one model beside 49 streams at 1,000 tokens/s on another

@@ -68,18 +68,25 @@ pub struct Conversation {
     protocol: Protocol,
     items: Vec<String>,
     chat_bytes: usize,
+    stores: bool,
 }
 
 impl Conversation {
     /// With a history of about so many bytes.
     #[must_use]
     pub fn new(protocol: Protocol, history_bytes: usize) -> Self {
-        let mut conversation = Self { protocol, items: Vec::new(), chat_bytes: 0 };
+        let mut conversation = Self { protocol, items: Vec::new(), chat_bytes: 0, stores: false };
         let roles = ["user", "assistant"].into_iter().cycle();
         for (n, role) in roles.take(history_bytes / MESSAGE_BYTES).enumerate() {
             conversation.say(&Item::Message { role, text: prose(n, MESSAGE_BYTES) });
         }
         conversation
+    }
+
+    /// The same, its responses kept or not, over the WebSocket.
+    #[must_use]
+    pub fn stored(self, stores: bool) -> Self {
+        Self { stores, ..self }
     }
 
     /// To be sent.
@@ -107,9 +114,9 @@ impl Conversation {
 
     /// A message of the WebSocket: what was said since the last one. `more` is fields with a comma before each.
     pub fn message(&mut self, more: &str) -> String {
-        let items = std::mem::take(&mut self.items).join(",");
+        let (items, stores) = (std::mem::take(&mut self.items).join(","), self.stores);
         format!(
-            r#"{{"type":"response.create","model":"{MODEL}","store":false{more},"tools":{TOOLS},"input":[{items}]}}"#
+            r#"{{"type":"response.create","model":"{MODEL}","store":{stores}{more},"tools":{TOOLS},"input":[{items}]}}"#
         )
     }
 

@@ -29,6 +29,12 @@ impl Process {
     }
 }
 
+/// Nanoseconds on a processor of the thread that asks.
+#[must_use]
+pub fn own_thread_ns() -> Option<u64> {
+    fs::read_to_string("/proc/thread-self/schedstat").ok()?.split_whitespace().next()?.parse().ok()
+}
+
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
