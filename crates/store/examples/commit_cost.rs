@@ -1,8 +1,10 @@
-//! What a commit costs: its latency, how many a second, bytes on the disk, and what a load costs, for a turn of 2 KB on a history of 400 KB.
+//! What a commit costs, of turns of 2 KB on histories of 400 KB: how long its response waits for it, processor time, bytes written.
 //!
-//! `cargo run --profile ci -p flashlane-store --example commit_cost -- FOLDER`: the folder says which disk is measured; it must not exist.
+//! `benches/store/run` runs it and counts its flushes. By hand: `commit_cost memory|sqlite CLIENTS FOLDER`; the folder says which disk
+//! is measured, and must not exist.
 #![allow(clippy::print_stdout, reason = "a measurement prints what it found")]
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,19 +13,21 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use flashlane_store::{Answer, Error, MemoryStore, Options, OwnerId, Record, SqliteStore, Store};
+use flashlane_store::{Answer, Error, Limits, MemoryStore, Options, OwnerId, Record, SqliteStore, Store};
 
 const HISTORY_ITEMS: usize = 100;
 const HISTORY_ITEM_BYTES: usize = 4096;
-const TURNS: usize = 40;
+/// Of all clients together.
+const TURNS: usize = 3200;
+/// So many turns go on from each other, and the next one from the history again.
+const TURNS_ON: usize = 40;
 const OWNER: OwnerId = OwnerId([7; 32]);
 
 fn main() -> ExitCode {
-    let Some(folder) = std::env::args_os().nth(1).map(PathBuf::from) else {
-        println!("which folder?");
-        return ExitCode::from(64);
-    };
-    match measure(&folder) {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [store, clients, folder] = arguments.as_slice() else { return ExitCode::from(64) };
+    let Ok(clients) = clients.parse() else { return ExitCode::from(64) };
+    match open(store, folder.into()).and_then(|store| measure(&*store, clients)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             println!("{error}");
@@ -32,61 +36,63 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure(folder: &std::path::Path) -> Result<(), Error> {
-    let memory = MemoryStore::new(flashlane_store::Limits { bytes_max: 2 << 30, ..Default::default() });
-    report("memory, 1 at a time", &chains(&memory, "m", 1)?);
-    for sessions in [1, 16, 64] {
-        let folder = folder.join(sessions.to_string());
-        let store = SqliteStore::open(&Options { clock: || 0, ..Options::new(folder.clone()) })?;
-        report(&format!("sqlite, {sessions} at a time"), &chains(&store, "s", sessions)?);
-        let id = format!("resp_s_0_{}", TURNS - 1);
-        let mut loads: Vec<Duration> = Vec::new();
-        for _ in 0..50 {
-            let began = Instant::now();
-            drop(wait(store.load(OWNER, &id, 0))?);
-            loads.push(began.elapsed());
-        }
-        loads.sort();
-        let retrieves = Instant::now();
-        for _ in 0..50 {
-            drop(wait(store.retrieve(OWNER, &id, 0))?);
-        }
-        let retrieve = retrieves.elapsed() / 50;
-        drop(store);
-        let bytes = std::fs::metadata(folder.join("store.sqlite")).map_or(0, |file| file.len());
-        let (count, history) = (sessions * TURNS, sessions * HISTORY_ITEMS * HISTORY_ITEM_BYTES);
-        let of_turn = usize::try_from(bytes).unwrap_or_default().saturating_sub(history) / count;
-        println!(
-            "    load p50 {:?}, retrieve {retrieve:?}; {bytes} bytes in the file, {of_turn} a turn",
-            middle(&loads)
-        );
+fn open(store: &str, folder: PathBuf) -> Result<Box<dyn Store>, Error> {
+    if store == "memory" {
+        return Ok(Box::new(MemoryStore::new(Limits { bytes_max: 2 << 30, ..Limits::default() })));
     }
-    Ok(())
+    Ok(Box::new(SqliteStore::open(&Options { clock: || 0, ..Options::new(folder) })?))
 }
 
-struct Cost {
-    /// In order.
-    latencies: Vec<Duration>,
-    total: Duration,
-}
-
-/// Sessions at once, each with a history that is there already, and its turns one after the other.
-fn chains(store: &dyn Store, name: &str, sessions: usize) -> Result<Cost, Error> {
+/// Clients at once, each with a history that is there already, and its turns one after the other.
+fn measure(store: &dyn Store, clients: usize) -> Result<(), Error> {
     let mut histories = Vec::new();
-    for session in 0..sessions {
-        let history = history(&format!("resp_{name}_{session}"));
+    for client in 0..clients {
+        let history = history(&format!("resp_{client}"));
         wait(store.commit(history.clone()))?;
         histories.push(history);
     }
-    let began = Instant::now();
+    // For whoever reads a trace of its calls.
+    println!("turns begin");
+    let (before, began) = (spent(), Instant::now());
     let latencies: Result<Vec<Vec<Duration>>, Error> = thread::scope(|scope| {
-        let threads: Vec<_> = histories.into_iter().map(|history| scope.spawn(move || turns(store, history))).collect();
+        let turns_of = |history| move || turns(store, history, TURNS / clients);
+        let threads: Vec<_> = histories.iter().map(|history| scope.spawn(turns_of(history))).collect();
         threads.into_iter().map(|thread| thread.join().map_err(|_| Error::Closed)?).collect()
     });
-    let total = began.elapsed();
-    let mut latencies: Vec<_> = latencies?.into_iter().flatten().collect();
-    latencies.sort();
-    Ok(Cost { latencies, total })
+    let (took, after) = (began.elapsed(), spent());
+    println!("turns end");
+    let mut latencies_us: Vec<f64> = latencies?.into_iter().flatten().map(|took| took.as_secs_f64() * 1e6).collect();
+    latencies_us.sort_by(f64::total_cmp);
+    let count = latencies_us.len();
+    let at = |part: usize| latencies_us.get(count * part / 100).copied().unwrap_or_default();
+    #[allow(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let of_each = |before: u64, after: u64| after.saturating_sub(before) as f64 / count as f64;
+    #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
+    let per_s = count as f64 / took.as_secs_f64();
+    println!("responses={count} p50_us={:.1} p99_us={:.1} per_s={per_s:.0}", at(50), at(99));
+    println!(
+        "cpu_us={:.2} written_bytes={:.0}",
+        of_each(before.cpu_ns, after.cpu_ns) / 1e3,
+        of_each(before.written_bytes, after.written_bytes)
+    );
+    Ok(())
+}
+
+/// What this process has spent so far.
+struct Spent {
+    /// All threads, also those that ended.
+    cpu_ns: u64,
+    written_bytes: u64,
+}
+
+fn spent() -> Spent {
+    // In ticks of 10 ms: the fields behind the command's name, of which the 12th and 13th are user and system.
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+    let io = fs::read_to_string("/proc/self/io").unwrap_or_default();
+    let written = io.lines().find_map(|line| line.strip_prefix("write_bytes: ")?.parse().ok());
+    Spent { cpu_ns: ticks * 10_000_000, written_bytes: written.unwrap_or_default() }
 }
 
 fn item(id: &str, bytes: usize) -> Bytes {
@@ -103,21 +109,21 @@ fn object() -> Bytes {
     item("resp", 2048)
 }
 
-fn turns(store: &dyn Store, mut before: Record) -> Result<Vec<Duration>, Error> {
-    let first = before.id.clone();
-    let mut latencies = Vec::with_capacity(TURNS);
-    for turn in 0..TURNS {
-        let id = format!("{first}_{turn}");
-        let inherited = before.items.len();
-        let mut items = before.items.to_vec();
-        items.extend([item(&format!("in_{id}"), 970), item(&format!("out_{id}"), 970)]);
-        let previous = Some(before.id);
+fn turns(store: &dyn Store, history: &Record, turns: usize) -> Result<Vec<Duration>, Error> {
+    let mut latencies = Vec::with_capacity(turns);
+    let mut before = history.clone();
+    for turn in 0..turns {
+        if turn % TURNS_ON == 0 {
+            before = history.clone();
+        }
+        let id = format!("{}_{turn}", history.id);
+        let own = vec![item(&format!("in_{id}"), 970), item(&format!("out_{id}"), 970)];
         let record = Record {
             id,
             owner: OWNER,
-            previous,
-            items: items.into(),
-            inherited,
+            previous: Some(before.id),
+            inherited: before.items.len(),
+            items: before.items.and(own),
             outputs: 1,
             response: object(),
             ..Record::default()
@@ -128,18 +134,6 @@ fn turns(store: &dyn Store, mut before: Record) -> Result<Vec<Duration>, Error> 
         before = record;
     }
     Ok(latencies)
-}
-
-fn middle(sorted: &[Duration]) -> Duration {
-    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
-}
-
-fn report(what: &str, cost: &Cost) {
-    let count = cost.latencies.len();
-    let late = cost.latencies.get(count * 99 / 100).copied().unwrap_or_default();
-    #[allow(clippy::cast_precision_loss, reason = "a few thousand")]
-    let per_second = count as f64 / cost.total.as_secs_f64();
-    println!("{what}: p50 {:?}, p99 {late:?}, {per_second:.0} commits/s", middle(&cost.latencies));
 }
 
 struct Unpark(Thread);
