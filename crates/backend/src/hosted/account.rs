@@ -94,3 +94,32 @@ impl Charge {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(status: u16, retry_after_ms: Option<u64>) -> UpstreamFailure {
+        UpstreamFailure::Refused { status, retry_after_ms, body: Bytes::new() }
+    }
+
+    #[test]
+    fn a_refusal_without_headers_closes_the_account_for_what_it_says_and_a_minute_at_most() {
+        for (told, closed_ms) in [(Some(5000), 5000), (None, WAIT_MS), (Some(3_600_000), CLOSED_MS_MAX)] {
+            let account = Arc::new(Account::new());
+            let charge = Charge { account: Arc::clone(&account), tokens: 10, gzip: None };
+            assert_eq!(account.spend(10), Ok(()));
+            assert_eq!(charge.judge(refused(429, told)), refused(429, Some(told.unwrap_or(WAIT_MS))));
+            let wait_ms = account.spend(10).unwrap_err();
+            assert!(wait_ms <= closed_ms && wait_ms + 500 > closed_ms, "{wait_ms} of {closed_ms}");
+        }
+    }
+
+    #[test]
+    fn another_refusal_closes_nothing() {
+        let account = Arc::new(Account::new());
+        let charge = Charge { account: Arc::clone(&account), tokens: 10, gzip: None };
+        assert_eq!(charge.judge(refused(500, None)), refused(500, None));
+        assert_eq!(account.spend(10), Ok(()));
+    }
+}
