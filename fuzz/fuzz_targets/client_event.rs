@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use flashlane_engine::admission::Admission;
+use flashlane_engine::admission::{self, Admission};
 use flashlane_engine::seal::Keyring;
 use flashlane_engine::tokens::Counted;
 use flashlane_engine::{
@@ -33,10 +33,10 @@ fn shared() -> Arc<Shared> {
 /// Runs what the session wants, with an upstream that says one word.
 fn settle(session: &mut Session, shared: &Shared) {
     let now = Now::default();
-    let mut admission = Admission::default();
+    let mut admission = Admission::new(&admission::Settings::default(), Arc::clone(&shared.fleet), [0; 32]);
     while let Some(effect) = session.poll_effect() {
         match effect {
-            Effect::Ask(turn, ticket) => session.handle_granted(turn, admission.ask(&shared.fleet, &ticket), now),
+            Effect::Ask(turn, ticket) => session.handle_asked(turn, admission.ask(*ticket, now), now),
             Effect::Open(turn, request) => {
                 let body = flashlane_wire::chat::body(&request.model, &request.fields, &request.messages);
                 let body: Vec<u8> = body.into_iter().flatten().collect();
@@ -49,7 +49,8 @@ fn settle(session: &mut Session, shared: &Shared) {
             Effect::Find(turn, ids) => session.handle_found(turn, Ok(vec![None; ids.len()]), now),
             Effect::Commit(turn, _) => session.handle_committed(turn, Ok(()), now),
             Effect::Count(turn, _) => session.handle_counted(turn, &Counted::Beyond, now),
-            Effect::Release(grant) => admission.release(grant),
+            Effect::Release(grant, ending) => drop(admission.release(grant, &ending, now)),
+            Effect::Look(..) | Effect::Forget(_) => unreachable!("nobody waits where nothing is limited"),
             Effect::Park(_)
             | Effect::Abort(_)
             | Effect::Warm(_)

@@ -70,7 +70,7 @@ fn session(client: Client) -> Session {
                 .handle_chat_body(br#"{"model":"m","messages":[{"role":"user","content":"hi"}],"stream":true}"#, now);
         }
     }
-    session.handle_granted(TurnId::default(), Ok(Grant { endpoint: EndpointId(0), tier: Tier::Latency }), now);
+    session.handle_asked(TurnId::default(), Grant::outright(EndpointId(0), Tier::Latency).into(), now);
     session.handle_upstream(TurnId::default(), UpstreamEvent::Opened, now);
     session
 }

@@ -52,8 +52,8 @@ fn drive(session: &mut Session) -> (String, usize) {
     while let Some(effect) = session.poll_effect() {
         match effect {
             Effect::Ask(turn, _) => {
-                let grant = Grant { endpoint: EndpointId(0), tier: Tier::Latency };
-                session.handle_granted(turn, Ok(grant), now);
+                let grant = Grant::outright(EndpointId(0), Tier::Latency);
+                session.handle_asked(turn, grant.into(), now);
             }
             Effect::Open(turn, request) => {
                 let body = chat::body(&request.model, &request.fields, &request.messages);
@@ -63,7 +63,9 @@ fn drive(session: &mut Session) -> (String, usize) {
             }
             Effect::Commit(turn, _) => session.handle_committed(turn, Ok(()), now),
             Effect::Count(turn, job) => session.handle_counted(turn, &Counter::load().count(&job), now),
-            Effect::Release(_)
+            Effect::Release(..)
+            | Effect::Look(..)
+            | Effect::Forget(_)
             | Effect::Park(_)
             | Effect::Abort(_)
             | Effect::Warm(_)

@@ -9,18 +9,21 @@
 //! queue, the decoder what it may send in one message, and [`crate::socket`] what its own messages may add to the unwritten bytes. A
 //! client that neither reads nor answers pings is dropped by the ping timer.
 
+use crate::desk::Signal;
 use crate::error::Error;
 use crate::state::State;
 use crate::stored::with_id;
 use bytes::Bytes;
 use flashlane_backend::{Alarm, Handed, Leaving, TokenStream};
+use flashlane_engine::admission::{Asked, WaiterId};
 use flashlane_engine::tokens::Counted;
 use flashlane_engine::{
-    Answer, Effect, ErrorKind, IdSource, Now, Outcome, Outgoing, Owner, Refusal, Session, Shared, Source, Tier, TurnId,
-    UpstreamEvent, Usage,
+    Answer, Effect, ErrorKind, IdSource, Now, Outcome, Outgoing, Owner, Refusal, Routed, Session, Shared, Source, Tier,
+    TurnId, UpstreamEvent, Usage,
 };
 use flashlane_store::{BoxFuture, Items, Listing, OwnerId, Page, Record, Tokens, UsageEntry};
 use flashlane_telemetry::log;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
@@ -103,6 +106,8 @@ pub(crate) struct Drive {
     /// The turn that was cancelled last, for the one that takes its place.
     leaving: Option<Leaving>,
     work: Vec<(TurnId, Work)>,
+    /// Turns that wait for a place.
+    queued: Vec<(TurnId, WaiterId, Signal)>,
     /// A stream or store work began or ended: whoever polls must look again.
     has_changed: bool,
     timer: Timer,
@@ -135,6 +140,7 @@ impl Drive {
             streams: Vec::new(),
             leaving: None,
             work: Vec::new(),
+            queued: Vec::new(),
             has_changed: false,
             timer: Timer::default(),
             finished: Vec::new(),
@@ -193,6 +199,7 @@ impl Drive {
             self.handle(now, Session::handle_client_gone);
             self.streams.clear();
             self.work.clear();
+            self.queued.clear();
         }
     }
 
@@ -202,6 +209,7 @@ impl Drive {
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, mut now: Now, also_ns: Option<u64>) -> Rest {
         for _ in 0..ROUNDS_MAX {
             self.poll_work(cx, now);
+            self.poll_queued(cx, now);
             let rest = match self.poll_streams(cx, now) {
                 Round::Moved => continue,
                 Round::Full => Rest::Full,
@@ -221,6 +229,16 @@ impl Drive {
             }
         }
         Rest::Busy
+    }
+
+    /// How an HTTP request was routed, as far as that is known.
+    pub(crate) fn routed(&self) -> Routed {
+        self.session.routed()
+    }
+
+    /// The same in words, with the endpoint's name.
+    pub(crate) fn route(&self) -> Option<String> {
+        Some(self.session.routed().decision?.header(&self.shared.fleet))
     }
 
     /// Polls until the session knows how to answer its HTTP request.
@@ -361,6 +379,35 @@ impl Drive {
         }
     }
 
+    /// Turns that wait, and are to look how they stand.
+    fn poll_queued(&mut self, cx: &mut Context<'_>, now: Now) {
+        let mut index = 0;
+        while let Some((turn, waiter, signal)) = self.queued.get_mut(index) {
+            if Pin::new(signal).poll(cx).is_pending() {
+                index += 1;
+                continue;
+            }
+            let (turn, waiter) = (*turn, *waiter);
+            self.look(turn, waiter, now);
+            self.run_effects(now);
+        }
+    }
+
+    fn look(&mut self, turn: TurnId, waiter: WaiterId, now: Now) {
+        self.queued.retain(|(_, known, _)| *known != waiter);
+        let asked = self.state.desk.look(waiter, now);
+        self.answer(turn, asked, now);
+    }
+
+    /// Tells the session what admission says.
+    fn answer(&mut self, turn: TurnId, (asked, signal): (Asked, Option<Signal>), now: Now) {
+        if let (Asked::Queued(place), Some(signal)) = (&asked, signal) {
+            self.queued.push((turn, place.waiter, signal));
+            self.has_changed = true;
+        }
+        self.session.handle_asked(turn, asked, now);
+    }
+
     fn run_effects(&mut self, now: Now) {
         while let Some(effect) = self.session.poll_effect() {
             self.run(effect, now);
@@ -370,10 +417,19 @@ impl Drive {
     fn run(&mut self, effect: Effect, now: Now) {
         match effect {
             Effect::Ask(turn, ticket) => {
-                let result = self.state.admission().ask(&self.shared.fleet, &ticket);
-                self.session.handle_granted(turn, result, now);
+                let asked = self.state.desk.ask(*ticket, self.state.backends.loads(), now);
+                self.answer(turn, asked, now);
             }
-            Effect::Release(grant) => self.state.admission().release(grant),
+            Effect::Look(turn, waiter) => self.look(turn, waiter, now),
+            Effect::Forget(waiter) => {
+                self.queued.retain(|(_, known, _)| *known != waiter);
+                self.state.desk.forget(waiter, now);
+            }
+            Effect::Release(grant, ending) => {
+                if let Some(change) = self.state.desk.release(grant, &ending, now) {
+                    log::endpoint(&self.shared.fleet, change);
+                }
+            }
             Effect::Open(turn, request) => {
                 let mut stream = self.state.backends.open(request.endpoint, *request);
                 if let Some(leaving) = self.leaving.take() {

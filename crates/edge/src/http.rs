@@ -4,6 +4,7 @@
 //! When the client leaves, the handler or the body is dropped, and with it the session: that is how its upstream is cancelled.
 
 use crate::afterwards::Afterwards;
+use crate::allowance;
 use crate::auth;
 use crate::background;
 use crate::drive::{Drive, Rest};
@@ -83,6 +84,7 @@ async fn serve(
     let origin = auth::origin(&owner, &head.headers);
     let mut drive =
         Drive::new(state, owner, id, |shared, ids, owner| Session::http(shared, ids, owner).with_origin(origin))?;
+    let wants_route = head.headers.contains_key(allowance::ROUTE);
     let held = Held::of(head);
     if let Some(afterwards) = &held.afterwards {
         drive.set_timer(afterwards.timer());
@@ -93,6 +95,7 @@ async fn serve(
     drop(body);
     let answer = poll_fn(|cx| drive.poll_answer(cx)).await;
     let not_forwarded = tools_not_forwarded(&drive);
+    let (routed, route) = (drive.routed(), if wants_route { drive.route() } else { None });
     let mut response = match answer {
         Answer::Stream => stream(drive, held),
         Answer::Json(json) => {
@@ -108,6 +111,10 @@ async fn serve(
     if let Some(names) = not_forwarded {
         response.headers_mut().insert(TOOLS_NOT_FORWARDED, names);
     }
+    if let Some(route) = route.and_then(|route| HeaderValue::try_from(route).ok()) {
+        response.headers_mut().insert(allowance::ROUTE, route);
+    }
+    allowance::insert(response.headers_mut(), routed.allowance);
     Ok(response)
 }
 

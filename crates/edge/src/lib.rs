@@ -7,11 +7,13 @@
 mod admin;
 mod afterwards;
 mod again;
+mod allowance;
 mod auth;
 mod background;
 mod config;
 mod conversations;
 mod count;
+mod desk;
 mod drive;
 mod error;
 mod follow;

@@ -3,18 +3,19 @@
 use crate::background::Jobs;
 use crate::config::EdgeConfig;
 use crate::count::Counting;
+use crate::desk::Desk;
 use crate::drive::Clock;
 use crate::listen::Connections;
 use crate::tls::Tls;
 use arc_swap::ArcSwap;
 use flashlane_backend::Backends;
-use flashlane_engine::admission::Admission;
+use flashlane_engine::admission::{self, Admission};
 use flashlane_engine::{EndpointId, Fleet, Shared, router};
 use flashlane_store::Store;
 use flashlane_telemetry::Metrics;
 use flashlane_telemetry::metrics::{RenderError, Upstream};
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// What the edge is built from.
 pub struct Parts {
@@ -23,6 +24,7 @@ pub struct Parts {
     pub tls: Option<Tls>,
     pub shared: Arc<Shared>,
     pub backends: Arc<Backends>,
+    pub admission: admission::Settings,
     pub store: Arc<dyn Store>,
     pub metrics: Arc<Metrics>,
 }
@@ -34,7 +36,7 @@ pub struct State {
     /// The fleet's snapshot that the next session begins with.
     pub shared: ArcSwap<Shared>,
     pub(crate) backends: Arc<Backends>,
-    admission: Mutex<Admission>,
+    pub(crate) desk: Desk,
     pub(crate) store: Arc<dyn Store>,
     pub metrics: Arc<Metrics>,
     pub(crate) clock: Clock,
@@ -46,25 +48,20 @@ pub struct State {
 impl State {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, tls, shared, backends, store, metrics } = parts;
+        let Parts { config, tls, shared, backends, admission, store, metrics } = parts;
         Self {
+            desk: Desk::new(Admission::new(&admission, Arc::clone(&shared.fleet), seed())),
             connections: Connections::new(config.connections_max),
             jobs: Jobs::new(config.background_turns_max),
             config,
             tls,
             shared: ArcSwap::new(shared),
             backends,
-            admission: Mutex::default(),
             store,
             metrics,
             clock: Clock::new(),
             counting: Counting::default(),
         }
-    }
-
-    /// One short lock. A panic while it was held left at worst a wrong count, so the next turn goes on.
-    pub(crate) fn admission(&self) -> MutexGuard<'_, Admission> {
-        self.admission.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Opens what connections the next turns may need, so that none waits for one.
@@ -82,10 +79,17 @@ impl State {
                 connections_reused: stats.connections_reused,
                 requests_resent: stats.requests_resent,
                 connections_idle: stats.connections_idle,
-                turns_in_flight: u64::from(self.admission().in_flight(id)),
+                turns_in_flight: u64::from(self.desk.in_flight(id)),
             };
             (&*endpoint.name, upstream)
         });
-        self.metrics.render(upstreams)
+        self.metrics.render(upstreams, self.desk.standings())
     }
+}
+
+/// For draws between endpoints. Without the system's generator they are the same at each start, and no worse.
+fn seed() -> [u8; 32] {
+    let mut seed = [0; 32];
+    let _ = getrandom::fill(&mut seed);
+    seed
 }

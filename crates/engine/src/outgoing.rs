@@ -110,10 +110,12 @@ impl Outgoing {
         }
     }
 
-    /// A sign of life that no client takes for an event (SSE only).
-    pub fn comment(&mut self) {
+    /// A sign of life of one line that no client takes for an event (SSE only).
+    pub fn comment(&mut self, text: &str) {
         if matches!(self.sink, Sink::Sse) {
-            self.out.extend_from_slice(b": keepalive\n\n");
+            self.out.extend_from_slice(b": ");
+            self.out.extend_from_slice(text.as_bytes());
+            self.out.extend_from_slice(b"\n\n");
         }
     }
 

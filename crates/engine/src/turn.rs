@@ -9,21 +9,22 @@
 //! The client's leaving ends it from any state; an interrupt or a cancel once it is announced, and not while it commits.
 //! ```
 //! Between Loading and Waiting it may be Finding, where its input refers to items, Counting, where bytes do not decide whether it
-//! fits, Cutting, where it does not and `truncation` is `auto`, and Enlisting, in the background.
+//! fits, Cutting, where it does not and `truncation` is `auto`, and Enlisting, in the background; between Waiting and Opening it may be
+//! Queued. A stream that gave no token yet is left for another endpoint as one that was never opened.
 //! A turn that compacts first goes from Waiting to Streaming twice, the first time for the summary; see [`Progress`].
 
-use crate::admission::Grant;
+use crate::admission::{Ending, Grant, Place};
 use crate::assembler::{Assembler, Conclusion};
 use crate::chain::{Chain, Piece};
 use crate::compaction::Progress;
 use crate::draft::{Contract, Draft};
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::EndpointId;
-use crate::router::Media;
+use crate::router::{Media, Verdict};
 use crate::seal::Opener;
 use crate::session::{Cut, Steer, TurnId};
 use crate::time::Now;
-use crate::tokens::Text;
+use crate::tokens::{self, Text};
 use crate::tools::Tools;
 use crate::upstream::UpstreamFailure;
 use bytes::Bytes;
@@ -107,6 +108,11 @@ pub enum TurnState {
     Cutting(Box<Cut>),
     /// Admission was asked for a place.
     Waiting,
+    /// It has a place among those that wait, and its client may have been told.
+    Queued {
+        place: Place,
+        told_ns: Option<u64>,
+    },
     /// The upstream request is out. The client hears of the turn when the upstream answers, or at `announce_at`.
     Opening {
         grant: Grant,
@@ -275,8 +281,34 @@ impl Turn {
             | TurnState::Cutting(_)
             | TurnState::Enlisting
             | TurnState::Waiting
+            | TurnState::Queued { .. }
             | TurnState::Committing { .. } => None,
         }
+    }
+
+    /// What became of its grant. Of what had no token yet, nothing was taken.
+    #[must_use]
+    pub fn ending(&self, verdict: Verdict) -> Ending {
+        if self.deltas == 0 && !matches!(verdict, Verdict::Served { .. }) {
+            return Ending { verdict, ..Ending::NOTHING };
+        }
+        let (input, output) = match self.assembler.usage() {
+            Some(usage) => (usage.input, usage.output),
+            None => (self.tokens.unwrap_or_else(|| tokens::estimate(self.bytes())), self.deltas),
+        };
+        Ending { verdict, tokens_input: input, tokens_output: output }
+    }
+
+    /// Whether nothing of an answer has come yet: another endpoint may still give it.
+    #[must_use]
+    pub fn has_nothing(&self) -> bool {
+        self.deltas == 0 && self.assembler.is_untouched()
+    }
+
+    /// From the request's going out.
+    #[must_use]
+    pub fn ttft_ns(&self) -> Option<u64> {
+        Some(self.times.first_token_ns?.saturating_sub(self.times.sent_upstream_ns?))
     }
 
     /// The instructions and tools that this request brings beside its chain.

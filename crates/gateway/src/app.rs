@@ -20,6 +20,7 @@ pub fn state(config: Config) -> anyhow::Result<Arc<State>> {
         tls: config.tls,
         shared: Arc::new(Shared::new(config.settings, Arc::new(fleet), config.keys.ring()?)),
         backends: Arc::new(config.backends),
+        admission: config.admission,
         store: config.store.open().context("the store (`store.folder` in the config)")?,
         metrics: Arc::new(Metrics::new().context("the metrics")?),
     })))

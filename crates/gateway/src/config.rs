@@ -14,6 +14,8 @@ use crate::store::{Place, StoreConfig};
 use check::{Fault, check};
 use flashlane_backend::{Backends, EndpointConfig};
 use flashlane_edge::{EdgeConfig, Tls};
+use flashlane_engine::admission::limit::Limits;
+use flashlane_engine::admission::{self, PerTier, Queueing};
 use flashlane_engine::router::{Routing, Rule};
 use flashlane_engine::{Fleet, Modality, Settings};
 use routing::AtTier;
@@ -28,8 +30,8 @@ pub struct Config {
     /// What `server.tls` amounts to.
     pub tls: Option<Tls>,
     pub settings: Settings,
-    #[cfg_attr(not(test), expect(dead_code, reason = "until admission takes it"))]
-    pub routing: Routing,
+    /// `[routing]`, `[limits]` and `[queue]`.
+    pub admission: admission::Settings,
     pub keys: Keys,
     pub store: Place,
     pub backends: Backends,
@@ -64,6 +66,10 @@ pub struct File {
     pub routing: Routing,
     #[serde(default, skip_serializing_if = "is_default")]
     pub seal: SealConfig,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limits: PerTier<Limits>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub queue: PerTier<Queueing>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub store: StoreConfig,
     #[serde(default, skip_serializing_if = "is_default")]

@@ -16,6 +16,14 @@ fn outcome() -> flashlane_engine::Outcome {
         error: None,
         tier: Some(flashlane_engine::Tier::Latency),
         endpoint: Some("wafer-1".into()),
+        decision: Some(flashlane_engine::router::Decision {
+            tier: flashlane_engine::Tier::Latency,
+            endpoint: flashlane_engine::EndpointId(0),
+            plan: flashlane_engine::router::PlanReason::ModelRoute,
+            pick: flashlane_engine::router::PickReason::Affinity,
+            attempt: flashlane_engine::router::Attempt::First,
+            queued_ms: 250,
+        }),
         simulated: true,
         usage: flashlane_engine::Usage { input: 100, cached: 60, output: 11, reasoning: 0 },
         upstream_times: flashlane_engine::UpstreamTimes {

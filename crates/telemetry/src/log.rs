@@ -1,6 +1,7 @@
 //! The log: where it goes, how it looks, and the one line a turn. No prompt, no output, no key is ever in it.
 
-use flashlane_engine::Outcome;
+use flashlane_engine::router::{Attempt, Change};
+use flashlane_engine::{EndpointId, Fleet, Outcome};
 use std::io::IsTerminal as _;
 use tracing::field::{DisplayValue, display};
 use tracing_subscriber::EnvFilter;
@@ -62,6 +63,10 @@ pub fn turn(request_id: &str, outcome: &Outcome) {
         model = some(&outcome.model),
         tier = outcome.tier.map(|tier| display(tier.name())),
         endpoint = outcome.endpoint.as_ref().map(display),
+        plan = outcome.decision.map(|decision| display(decision.plan.label())),
+        pick = outcome.decision.map(|decision| display(decision.pick.label())),
+        attempt = outcome.decision.filter(|d| d.attempt != Attempt::First).map(|d| display(d.attempt.label())),
+        queued_ms = outcome.decision.map(|decision| decision.queued_ms).filter(|ms| *ms > 0),
         simulated = outcome.simulated,
         error = outcome.error.map(|kind| display(kind.row().label)),
         ttft_ms = outcome.ttft_ns.map(milliseconds),
@@ -75,6 +80,17 @@ pub fn turn(request_id: &str, outcome: &Outcome) {
         "turn {}",
         outcome.status.name(),
     );
+}
+
+/// An endpoint is left out for a while, or gets turns again.
+pub fn endpoint(fleet: &Fleet, change: Change) {
+    let name = |id: EndpointId| fleet.endpoint(id).map_or("", |endpoint| &endpoint.name);
+    match change {
+        Change::Out { endpoint, cause, pause_ms } => {
+            tracing::warn!(endpoint = %name(endpoint), cause = cause.label(), pause_ms, "endpoint gets no turns for a while");
+        }
+        Change::In { endpoint } => tracing::info!(endpoint = %name(endpoint), "endpoint gets turns again"),
+    }
 }
 
 /// A request that never became a turn has no response and no model.
@@ -121,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_turn_is_one_readable_line() {
-        let line = " INFO turn completed response=resp_1 request=req_1 model=demo tier=latency endpoint=wafer-1 simulated=true \
+        let line = " INFO turn completed response=resp_1 request=req_1 model=demo tier=latency endpoint=wafer-1 plan=model-route pick=affinity queued_ms=250 simulated=true \
             ttft_ms=2.0 total_ms=12.0 gateway_us=40 tokens_in=100 tokens_cached=60 tokens_out=11 tokens_per_s=1000\n";
         assert_eq!(logged(&outcome()), line);
     }

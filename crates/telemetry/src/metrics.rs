@@ -3,6 +3,7 @@
 //! A turn is counted once, at its end, from its own plain counters: no atomic is touched per token.
 
 use crate::label::{self, Direction, Handshake, Transport};
+use flashlane_engine::admission::{Standing, Why};
 use flashlane_engine::{ErrorKind, Outcome, Tier};
 use prometheus::core::Collector;
 use prometheus::{
@@ -60,8 +61,9 @@ pub struct Metrics {
     background_turns: IntGauge,
     websocket_bytes: [IntCounter; 2],
     usage_rows_lost: IntCounter,
+    routes: IntCounterVec,
     /// Behind a lock, for two scrapes at once: each brings the counters up to what it was told.
-    upstreams: Mutex<UpstreamFamilies>,
+    told: Mutex<(UpstreamFamilies, GateFamilies)>,
 }
 
 /// One tier's rows, resolved once.
@@ -70,6 +72,7 @@ struct TierMetrics {
     ttft: Histogram,
     turn: Histogram,
     overhead: Histogram,
+    queue_wait: Histogram,
     tpot: Histogram,
     /// As [`PHASES`].
     upstream_phases: [Histogram; 3],
@@ -163,7 +166,13 @@ impl Metrics {
                 &registry,
                 IntCounter::new("flashlane_usage_rows_lost_total", "Turns that the ledger of usage does not have")?,
             )?,
-            upstreams: Mutex::new(UpstreamFamilies::new(&registry)?),
+            routes: counters(
+                &registry,
+                "flashlane_routes_total",
+                "Turns that went to an endpoint, by why",
+                &["tier", "plan", "pick", "attempt"],
+            )?,
+            told: Mutex::new((UpstreamFamilies::new(&registry)?, GateFamilies::new(&registry)?)),
             registry,
         };
         for transport in Transport::ALL {
@@ -183,6 +192,10 @@ impl Metrics {
         }
         for failed in &outcome.attempts_failed {
             self.attempts_failed.with_label_values(&[&*failed.endpoint]).inc();
+        }
+        if let Some(decision) = &outcome.decision {
+            let (plan, pick, attempt) = (decision.plan.label(), decision.pick.label(), decision.attempt.label());
+            self.routes.with_label_values(&[decision.tier.name(), plan, pick, attempt]).inc();
         }
         let [latency, throughput, none] = &self.tiers;
         match outcome.tier {
@@ -233,17 +246,22 @@ impl Metrics {
     }
 
     /// All metrics in Prometheus' text format 0.0.4. `upstreams` are the endpoints by name; the names come from the config, so the
-    /// label's values are bounded.
+    /// label's values are bounded. `gates` are what stands before each tier.
     ///
     /// # Errors
     /// When a family cannot be written: our own mistake.
     pub fn render<'a>(
         &self,
         upstreams: impl IntoIterator<Item = (&'a str, Upstream)>,
+        gates: impl IntoIterator<Item = (Tier, Standing)>,
     ) -> Result<String, prometheus::Error> {
-        let families = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let (of_upstreams, of_gates) = &*told;
+        for (tier, standing) in gates {
+            of_gates.bring_up_to(tier, &standing);
+        }
         for (endpoint, upstream) in upstreams {
-            families.bring_up_to(endpoint, upstream);
+            of_upstreams.bring_up_to(endpoint, upstream);
             // There before its first failure: a rate needs a zero to rise from.
             self.attempts_failed.with_label_values(&[endpoint]);
         }
@@ -256,6 +274,9 @@ impl TierMetrics {
         let usage = &outcome.usage;
         self.turn.observe(seconds(outcome.total_ns));
         self.overhead.observe(seconds(outcome.gateway_ns));
+        if let Some(queued_ms) = outcome.decision.map(|decision| decision.queued_ms).filter(|ms| *ms > 0) {
+            self.queue_wait.observe(f64::from(queued_ms) / 1000.0);
+        }
         let times = &outcome.upstream_times;
         let told = [times.queue_ns, times.prompt_ns, times.completion_ns];
         for (phase, ns) in self.upstream_phases.iter().zip(told) {
@@ -278,6 +299,7 @@ struct TierFamilies {
     ttft: HistogramVec,
     turn: HistogramVec,
     overhead: HistogramVec,
+    queue_wait: HistogramVec,
     tpot: HistogramVec,
     upstream_phases: HistogramVec,
     input_tokens: IntCounterVec,
@@ -300,6 +322,11 @@ impl TierFamilies {
                 "flashlane_gateway_overhead_seconds",
                 "The time a turn kept flashlane itself busy",
                 OVERHEAD_SECONDS,
+            )?,
+            queue_wait: histogram(
+                "flashlane_queue_wait_seconds",
+                "How long turns waited for a place, of those that did and were served",
+                TTFT_SECONDS,
             )?,
             tpot: histogram(
                 "flashlane_output_token_seconds",
@@ -330,6 +357,7 @@ impl TierFamilies {
             ttft: self.ttft.with_label_values(value),
             turn: self.turn.with_label_values(value),
             overhead: self.overhead.with_label_values(value),
+            queue_wait: self.queue_wait.with_label_values(value),
             tpot: self.tpot.with_label_values(value),
             upstream_phases: PHASES.map(|phase| self.upstream_phases.with_label_values(&[label::tier(tier), phase])),
             input_tokens: self.input_tokens.with_label_values(value),
@@ -378,6 +406,51 @@ impl UpstreamFamilies {
     }
 }
 
+/// What stands before each tier.
+#[derive(Debug)]
+struct GateFamilies {
+    queued: IntGaugeVec,
+    running: IntGaugeVec,
+    slots: IntGaugeVec,
+    reserved: IntGaugeVec,
+    spilled: IntCounterVec,
+    refused: IntCounterVec,
+}
+
+impl GateFamilies {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let gauge = |name: &str, help: &str| gauges(registry, name, help, &["tier"]);
+        let refused = "Turns refused for want of a place, of a limit's remainder or of an endpoint";
+        let spilled = "Turns that went on to the next tier for want of a place";
+        Ok(Self {
+            queued: gauge("flashlane_queue_turns_waiting", "Turns waiting for a place now")?,
+            running: gauge("flashlane_tier_turns_running", "Turns that hold a place now")?,
+            slots: gauge("flashlane_tier_slots", "Turns that may run at once now, where that is bounded")?,
+            reserved: gauge("flashlane_limit_tokens_reserved", "Tokens that running turns have reserved")?,
+            spilled: counters(registry, "flashlane_spills_total", spilled, &["tier"])?,
+            refused: counters(registry, "flashlane_refusals_total", refused, &["tier", "reason"])?,
+        })
+    }
+
+    fn bring_up_to(&self, tier: Tier, standing: &Standing) {
+        let name = tier.name();
+        for (family, value) in [
+            (&self.queued, u64::from(standing.queued)),
+            (&self.running, u64::from(standing.in_flight)),
+            (&self.slots, standing.slots.map_or(0, u64::from)),
+            (&self.reserved, standing.tokens_reserved),
+        ] {
+            family.with_label_values(&[name]).set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
+        let spilled = self.spilled.with_label_values(&[name]);
+        spilled.inc_by(standing.spilled.saturating_sub(spilled.get()));
+        for (why, count) in Why::ALL.into_iter().zip(standing.refused) {
+            let refused = self.refused.with_label_values(&[name, why.label()]);
+            refused.inc_by(count.saturating_sub(refused.get()));
+        }
+    }
+}
+
 fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {
     registered(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
 }
@@ -402,7 +475,7 @@ mod tests {
     use flashlane_engine::{FailedAttempt, UpstreamFailure};
 
     fn render(metrics: &Metrics) -> String {
-        metrics.render([]).unwrap()
+        metrics.render([], []).unwrap()
     }
 
     #[test]
@@ -420,6 +493,8 @@ mod tests {
             "flashlane_cached_tokens_total{tier=\"latency\"} 60",
             "flashlane_output_tokens_total{tier=\"latency\"} 11",
             "flashlane_deltas_total{tier=\"latency\"} 9",
+            "flashlane_queue_wait_seconds_sum{tier=\"latency\"} 0.25",
+            "flashlane_routes_total{attempt=\"first\",pick=\"affinity\",plan=\"model-route\",tier=\"latency\"} 1",
             "flashlane_upstream_phase_seconds_sum{phase=\"queue\",tier=\"latency\"} 0.0005",
             "flashlane_upstream_phase_seconds_sum{phase=\"completion\",tier=\"latency\"} 0.009",
             "flashlane_turns_total{outcome=\"completed\",tier=\"latency\"} 1",
@@ -442,7 +517,7 @@ mod tests {
     #[test]
     fn an_endpoint_that_has_not_failed_yet_is_there_at_zero() {
         let metrics = Metrics::new().unwrap();
-        let text = metrics.render([("gpu", Upstream::default())]).unwrap();
+        let text = metrics.render([("gpu", Upstream::default())], []).unwrap();
         assert!(text.contains("flashlane_upstream_attempts_failed_total{endpoint=\"gpu\"} 0"), "{text}");
     }
 
@@ -461,11 +536,30 @@ mod tests {
     fn an_endpoints_counters_follow_what_it_tells() {
         let metrics = Metrics::new().unwrap();
         let mut upstream = Upstream { connections_opened: 2, turns_in_flight: 1, ..Upstream::default() };
-        metrics.render([("gpu", upstream)]).unwrap();
+        metrics.render([("gpu", upstream)], []).unwrap();
         (upstream.connections_opened, upstream.turns_in_flight) = (5, 0);
-        let text = metrics.render([("gpu", upstream)]).unwrap();
+        let text = metrics.render([("gpu", upstream)], []).unwrap();
         assert!(text.contains("flashlane_upstream_connections_opened_total{endpoint=\"gpu\"} 5"), "{text}");
         assert!(text.contains("flashlane_upstream_turns_in_flight{endpoint=\"gpu\"} 0"), "{text}");
+    }
+
+    #[test]
+    fn a_gates_gauges_and_counters_follow_what_it_tells() {
+        let metrics = Metrics::new().unwrap();
+        let mut standing = Standing { queued: 3, slots: Some(8), spilled: 2, ..Standing::default() };
+        standing.refused[1] = 5;
+        metrics.render([], [(Tier::Latency, standing.clone())]).unwrap();
+        (standing.queued, standing.spilled) = (0, 7);
+        let text = metrics.render([], [(Tier::Latency, standing)]).unwrap();
+        for line in [
+            "flashlane_queue_turns_waiting{tier=\"latency\"} 0",
+            "flashlane_tier_slots{tier=\"latency\"} 8",
+            "flashlane_spills_total{tier=\"latency\"} 7",
+            "flashlane_refusals_total{reason=\"tokens\",tier=\"latency\"} 5",
+            "flashlane_refusals_total{reason=\"queue_full\",tier=\"latency\"} 0",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod limit;
 mod models;
 mod origin;
 mod pressure;
+mod queue;
 mod stored;
 mod support;
 mod tls;

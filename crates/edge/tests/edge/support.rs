@@ -2,6 +2,7 @@
 
 use flashlane_backend::{Backends, EndpointConfig, Kind, Tier};
 use flashlane_edge::{EdgeConfig, Listeners, Parts, State, Tls};
+use flashlane_engine::admission;
 use flashlane_engine::seal::Keyring;
 use flashlane_engine::{Fleet, Modality, Model, ModelRouting, Route, Settings, Shared};
 use flashlane_store::{Limits, MemoryStore, Store};
@@ -80,11 +81,33 @@ impl Gateway {
         store: Arc<dyn Store>,
         edit: impl FnOnce(&mut EdgeConfig, &mut Settings),
     ) -> Self {
+        Self::start_fleet(&[endpoint], store, admission::Settings::default(), edit).await
+    }
+
+    /// Limits and queues before several endpoints.
+    pub async fn start_behind(endpoints: &[EndpointConfig], admission: admission::Settings) -> Self {
+        Self::start_behind_with(endpoints, admission, |_, _| {}).await
+    }
+
+    pub async fn start_behind_with(
+        endpoints: &[EndpointConfig],
+        admission: admission::Settings,
+        edit: impl FnOnce(&mut EdgeConfig, &mut Settings),
+    ) -> Self {
+        Self::start_fleet(endpoints, Arc::new(MemoryStore::new(Limits::default())), admission, edit).await
+    }
+
+    async fn start_fleet(
+        endpoints: &[EndpointConfig],
+        store: Arc<dyn Store>,
+        admission: admission::Settings,
+        edit: impl FnOnce(&mut EdgeConfig, &mut Settings),
+    ) -> Self {
         let any_port = "127.0.0.1:0".parse().unwrap();
         let mut config = EdgeConfig { listen: any_port, admin_listen: any_port, ..EdgeConfig::default() };
         let mut settings = Settings::default();
         edit(&mut config, &mut settings);
-        let backends = Backends::new(&[endpoint]).unwrap();
+        let backends = Backends::new(endpoints).unwrap();
         let fleet = Fleet {
             endpoints: backends.endpoints().cloned().collect(),
             models: vec![model("demo"), model("openai/gpt-oss-120b")],
@@ -100,6 +123,7 @@ impl Gateway {
             tls,
             shared: Arc::new(Shared::new(settings, Arc::new(fleet), Arc::new(ring))),
             backends: Arc::new(backends),
+            admission,
             store: Arc::clone(&store),
             metrics: Arc::new(Metrics::new().unwrap()),
         });

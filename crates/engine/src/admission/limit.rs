@@ -136,6 +136,14 @@ pub struct Allowance {
     pub tokens: Option<Headroom>,
 }
 
+impl Allowance {
+    /// Whether nothing is limited.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.requests.is_none() && self.tokens.is_none()
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Rate {
     per_minute: u64,

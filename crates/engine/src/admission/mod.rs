@@ -1,87 +1,547 @@
-//! Who may start now, and where. One machine for all connections, touched once or twice a turn.
+//! Who may start now, and where. One machine for all connections, touched a few times a turn.
+//!
+//! ```text
+//! ask ──> granted ──────────────────────────────────────────────────────────────> release
+//!  ├────> queued ── a slot, a refill ──> woken ── look ──> granted ──────────────> release
+//!  │        ├────── the deadline ──> the plan's next tier, or refused
+//!  │        └────── forget: the client left, or cancelled
+//!  └────> refused
+//! ```
+//! Each tier has a gate: its keys' limits, a window of slots, and a queue. Which endpoint of a tier serves, the router says. Whoever waits
+//! is told when to look again; a turn that ends, or a look, lets in all that may start, and names them by [`Admission::poll_woken`].
 
+mod gate;
 pub mod limit;
 pub mod queue;
+mod refused;
+mod settings;
 mod shares;
 #[cfg(test)]
 mod tests;
 pub mod window;
 
-use crate::error::{ErrorKind, Refusal};
+use crate::error::Refusal;
 use crate::fleet::{EndpointId, Fleet, Tier};
-use crate::router::{self, Traits};
+use crate::router::{
+    self, Attempt, Change, Decision, Keys, Load, Pick, PickReason, Plan, PlanReason, Return, Router, Traits, Unpicked,
+    Verdict, Wish,
+};
+use crate::session::Owner;
+use crate::time::Now;
+use gate::{Blocked, Ended, Gate, Running};
+use limit::Allowance;
+use queue::{Party, Waiting};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use window::Signal;
+
+pub use queue::WaiterId;
+pub use refused::Why;
+pub use settings::{PerTier, Queueing, Settings};
 
 /// A turn's wish to start.
 #[derive(Debug, Clone)]
 pub struct Ticket {
     pub model: Arc<str>,
+    pub traits: Traits,
     /// Endpoints that already failed this turn.
     pub tried: Vec<EndpointId>,
     /// Taken whatever its load, where the plan has it: its prefix cache holds what this turn goes on from.
     pub prefer: Option<EndpointId>,
-    /// What routing looks at.
-    pub traits: Traits,
 }
 
 /// The leave to start at an endpoint; handed back by [`Admission::release`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grant {
-    pub endpoint: EndpointId,
-    pub tier: Tier,
+    number: u64,
+    /// A first token later than this is none: another endpoint may do better.
+    pub first_token_ns: Option<u64>,
+    pub decision: Decision,
 }
 
-/// Counts what is in flight at each endpoint.
-#[derive(Debug, Default)]
+impl Grant {
+    /// One that no admission has given, for a driver without any.
+    #[must_use]
+    pub fn outright(endpoint: EndpointId, tier: Tier) -> Self {
+        let (plan, pick, attempt) = (PlanReason::ModelRoute, PickReason::Only, Attempt::First);
+        let decision = Decision { tier, endpoint, plan, pick, attempt, queued_ms: 0 };
+        Self { number: 0, first_token_ns: None, decision }
+    }
+
+    #[must_use]
+    pub fn endpoint(&self) -> EndpointId {
+        self.decision.endpoint
+    }
+
+    #[must_use]
+    pub fn tier(&self) -> Tier {
+        self.decision.tier
+    }
+}
+
+/// The answer to a turn that asks.
+#[derive(Debug)]
+pub enum Asked {
+    /// With what its owner may still take of the tier.
+    Granted(Grant, Allowance),
+    Queued(Place),
+    Refused(Refusal, Allowance),
+}
+
+impl From<Grant> for Asked {
+    /// With nothing limited.
+    fn from(grant: Grant) -> Self {
+        Self::Granted(grant, Allowance::default())
+    }
+}
+
+/// Where a turn stands in a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    pub waiter: WaiterId,
+    pub tier: Tier,
+    /// 1: the next.
+    pub number: u32,
+    /// Until it starts, as far as can be told, in milliseconds.
+    pub wait_ms: u64,
+    /// When [`Admission::look`] is due, whether or not it is woken before.
+    pub look_ns: u64,
+}
+
+/// What became of a granted turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ending {
+    pub verdict: Verdict,
+    pub tokens_input: u64,
+    pub tokens_output: u64,
+}
+
+impl Ending {
+    /// It took nothing, and says nothing of its endpoint.
+    pub const NOTHING: Self = Self { verdict: Verdict::Nothing, tokens_input: 0, tokens_output: 0 };
+}
+
+/// How a tier stands, for metrics; the counts are since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Standing {
+    pub queued: u32,
+    pub in_flight: u32,
+    /// None: as many as come.
+    pub slots: Option<u32>,
+    /// Turns that the tier was to serve, and that went on to the next for want of a place.
+    pub spilled: u64,
+    /// Turns refused for its sake, as [`Why::ALL`].
+    pub refused: [u64; Why::ALL.len()],
+    /// What running turns have reserved.
+    pub tokens_reserved: u64,
+}
+
+/// A turn that is on its way to a grant.
+#[derive(Debug)]
+struct Waiter {
+    ticket: Ticket,
+    plan: Plan,
+    party: Party,
+    /// Which of the plan's tiers it waits for.
+    index: usize,
+    /// What it is thought to take there.
+    tokens: u64,
+    asked_ns: u64,
+    deadline_ns: u64,
+    /// Known, and not yet told.
+    decided: Option<Result<Grant, Refusal>>,
+}
+
+impl Waiter {
+    fn tier(&self) -> Tier {
+        self.plan.tiers().get(self.index).copied().unwrap_or(Tier::Throughput)
+    }
+
+    fn is_retry(&self) -> bool {
+        !self.ticket.tried.is_empty()
+    }
+}
+
+/// A turn that was granted.
+#[derive(Debug)]
+struct Granted {
+    running: Running,
+    keys: Keys,
+    pick: Pick,
+}
+
+/// Why a tier does not take a turn now.
+#[derive(Debug, Clone, Copy)]
+enum Stop {
+    Blocked(Blocked),
+    /// No endpoint of it is well, or left to try.
+    Out,
+}
+
+/// See the module.
+#[derive(Debug)]
 pub struct Admission {
-    in_flight: Vec<u32>,
+    fleet: Arc<Fleet>,
+    router: Router,
+    gates: PerTier<Gate>,
+    waiters: BTreeMap<WaiterId, Waiter>,
+    granted: BTreeMap<u64, Granted>,
+    woken: VecDeque<WaiterId>,
+    standing: PerTier<Standing>,
+    asked: u64,
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        Self::new(&Settings::default(), Arc::default(), [0; 32])
+    }
 }
 
 impl Admission {
-    /// Grants the turn an endpoint of the first tier of its plan that has one left.
-    ///
-    /// # Errors
-    /// The model is not of this fleet, or every endpoint of its tiers was tried.
-    pub fn ask(&mut self, fleet: &Fleet, ticket: &Ticket) -> Result<Grant, Refusal> {
-        let Some(model) = fleet.model(&ticket.model) else {
-            return Err(Refusal::new(
-                ErrorKind::ModelNotFound,
-                format!("The model '{}' does not exist.", ticket.model),
-            ));
-        };
-        self.in_flight.resize(self.in_flight.len().max(fleet.endpoints.len()), 0);
-        let preferred = ticket.prefer.filter(|id| !ticket.tried.contains(id)).and_then(|endpoint| {
-            let tier = fleet.endpoint(endpoint)?.tier;
-            router::plan(model, fleet).any(|planned| planned == tier).then_some(Grant { endpoint, tier })
-        });
-        let grant = preferred.or_else(|| {
-            router::plan(model, fleet).find_map(|tier| {
-                let endpoint = router::pick(fleet, tier, &ticket.tried, |id| self.in_flight(id))?;
-                Some(Grant { endpoint, tier })
-            })
-        });
-        let Some(grant) = grant else {
-            let message =
-                format!("No endpoint can serve the model '{}' right now. Please try again later.", ticket.model);
-            return Err(Refusal::new(ErrorKind::Overloaded, message).with_retry_after_ms(Some(1000)));
-        };
-        if let Some(count) = self.in_flight.get_mut(usize::from(grant.endpoint.0)) {
-            *count += 1;
+    /// `seed` is for what the router draws.
+    #[must_use]
+    pub fn new(settings: &Settings, fleet: Arc<Fleet>, seed: [u8; 32]) -> Self {
+        let Settings { limits, queue, routing } = settings;
+        let gate = |tier: Tier| Gate::new(limits.of(tier).clone(), queue.of(tier).clone());
+        Self {
+            router: Router::new(routing, seed),
+            fleet,
+            gates: PerTier { latency: gate(Tier::Latency), throughput: gate(Tier::Throughput) },
+            waiters: BTreeMap::new(),
+            granted: BTreeMap::new(),
+            woken: VecDeque::new(),
+            standing: PerTier::default(),
+            asked: 0,
         }
-        Ok(grant)
     }
 
-    /// The turn has left its endpoint.
-    pub fn release(&mut self, grant: Grant) {
-        if let Some(count) = self.in_flight.get_mut(usize::from(grant.endpoint.0)) {
-            debug_assert!(*count > 0, "a grant is released once");
-            *count = count.saturating_sub(1);
+    /// New limits and queues, for what is asked from here on; what is queued or runs is counted on.
+    pub fn adopt(&mut self, settings: &Settings, now: Now) {
+        for tier in Tier::ALL {
+            let (limits, queueing) = (settings.limits.of(tier).clone(), settings.queue.of(tier).clone());
+            self.gates.of_mut(tier).adopt(limits, queueing, now);
         }
+        Tier::ALL.into_iter().for_each(|tier| self.serve(tier, now));
+    }
+
+    /// A turn asks to start. It says nothing more where it is granted or refused; where it is queued, it comes back by
+    /// [`Self::look`] or [`Self::forget`].
+    pub fn ask(&mut self, ticket: Ticket, now: Now) -> Asked {
+        let fleet = Arc::clone(&self.fleet);
+        let Some(model) = fleet.model(&ticket.model) else { return refused(refused::no_model(&ticket.model)) };
+        let plan = match router::route(&fleet, model, &ticket.traits) {
+            Ok(plan) => plan,
+            Err(why) => return refused(refused::unroutable(&ticket.model, why)),
+        };
+        let session = ticket.traits.keys.session.or(ticket.traits.keys.thread);
+        let mut waiter = Waiter {
+            plan,
+            party: Party { owner: ticket.traits.owner, session: session.map_or(0, |key| key.0) },
+            index: 0,
+            tokens: 0,
+            asked_ns: now.mono_ns,
+            deadline_ns: 0,
+            decided: None,
+            ticket,
+        };
+        if waiter.is_retry() && !self.router.may_retry(now) {
+            return refused(self.refuse(&waiter, None, Why::Retries));
+        }
+        self.asked += 1;
+        let id = WaiterId(self.asked);
+        // What it goes on from is there, and there alone.
+        let preferred =
+            waiter.ticket.prefer.and_then(|endpoint| fleet.endpoint(endpoint)).map(|endpoint| endpoint.tier);
+        if let Some(index) = waiter.plan.tiers().iter().position(|tier| Some(*tier) == preferred).filter(|at| *at > 0) {
+            waiter.index = index;
+            if let Ok(grant) = self.enter(&mut waiter, false, now) {
+                return self.tell(&waiter, Ok(grant), now);
+            }
+            waiter.index = 0;
+        }
+        self.seek(id, waiter, now)
+    }
+
+    /// How a turn stands that waits: due when it is woken, and at its `look_ns`.
+    pub fn look(&mut self, id: WaiterId, now: Now) -> Asked {
+        if let Some(tier) = self.waiters.get(&id).map(Waiter::tier) {
+            self.serve(tier, now);
+        }
+        let Some(mut waiter) = self.waiters.remove(&id) else { return refused(refused::unknown()) };
+        if let Some(decided) = waiter.decided.take() {
+            return self.tell(&waiter, decided, now);
+        }
+        if now.mono_ns < waiter.deadline_ns {
+            let place = self.place(id, &waiter, now);
+            self.waiters.insert(id, waiter);
+            return Asked::Queued(place);
+        }
+        let tier = waiter.tier();
+        let wait_ms = self.place(id, &waiter, now).wait_ms;
+        self.gates.of_mut(tier).queue.remove(waiter.party, id);
+        if waiter.index + 1 >= waiter.plan.tiers().len() {
+            let refusal = self.refuse(&waiter, Some(wait_ms), Why::Deadline);
+            return self.tell(&waiter, Err(refusal), now);
+        }
+        self.standing.of_mut(tier).spilled += 1;
+        waiter.index += 1;
+        self.seek(id, waiter, now)
+    }
+
+    /// A turn waits no more: whatever was decided for it is undone.
+    pub fn forget(&mut self, id: WaiterId, now: Now) {
+        let Some(mut waiter) = self.waiters.remove(&id) else { return };
+        match waiter.decided.take() {
+            Some(Ok(grant)) => drop(self.release(grant, &Ending::NOTHING, now)),
+            Some(Err(_)) => {}
+            None => {
+                self.gates.of_mut(waiter.tier()).queue.remove(waiter.party, id);
+            }
+        }
+    }
+
+    /// The turn has left its endpoint: the next may start. Tells where the endpoint's standing has changed by it.
+    pub fn release(&mut self, grant: Grant, ending: &Ending, now: Now) -> Option<Change> {
+        let Some(Granted { running, keys, pick }) = self.granted.remove(&grant.number) else {
+            debug_assert!(false, "a grant is released once");
+            return None;
+        };
+        let tier = grant.tier();
+        let ended = Ended {
+            tokens_used: ending.tokens_input.saturating_add(ending.tokens_output),
+            tokens_output: ending.tokens_output,
+            signal: match ending.verdict {
+                Verdict::Served { ttft_ns: Some(ns) } => Signal::FirstToken(ns / 1_000_000),
+                Verdict::Refused => Signal::Refused,
+                Verdict::Served { ttft_ns: None } | Verdict::Failed | Verdict::Nothing => Signal::Nothing,
+            },
+            is_whole: matches!(ending.verdict, Verdict::Served { .. }),
+        };
+        self.gates.of_mut(tier).end(running, ended, now);
+        let returned = Return { pick, tier, keys, verdict: ending.verdict };
+        let change = self.router.give_back(&self.fleet, &returned, now);
+        self.serve(tier, now);
+        change
+    }
+
+    /// A turn that waits, and is to look.
+    pub fn poll_woken(&mut self) -> Option<WaiterId> {
+        self.woken.pop_front()
+    }
+
+    /// What an owner may still take of a tier.
+    pub fn allowance(&mut self, owner: Owner, tier: Tier, now: Now) -> Allowance {
+        self.gates.of_mut(tier).accounts.allowance(&owner, now)
     }
 
     /// Turns in flight at an endpoint.
     #[must_use]
     pub fn in_flight(&self, endpoint: EndpointId) -> u32 {
-        self.in_flight.get(usize::from(endpoint.0)).copied().unwrap_or(0)
+        self.router.in_flight(endpoint)
     }
+
+    /// An engine has told of its load.
+    pub fn probed(&mut self, endpoint: EndpointId, load: Load, now: Now) {
+        self.router.probed(endpoint, load, now);
+    }
+
+    /// How a tier stands.
+    #[must_use]
+    pub fn standing(&self, tier: Tier) -> Standing {
+        let gate = self.gates.of(tier);
+        Standing {
+            queued: u32::try_from(gate.queue.len()).unwrap_or(u32::MAX),
+            in_flight: gate.window.in_flight(),
+            slots: gate.window.slots(),
+            tokens_reserved: gate.accounts.reserved().0,
+            ..self.standing.of(tier).clone()
+        }
+    }
+
+    /// Goes through the plan's tiers, from the one where the turn stands.
+    fn seek(&mut self, id: WaiterId, mut waiter: Waiter, now: Now) -> Asked {
+        let mut least: Option<(Why, u64)> = None;
+        let tiers = waiter.plan.tiers();
+        for index in waiter.index..tiers.len() {
+            waiter.index = index;
+            let blocked = match self.enter(&mut waiter, false, now) {
+                Ok(grant) => return self.tell(&waiter, Ok(grant), now),
+                Err(Stop::Out) => continue,
+                Err(Stop::Blocked(blocked)) => blocked,
+            };
+            let Some((why, wait_ms)) = self.turned_away(&waiter, blocked) else {
+                return Asked::Queued(self.enqueue(id, waiter, now));
+            };
+            if index + 1 < tiers.len() {
+                self.standing.of_mut(waiter.tier()).spilled += 1;
+            }
+            if least.is_none_or(|(_, least_ms)| wait_ms < least_ms) {
+                least = Some((why, wait_ms));
+            }
+        }
+        if let Some((why, wait_ms)) = least {
+            let refusal = self.refuse(&waiter, Some(wait_ms), why);
+            return self.tell(&waiter, Err(refusal), now);
+        }
+        // Nobody is well: one that may fail is better than none.
+        for index in 0..tiers.len() {
+            waiter.index = index;
+            if let Ok(grant) = self.enter(&mut waiter, true, now) {
+                return self.tell(&waiter, Ok(grant), now);
+            }
+        }
+        refused(self.refuse(&waiter, None, Why::NoEndpoint))
+    }
+
+    /// What was decided, with what is left of the limits that had a say in it.
+    fn tell(&mut self, waiter: &Waiter, decided: Result<Grant, Refusal>, now: Now) -> Asked {
+        let tier = decided.as_ref().map_or(waiter.tier(), Grant::tier);
+        let allowance = self.allowance(waiter.party.owner, tier, now);
+        match decided {
+            Ok(grant) => Asked::Granted(grant, allowance),
+            Err(refusal) => Asked::Refused(refusal, allowance),
+        }
+    }
+
+    /// Starts a turn at the tier where it stands, if it may.
+    fn enter(&mut self, waiter: &mut Waiter, is_last: bool, now: Now) -> Result<Grant, Stop> {
+        let tier = waiter.tier();
+        // Those that wait, and may start by now, were here before.
+        self.serve(tier, now);
+        let gate = self.gates.of_mut(tier);
+        let traits = &waiter.ticket.traits;
+        waiter.tokens = gate.estimate(traits.tokens_input, traits.tokens_output_max);
+        // A turn that failed elsewhere has waited already, and has given its place back just now.
+        if !waiter.is_retry() {
+            gate.check(&waiter.party, waiter.tokens, now).map_err(Stop::Blocked)?;
+        }
+        self.grant(waiter, is_last, now)
+    }
+
+    fn grant(&mut self, waiter: &Waiter, is_last: bool, now: Now) -> Result<Grant, Stop> {
+        let (tier, keys) = (waiter.tier(), waiter.ticket.traits.keys);
+        let wish = Wish { tier, keys, tried: &waiter.ticket.tried, prefer: waiter.ticket.prefer, is_last };
+        let pick = self.router.take(&self.fleet, &wish, now).map_err(|unpicked| match unpicked {
+            Unpicked::Full => Stop::Blocked(Blocked::Slots),
+            Unpicked::Out => Stop::Out,
+        })?;
+        let running = self.gates.of_mut(tier).start(waiter.party, waiter.tokens, now);
+        let number = self.asked;
+        self.asked += 1;
+        self.granted.insert(number, Granted { running, keys, pick });
+        let queued_ms = now.mono_ns.saturating_sub(waiter.asked_ns) / 1_000_000;
+        let is_first = waiter.index == 0 || waiter.ticket.prefer == Some(pick.endpoint);
+        let attempt = match (waiter.is_retry(), is_first) {
+            (true, _) => Attempt::Retry,
+            (false, true) => Attempt::First,
+            (false, false) => Attempt::Spill,
+        };
+        let decision = Decision {
+            tier,
+            endpoint: pick.endpoint,
+            plan: waiter.plan.reason,
+            pick: pick.reason,
+            attempt,
+            queued_ms: u32::try_from(queued_ms).unwrap_or(u32::MAX),
+        };
+        let first_token_ms_max = self.gates.of(tier).queueing.first_token_ms_max;
+        Ok(Grant { number, first_token_ns: first_token_ms_max.map(|ms| now.after_ms(ms)), decision })
+    }
+
+    /// Why a turn that is blocked need not wait here, and when it could start; None: it may wait.
+    fn turned_away(&mut self, waiter: &Waiter, blocked: Blocked) -> Option<(Why, u64)> {
+        let gate = self.gates.of(waiter.tier());
+        let wait_ms_max = gate.queueing.wait_ms_max;
+        match blocked {
+            Blocked::Limit(exceeded) => {
+                let wait_ms = exceeded.wait_ms.unwrap_or(gate.turn_ms());
+                let why = Why::Limit(exceeded.bound, exceeded.limit);
+                // The refill is certain: who knows that it comes too late need not wait for it.
+                let is_vain = exceeded.wait_ms.is_some_and(|wait_ms| wait_ms > wait_ms_max);
+                (is_vain || wait_ms_max == 0 || gate.is_full()).then_some((why, wait_ms))
+            }
+            Blocked::Slots => {
+                let is_away = wait_ms_max == 0 || gate.is_full();
+                is_away.then(|| (Why::QueueFull, gate.slot_wait_ms(gate.queue.len())))
+            }
+        }
+    }
+
+    fn enqueue(&mut self, id: WaiterId, mut waiter: Waiter, now: Now) -> Place {
+        let gate = self.gates.of_mut(waiter.tier());
+        waiter.deadline_ns = now.after_ms(gate.queueing.wait_ms_max);
+        gate.queue.push(waiter.party, Waiting { id, tokens: waiter.tokens });
+        let place = self.place(id, &waiter, now);
+        self.waiters.insert(id, waiter);
+        place
+    }
+
+    fn place(&mut self, id: WaiterId, waiter: &Waiter, now: Now) -> Place {
+        let tier = waiter.tier();
+        let gate = self.gates.of_mut(tier);
+        let ahead = gate.queue.ahead(waiter.party, id);
+        let refill_ms = gate.accounts.check(&waiter.party.owner, waiter.tokens, now).err().and_then(|e| e.wait_ms);
+        let refill_ns = refill_ms.map_or(u64::MAX, |ms| now.after_ms(ms.max(1)));
+        Place {
+            waiter: id,
+            tier,
+            number: u32::try_from(ahead).unwrap_or(u32::MAX).saturating_add(1),
+            wait_ms: gate.slot_wait_ms(ahead).max(refill_ms.unwrap_or(0)),
+            look_ns: waiter.deadline_ns.min(refill_ns),
+        }
+    }
+
+    /// Lets in all that wait for the tier and may start now.
+    fn serve(&mut self, tier: Tier, now: Now) {
+        while !self.gates.of(tier).queue.is_empty() {
+            let Some((party, Waiting { id, .. })) = self.gates.of_mut(tier).next(now) else { return };
+            let Some(mut waiter) = self.waiters.remove(&id) else {
+                self.gates.of_mut(tier).queue.remove(party, id);
+                continue;
+            };
+            let decided = match self.grant(&waiter, false, now) {
+                Ok(grant) => Some(Ok(grant)),
+                // Its endpoints are as full as they may be.
+                Err(Stop::Blocked(_)) => {
+                    self.waiters.insert(id, waiter);
+                    return;
+                }
+                Err(Stop::Out) => None,
+            };
+            self.gates.of_mut(tier).queue.remove(party, id);
+            self.woken.push_back(id);
+            if decided.is_some() {
+                waiter.decided = decided;
+                self.waiters.insert(id, waiter);
+                continue;
+            }
+            self.go_on(id, waiter, now);
+        }
+    }
+
+    /// The tier for which a turn waits has no endpoint any more: it looks further.
+    fn go_on(&mut self, id: WaiterId, waiter: Waiter, now: Now) {
+        let (ticket, plan, party, asked_ns) = (waiter.ticket.clone(), waiter.plan, waiter.party, waiter.asked_ns);
+        let decided = match self.seek(id, waiter, now) {
+            // It waits on, elsewhere, and looks to learn its new place.
+            Asked::Queued(_) => return,
+            Asked::Granted(grant, _) => Ok(grant),
+            Asked::Refused(refusal, _) => Err(refusal),
+        };
+        let decided = Some(decided);
+        let waiter = Waiter { ticket, plan, party, index: 0, tokens: 0, asked_ns, deadline_ns: 0, decided };
+        self.waiters.insert(id, waiter);
+    }
+
+    fn refuse(&mut self, waiter: &Waiter, wait_ms: Option<u64>, why: Why) -> Refusal {
+        let first = waiter.plan.tiers().first().copied().unwrap_or(waiter.tier());
+        if let Some(count) = self.standing.of_mut(first).refused.get_mut(why.index()) {
+            *count += 1;
+        }
+        refused::refusal(&waiter.ticket.model, why, wait_ms)
+    }
+}
+
+fn refused(refusal: Refusal) -> Asked {
+    Asked::Refused(refusal, Allowance::default())
 }

@@ -95,6 +95,12 @@ impl ChatAssembler {
         self.service_tier = service_tier;
     }
 
+    /// Whether nothing of an answer has come yet: another upstream may still give it.
+    #[must_use]
+    pub fn is_untouched(&self) -> bool {
+        self.seen == Choices::default()
+    }
+
     #[must_use]
     pub fn has_finished(&self) -> bool {
         self.finished != Choices::default() && self.finished == self.seen

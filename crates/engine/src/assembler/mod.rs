@@ -65,6 +65,15 @@ impl Assembler {
         }
     }
 
+    /// Whether nothing of an answer has come yet: another upstream may still give it.
+    #[must_use]
+    pub fn is_untouched(&self) -> bool {
+        match self {
+            Self::Responses(responses) => responses.is_untouched(),
+            Self::Chat(chat) => chat.is_untouched(),
+        }
+    }
+
     #[must_use]
     pub fn usage(&self) -> Option<Usage> {
         match self {
@@ -81,6 +90,9 @@ pub struct Timing<'a> {
     pub tier: &'static str,
     pub endpoint: &'a str,
     pub simulated: bool,
+    /// Why there, as `x-flashlane-route` says it.
+    pub route: &'a str,
+    pub queue_ns: u64,
     pub ttft_ns: u64,
     /// flashlane's own work.
     pub gateway_ns: u64,
@@ -98,8 +110,11 @@ impl Timing<'_> {
             out.extend_from_slice(b",\"endpoint\":");
             json::push_string(out, self.endpoint);
             out.extend_from_slice(if self.simulated { b",\"simulated\":true" } else { b",\"simulated\":false" });
+            out.extend_from_slice(b",\"route\":");
+            json::push_string(out, self.route);
             let upstream_ns = self.total_ns.saturating_sub(self.gateway_ns);
             let parts = [
+                ("queue_ms", self.queue_ns),
                 ("ttft_ms", self.ttft_ns),
                 ("gateway_ms", self.gateway_ns),
                 ("upstream_ms", upstream_ns),

@@ -179,6 +179,12 @@ impl ResponsesAssembler {
         self.stage == Stage::Begun
     }
 
+    /// Whether nothing of an answer has come yet: another upstream may still give it.
+    #[must_use]
+    pub fn is_untouched(&self) -> bool {
+        self.open.is_none() && self.output.is_empty() && self.finish.is_none()
+    }
+
     #[must_use]
     pub fn has_finished(&self) -> bool {
         self.finish.is_some()

@@ -129,12 +129,13 @@ fn preferred(route: Route, traits: &Traits) -> (Route, PlanReason) {
 fn unfit(fleet: &Fleet, model: &Model, tier: Tier, traits: &Traits) -> Option<Unroutable> {
     let accepts = model.accepts(tier);
     let modalities = accepts.modalities.as_ref().unwrap_or(&model.modalities);
-    let tokens_max = accepts.context_tokens_max.unwrap_or(model.context_tokens_max);
+    // Whether the model itself has room, the session has judged, who knows how its engines count.
+    let is_too_long = accepts.context_tokens_max.is_some_and(|max| traits.tokens_input > u64::from(max));
     if fleet.tier(tier).next().is_none() {
         Some(Unroutable::NoEndpoint)
     } else if !traits.media.fits(modalities) {
         Some(Unroutable::Media)
-    } else if traits.tokens_input > u64::from(tokens_max) {
+    } else if is_too_long {
         Some(Unroutable::Context)
     } else {
         None
@@ -301,6 +302,7 @@ mod tests {
         let long = |tokens_input| Traits { tokens_input, ..Traits::default() };
         assert_eq!(planned(&fleet, &model, &long(100)), (BOTH.to_vec(), PlanReason::ModelRoute));
         assert_eq!(planned(&fleet, &model, &long(101)), (vec![Tier::Throughput], PlanReason::Context));
+        model.routing.throughput.context_tokens_max = Some(1000);
         assert_eq!(route(&fleet, &model, &long(1001)), Err(Unroutable::Context));
         let file = Traits { media: Media { image: false, file: true }, ..Traits::default() };
         assert_eq!(route(&fleet, &model, &file), Err(Unroutable::Media));

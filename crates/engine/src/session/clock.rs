@@ -1,17 +1,21 @@
 //! What a session does as time passes: announcements, signs of life, the end of a connection's time.
 
-use super::{Life, Session, Why};
+use super::{Effect, Life, Session, TurnId, Why};
 use crate::assembler::Assembler;
 use crate::time::Now;
 use crate::turn::{Turn, TurnState};
+use crate::upstream::UpstreamFailure;
+
+/// How often a client of a WebSocket hears of its place in a queue, in milliseconds.
+const NEWS_MS: u64 = 1000;
 
 impl Session {
     /// When [`Self::handle_tick`] is due, on the monotonic clock.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
-        let announce = self.lanes.running().filter_map(announce_at).min();
+        let turns = self.lanes.running().filter_map(|turn| self.due_at(turn)).min();
         let end = self.ends_ns.filter(|_| self.life == Life::Open);
-        [announce, self.keepalive_at(), end].into_iter().flatten().min()
+        [turns, self.keepalive_at(), end].into_iter().flatten().min()
     }
 
     /// Only a client that listens to events needs signs of life, and only once an answer has begun.
@@ -28,10 +32,10 @@ impl Session {
 
     /// Time has passed.
     pub fn handle_tick(&mut self, now: Now) {
-        let is_due = |turn: &&Turn| announce_at(turn).is_some_and(|at| at <= now.mono_ns);
+        let is_due = |turn: &&Turn| self.due_at(turn).is_some_and(|at| at <= now.mono_ns);
         let due: Vec<_> = self.lanes.running().filter(is_due).map(|turn| turn.id).collect();
         for turn in due {
-            self.announce(turn, now);
+            self.handle_due(turn, now);
         }
         if self.keepalive_at().is_some_and(|at| at <= now.mono_ns) {
             self.send_keepalive(now);
@@ -49,18 +53,50 @@ impl Session {
             turn.times.busy_ns += share;
         }
     }
+
+    /// When something is to be done for a turn.
+    ///
+    /// hot: per token
+    fn due_at(&self, turn: &Turn) -> Option<u64> {
+        match &turn.state {
+            TurnState::Opening { grant, announce_at } => first(*announce_at, grant.first_token_ns),
+            TurnState::Streaming { grant, .. } => grant.first_token_ns.filter(|_| turn.deltas == 0),
+            TurnState::Queued { place, told_ns } => first(Some(place.look_ns), self.news_at(*told_ns)),
+            TurnState::Loading
+            | TurnState::Finding { .. }
+            | TurnState::Enlisting
+            | TurnState::Counting { .. }
+            | TurnState::Cutting(_)
+            | TurnState::Waiting
+            | TurnState::Committing { .. } => None,
+        }
+    }
+
+    /// When a client that waits in a queue is told of its place again.
+    pub(super) fn news_at(&self, told_ns: Option<u64>) -> Option<u64> {
+        let every_ms = if self.is_websocket() { NEWS_MS } else { self.shared.settings.keepalive_ms };
+        let next = told_ns.map_or(0, |ns| ns.saturating_add(every_ms.saturating_mul(1_000_000)));
+        self.outgoing.has_listener().then_some(next)
+    }
+
+    fn handle_due(&mut self, id: TurnId, now: Now) {
+        let Some(turn) = self.lanes.turn(id) else { return };
+        if let TurnState::Queued { place, .. } = turn.state {
+            self.effects.push_back(Effect::Look(id, place.waiter));
+            return;
+        }
+        let is_late = turn.grant().and_then(|grant| grant.first_token_ns).is_some_and(|at| at <= now.mono_ns);
+        if is_late && turn.deltas == 0 {
+            let sent_ns = turn.times.sent_upstream_ns.unwrap_or(now.mono_ns);
+            let failure = UpstreamFailure::Silent { waited_ms: now.mono_ns.saturating_sub(sent_ns) / 1_000_000 };
+            self.try_elsewhere(id, &failure, now);
+            self.advance(now);
+        } else {
+            self.announce(id, now);
+        }
+    }
 }
 
-fn announce_at(turn: &Turn) -> Option<u64> {
-    match &turn.state {
-        TurnState::Opening { announce_at, .. } => *announce_at,
-        TurnState::Loading
-        | TurnState::Finding { .. }
-        | TurnState::Enlisting
-        | TurnState::Counting { .. }
-        | TurnState::Cutting(_)
-        | TurnState::Waiting
-        | TurnState::Streaming { .. }
-        | TurnState::Committing { .. } => None,
-    }
+fn first(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    a.into_iter().chain(b).min()
 }

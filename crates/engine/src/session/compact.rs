@@ -6,14 +6,15 @@
 //!                        └── no summary: the turn goes on without, or fails where a summary was all that it was for
 //! ```
 
-use super::end::estimated;
-use super::{Effect, Session, Shared, TurnId};
+use super::end::{estimated, leave};
+use super::{Session, Shared, TurnId};
 use crate::assembler::{Assembler, ResponsesAssembler};
 use crate::chain::{Chain, parse_again, raw_item};
 use crate::compaction::{Kept, Progress, Scope, Summary, Wanted, tokens_max};
 use crate::draft::Contract;
 use crate::error::{ErrorKind, Refusal};
 use crate::recognition::Found;
+use crate::router::Verdict;
 use crate::seal::{Opener, Purpose};
 use crate::session::Status;
 use crate::time::Now;
@@ -73,7 +74,7 @@ impl Session {
         }
         turn.compaction = Progress::Done;
         // Instructions and tools are in its cache, at least.
-        turn.prefer = turn.served.map(|grant| grant.endpoint);
+        turn.prefer = turn.served.map(|grant| grant.endpoint());
         (turn.tokens, turn.deltas, turn.failure) = (None, 0, None);
         turn.tried.clear();
         match wanted {
@@ -99,13 +100,13 @@ impl Session {
 
     /// A summary was to make room, and there is none: the answer can be made without it, since the input fits. False where the turn
     /// has to fail.
-    pub(super) fn go_on_uncompacted(&mut self, id: TurnId, now: Now) -> bool {
+    pub(super) fn go_on_uncompacted(&mut self, id: TurnId, verdict: Verdict, now: Now) -> bool {
         let Some(turn) = self.lanes.turn(id) else { return false };
         let is_running = matches!(turn.compaction, Progress::Running { .. });
         if !is_running || !matches!(wanted(turn), Wanted::Above(_)) {
             return false;
         }
-        let grant = turn.grant();
+        leave(&mut self.effects, turn, verdict);
         if let Assembler::Responses(responses) = &mut turn.assembler {
             responses.drop_summary();
         }
@@ -113,10 +114,6 @@ impl Session {
         turn.state = TurnState::Waiting;
         (turn.deltas, turn.failure) = (0, None);
         turn.tried.clear();
-        if let Some(grant) = grant {
-            self.effects.push_back(Effect::Abort(id));
-            self.effects.push_back(Effect::Release(grant));
-        }
         self.ask(id, now);
         true
     }

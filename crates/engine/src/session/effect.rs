@@ -2,9 +2,11 @@
 
 use super::background::Enlisting;
 use super::{Owner, TurnId};
-use crate::admission::{Grant, Ticket};
+use crate::admission::limit::Allowance;
+use crate::admission::{Ending, Grant, Ticket, WaiterId};
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::{EndpointId, Tier};
+use crate::router::Decision;
 use crate::tokens::Job;
 use crate::turn::FailedAttempt;
 use crate::upstream::UpstreamRequest;
@@ -17,9 +19,13 @@ use std::sync::Arc;
 pub enum Effect {
     /// Count tokens where nobody waits; answer by [`super::Session::handle_counted`].
     Count(TurnId, Job),
-    /// Ask admission; answer by [`super::Session::handle_granted`].
-    Ask(TurnId, Ticket),
-    Release(Grant),
+    /// Ask admission; answer by [`super::Session::handle_asked`].
+    Ask(TurnId, Box<Ticket>),
+    /// Ask it how the turn stands that waits; answer by [`super::Session::handle_asked`].
+    Look(TurnId, WaiterId),
+    /// The turn waits no more.
+    Forget(WaiterId),
+    Release(Grant, Ending),
     /// Send the request and hand what comes back to [`super::Session::handle_upstream`].
     Open(TurnId, Box<UpstreamRequest>),
     /// The stream has given all: its connection may serve another.
@@ -86,6 +92,8 @@ pub struct Outcome {
     pub error: Option<ErrorKind>,
     pub tier: Option<Tier>,
     pub endpoint: Option<Arc<str>>,
+    /// Why there.
+    pub decision: Option<Decision>,
     pub simulated: bool,
     pub usage: Usage,
     /// What the engine that served it says of its own time.
@@ -142,6 +150,14 @@ impl Status {
             Self::Counted => "counted",
         }
     }
+}
+
+/// How a request was routed, and what its caller may still take: for the headers of its answer.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Routed {
+    /// None: it was refused before, or is not known yet.
+    pub decision: Option<Decision>,
+    pub allowance: Allowance,
 }
 
 /// How an HTTP request is to be answered.

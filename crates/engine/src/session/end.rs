@@ -9,24 +9,35 @@ use crate::assembler::{Assembler, Conclusion, Timing};
 use crate::compaction::Progress;
 use crate::draft::Contract;
 use crate::error::{ErrorKind, Refusal};
+use crate::router::Verdict;
 use crate::time::Now;
 use crate::tokens;
 use crate::turn::{Turn, TurnState};
 use bytes::Bytes;
 use flashlane_wire::chat::Usage;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 impl Session {
     /// The answer is whole: its connection may serve another.
     pub(super) fn conclude(&mut self, id: TurnId, now: Now) {
-        if let Some(grant) = self.lanes.turn(id).and_then(|turn| turn.grant()) {
+        if let Some(turn) = self.lanes.turn(id)
+            && let Some(grant) = turn.grant()
+        {
+            let ending = turn.ending(Verdict::Served { ttft_ns: turn.ttft_ns() });
             self.effects.push_back(Effect::Park(id));
-            self.effects.push_back(Effect::Release(grant));
+            self.effects.push_back(Effect::Release(grant, ending));
         }
         match self.lanes.turn(id).map(|turn| turn.compaction) {
             Some(Progress::Running { tokens_max }) => self.take_summary(id, tokens_max, now),
             Some(Progress::NotYet | Progress::Done) | None => self.wrap_up(id, now),
+        }
+    }
+
+    /// Drops the turn's stream, or its place among those that wait.
+    pub(super) fn leave(&mut self, id: TurnId, verdict: Verdict) {
+        if let Some(turn) = self.lanes.turn(id) {
+            leave(&mut self.effects, turn, verdict);
         }
     }
 
@@ -145,7 +156,7 @@ impl Session {
 
     /// Ends a turn by an error: `response.failed` if the client knows of it, an error otherwise.
     pub(super) fn fail(&mut self, id: TurnId, refusal: &Refusal, now: Now) {
-        if !self.go_on_uncompacted(id, now) {
+        if !self.go_on_uncompacted(id, verdict_of(refusal.kind), now) {
             self.give_up(id, refusal, now);
         }
     }
@@ -154,7 +165,6 @@ impl Session {
     pub(super) fn give_up(&mut self, id: TurnId, refusal: &Refusal, now: Now) {
         self.speak(id.lane);
         let Some(turn) = self.lanes.turn(id) else { return };
-        let grant = turn.grant();
         let previous = turn.previous().map(str::to_owned);
         let steers = std::mem::take(&mut turn.steers);
         let is_silent = turn.parent_sequence.is_some() && !steers.is_empty();
@@ -174,10 +184,7 @@ impl Session {
                 status
             }
         };
-        if let Some(grant) = grant {
-            self.effects.push_back(Effect::Abort(id));
-            self.effects.push_back(Effect::Release(grant));
-        }
+        self.leave(id, verdict_of(refusal.kind));
         self.evict(id.lane, previous.as_deref());
         self.fail_steers(id.lane, steers, SteerError::SuccessorFailed, &refusal.message);
         self.drop_steers(id.lane, &refusal.message);
@@ -198,10 +205,7 @@ impl Session {
 
     /// Drops the turn's stream, before the engine got to count.
     pub(super) fn release(&mut self, id: TurnId) {
-        if let Some(grant) = self.lanes.turn(id).and_then(|turn| turn.grant()) {
-            self.effects.push_back(Effect::Abort(id));
-            self.effects.push_back(Effect::Release(grant));
-        }
+        self.leave(id, Verdict::Nothing);
         self.speak(id.lane);
         let Some(turn) = self.lanes.turn(id) else { return };
         let told_bytes = turn.told().message_bytes();
@@ -246,12 +250,9 @@ impl Session {
     pub fn handle_client_gone(&mut self, now: Now) {
         self.lanes.clear();
         self.life = Life::Closed;
-        let running: Vec<_> = self.lanes.running().map(|turn| (turn.id, turn.grant())).collect();
-        for (id, grant) in running {
-            if let Some(grant) = grant {
-                self.effects.push_back(Effect::Abort(id));
-                self.effects.push_back(Effect::Release(grant));
-            }
+        let running: Vec<_> = self.lanes.running().map(|turn| turn.id).collect();
+        for id in running {
+            self.leave(id, Verdict::Nothing);
             self.finish(id, Status::Cancelled, None, now);
         }
     }
@@ -270,11 +271,14 @@ impl Session {
         self.last_sent_ns = now.mono_ns;
         let outcome = self.outcome(&turn, status, error, now);
         if let (Transport::WebSocket { timing: true }, Some(tier)) = (&self.transport, outcome.tier) {
+            let route = outcome.decision.map(|decision| decision.header(&self.shared.fleet)).unwrap_or_default();
             let timing = Timing {
                 response_id: &outcome.response_id,
                 tier: tier.name(),
                 endpoint: outcome.endpoint.as_deref().unwrap_or_default(),
                 simulated: outcome.simulated,
+                route: &route,
+                queue_ns: outcome.decision.map_or(0, |decision| u64::from(decision.queued_ms) * 1_000_000),
                 ttft_ns: outcome.ttft_ns.unwrap_or(0),
                 gateway_ns: outcome.gateway_ns,
                 total_ns: outcome.total_ns,
@@ -285,7 +289,7 @@ impl Session {
     }
 
     pub(super) fn outcome(&self, turn: &Turn, status: Status, error: Option<ErrorKind>, now: Now) -> Outcome {
-        let endpoint = turn.served.and_then(|grant| self.shared.fleet.endpoint(grant.endpoint));
+        let endpoint = turn.served.and_then(|grant| self.shared.fleet.endpoint(grant.endpoint()));
         let since = |ns: u64| ns.saturating_sub(turn.times.received_ns);
         let response_id = match &turn.assembler {
             Assembler::Responses(responses) => responses.response_id(),
@@ -298,8 +302,9 @@ impl Session {
             model: Arc::clone(&turn.draft.model),
             status,
             error,
-            tier: turn.served.map(|grant| grant.tier),
+            tier: turn.served.map(|grant| grant.tier()),
             endpoint: endpoint.map(|endpoint| Arc::clone(&endpoint.name)),
+            decision: turn.served.map(|grant| grant.decision),
             simulated: match endpoint {
                 Some(endpoint) => endpoint.simulated,
                 None => self
@@ -317,6 +322,27 @@ impl Session {
             attempts_failed: turn.attempts_failed.clone(),
             hosted_tools: hosted_tools.into_iter().cloned().collect(),
         }
+    }
+}
+
+/// What the turn holds is given back: its stream is dropped, or its place among those that wait.
+pub(super) fn leave(effects: &mut VecDeque<Effect>, turn: &Turn, verdict: Verdict) {
+    if let Some(grant) = turn.grant() {
+        effects.push_back(Effect::Abort(turn.id));
+        effects.push_back(Effect::Release(grant, turn.ending(verdict)));
+    } else if let TurnState::Queued { place, .. } = turn.state {
+        effects.push_back(Effect::Forget(place.waiter));
+    }
+}
+
+/// What a failure says of the endpoint that had the turn: nothing, where the request or this server is at fault.
+pub(super) fn verdict_of(kind: ErrorKind) -> Verdict {
+    if kind == ErrorKind::RateLimited {
+        Verdict::Refused
+    } else if matches!(kind, ErrorKind::UpstreamFailed | ErrorKind::UpstreamTimeout) {
+        Verdict::Failed
+    } else {
+        Verdict::Nothing
     }
 }
 

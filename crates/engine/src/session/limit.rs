@@ -142,7 +142,7 @@ fn goal(shared: &Shared, turn: &Turn, tokens: u64) -> u64 {
 /// An engine has said what it counted: what is known of its tokenizer gets better.
 pub(super) fn learn(shared: &Shared, (served, model): (Option<Grant>, &Arc<str>), ours: u64, usage: Usage) {
     if let Some(served) = served {
-        ratios(shared).learn(served.endpoint, model, ours, usage.input);
+        ratios(shared).learn(served.endpoint(), model, ours, usage.input);
     }
 }
 

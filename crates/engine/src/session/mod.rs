@@ -39,7 +39,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 pub use background::Enlisting;
-pub use effect::{Answer, Effect, Outcome, Record, Source, Status};
+pub use effect::{Answer, Effect, Outcome, Record, Routed, Source, Status};
 pub use steer::Steer;
 pub use truncate::Cut;
 
@@ -169,6 +169,7 @@ enum Transport {
         answer: Option<Answer>,
         /// The client was told that a stream follows.
         streaming: bool,
+        routed: Routed,
     },
 }
 
@@ -219,7 +220,7 @@ impl Session {
     /// The session of one HTTP request.
     #[must_use]
     pub fn http(shared: Arc<Shared>, ids: IdSource, owner: Owner) -> Self {
-        let transport = Transport::Http { answer: None, streaming: false };
+        let transport = Transport::Http { answer: None, streaming: false, routed: Routed::default() };
         Self::new(shared, ids, owner, Outgoing::collect(), transport)
     }
 
@@ -472,12 +473,25 @@ impl Session {
 
     /// How to answer an HTTP request, as soon as it is known; told once.
     pub fn answer(&mut self) -> Option<Answer> {
-        let Transport::Http { answer, streaming } = &mut self.transport else { return None };
+        let Transport::Http { answer, streaming, .. } = &mut self.transport else { return None };
         if answer.is_none() && !*streaming && !self.outgoing.is_empty() {
             *streaming = true;
             return Some(Answer::Stream);
         }
         answer.take()
+    }
+
+    /// How an HTTP request was routed, as far as that is known.
+    #[must_use]
+    pub fn routed(&self) -> Routed {
+        match &self.transport {
+            Transport::Http { routed, .. } => *routed,
+            Transport::WebSocket { .. } => Routed::default(),
+        }
+    }
+
+    fn is_websocket(&self) -> bool {
+        matches!(self.transport, Transport::WebSocket { .. })
     }
 
     /// Hosted tools that the request offered and that are not forwarded.

@@ -1,10 +1,14 @@
 //! What a session says outside of a response's own events: errors, signs of life.
 
 use super::lane::LaneId;
-use super::{Answer, Effect, Outcome, Session, Status, Transport, TurnId};
+use super::{Answer, Effect, Outcome, Routed, Session, Status, Transport, TurnId};
+use crate::admission::limit::Allowance;
 use crate::draft::Contract;
 use crate::error::Refusal;
+use crate::fleet::Tier;
+use crate::router::Decision;
 use crate::time::Now;
+use crate::turn::TurnState;
 use flashlane_wire::chat::{UpstreamTimes, Usage};
 use flashlane_wire::json;
 
@@ -19,6 +23,7 @@ impl Session {
             error: Some(refusal.kind),
             tier: None,
             endpoint: None,
+            decision: None,
             simulated: false,
             usage: Usage::default(),
             upstream_times: UpstreamTimes::default(),
@@ -55,15 +60,80 @@ impl Session {
         }
     }
 
+    /// Tells a client that waits where it stands, unless it heard so just now.
+    pub(super) fn tell_place(&mut self, id: TurnId, now: Now) {
+        let is_websocket = self.is_websocket();
+        let Some(turn) = self.lanes.turn(id) else { return };
+        let TurnState::Queued { place, told_ns } = turn.state else { return };
+        if self.news_at(told_ns).is_none_or(|at| at > now.mono_ns) {
+            return;
+        }
+        if let Some(turn) = self.lanes.turn(id) {
+            turn.state = TurnState::Queued { place, told_ns: Some(now.mono_ns) };
+        }
+        self.last_sent_ns = now.mono_ns;
+        if !is_websocket {
+            self.outgoing.comment(&format!("queued place={} wait_ms={}", place.number, place.wait_ms));
+            return;
+        }
+        self.speak(id.lane);
+        self.outgoing.event("keepalive", |out| {
+            out.extend_from_slice(b"{\"type\":\"keepalive\",\"queue\":{\"tier\":\"");
+            out.extend_from_slice(place.tier.name().as_bytes());
+            out.extend_from_slice(b"\",\"place\":");
+            json::push_u64(out, u64::from(place.number));
+            out.extend_from_slice(b",\"wait_ms\":");
+            json::push_u64(out, place.wait_ms);
+            out.extend_from_slice(b"}}");
+        });
+    }
+
+    /// What the caller may still take: an event over a WebSocket, kept for the headers over HTTP.
+    pub(super) fn tell_allowance(&mut self, id: TurnId, decision: Option<Decision>, allowance: Allowance, now: Now) {
+        match &mut self.transport {
+            Transport::Http { routed, .. } => *routed = Routed { decision, allowance },
+            Transport::WebSocket { .. } => {
+                let Some(tier) = decision.map(|decision| decision.tier).filter(|_| !allowance.is_empty()) else {
+                    return;
+                };
+                self.speak(id.lane);
+                self.outgoing.event("codex.rate_limits", |out| push_rate_limits(out, tier, allowance, now));
+            }
+        }
+    }
+
     pub(super) fn send_keepalive(&mut self, now: Now) {
         self.last_sent_ns = now.mono_ns;
         self.speak(LaneId::default());
         if self.lanes.running().any(|turn| matches!(turn.draft.contract, Contract::Chat(_))) {
-            self.outgoing.comment();
+            self.outgoing.comment("keepalive");
         } else {
             self.outgoing.event("keepalive", |out| out.extend_from_slice(b"{\"type\":\"keepalive\"}"));
         }
     }
+}
+
+/// Codex's shape: each tier is a family of limits of its own.
+fn push_rate_limits(out: &mut Vec<u8>, tier: Tier, allowance: Allowance, now: Now) {
+    out.extend_from_slice(b"{\"type\":\"codex.rate_limits\",\"rate_limits\":{");
+    let Allowance { requests, tokens } = allowance;
+    for (name, headroom) in [("\"primary\":", tokens.or(requests)), (",\"secondary\":", tokens.and(requests))] {
+        out.extend_from_slice(name.as_bytes());
+        let Some(headroom) = headroom else {
+            out.extend_from_slice(b"null");
+            continue;
+        };
+        out.extend_from_slice(b"{\"used_percent\":");
+        json::push_u64(out, u64::from(headroom.used_percent));
+        out.extend_from_slice(b",\"window_minutes\":");
+        json::push_u64(out, headroom.window_ms.div_ceil(60_000));
+        out.extend_from_slice(b",\"reset_at\":");
+        json::push_u64(out, now.unix_ms.saturating_add(headroom.reset_ms).div_ceil(1000));
+        out.push(b'}');
+    }
+    out.extend_from_slice(b"},\"metered_limit_name\":\"flashlane-");
+    out.extend_from_slice(tier.name().as_bytes());
+    out.extend_from_slice(b"\"}");
 }
 
 /// An error frame that suits every client: PROTOCOL clause 3.7. Nested for those that follow the guide, flat for those that

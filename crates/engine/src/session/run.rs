@@ -1,16 +1,17 @@
 //! The life of a turn inside its session: start, grant, stream, end.
 
 use super::compact;
+use super::end::verdict_of;
 use super::lane::LaneId;
 use super::traits::traits;
 use super::{Effect, Life, Session, Source, TurnId, Why};
-use crate::admission::{Grant, Ticket};
+use crate::admission::{Asked, Ending, Grant, Place, Ticket};
 use crate::assembler::{Assembler, ChatAssembler, ResponsesAssembler};
 use crate::chain::Chain;
 use crate::compaction::{self, Progress};
 use crate::draft::{Contract, Draft};
 use crate::error::{ErrorKind, Refusal};
-use crate::router;
+use crate::router::{self, Verdict};
 use crate::seal::{Opener, Sealer};
 use crate::time::Now;
 use crate::tokens;
@@ -167,9 +168,10 @@ impl Session {
                 self.answer_warm_up(id, now);
                 return;
             }
-            let (model, tried) = (Arc::clone(&turn.draft.model), turn.tried.clone());
+            let model = Arc::clone(&turn.draft.model);
             let traits = traits(turn, &self.shared.fleet);
-            self.effects.push_back(Effect::Ask(id, Ticket { model, tried, prefer: turn.prefer, traits }));
+            let ticket = Ticket { model, traits, tried: turn.tried.clone(), prefer: turn.prefer };
+            self.effects.push_back(Effect::Ask(id, Box::new(ticket)));
         }
     }
 
@@ -189,21 +191,50 @@ impl Session {
         self.conclude(id, now);
     }
 
-    /// Admission's answer.
-    pub fn handle_granted(&mut self, id: TurnId, result: Result<Grant, Refusal>, now: Now) {
-        let Some(turn) = self.lanes.turn(id).filter(|turn| matches!(turn.state, TurnState::Waiting)) else {
-            self.effects.extend(result.ok().map(Effect::Release));
+    /// Admission's answer: to a turn that asked, or that looked how it stands.
+    pub fn handle_asked(&mut self, id: TurnId, asked: Asked, now: Now) {
+        let is_waiting = |turn: &&mut Turn| matches!(turn.state, TurnState::Waiting | TurnState::Queued { .. });
+        let Some(turn) = self.lanes.turn(id).filter(is_waiting) else {
+            // It has ended meanwhile.
+            match asked {
+                Asked::Granted(grant, _) => self.effects.push_back(Effect::Release(grant, Ending::NOTHING)),
+                Asked::Queued(place) => self.effects.push_back(Effect::Forget(place.waiter)),
+                Asked::Refused(..) => {}
+            }
             return;
         };
-        let opened = match result {
-            // Where endpoints were tried, what the last of them said is the better answer.
-            Err(refusal) => Err(turn.failure.take().unwrap_or(refusal)),
-            Ok(grant) => self.open(id, grant, now).inspect_err(|_| self.effects.push_back(Effect::Release(grant))),
-        };
-        if let Err(refusal) = opened {
-            self.fail(id, &refusal, now);
+        match asked {
+            Asked::Queued(place) => self.queue(id, place, now),
+            Asked::Refused(refusal, allowance) => {
+                turn.state = TurnState::Waiting;
+                // Where endpoints were tried, what the last of them said is the better answer.
+                let refusal = turn.failure.take().unwrap_or(refusal);
+                self.tell_allowance(id, None, allowance, now);
+                self.fail(id, &refusal, now);
+            }
+            Asked::Granted(grant, allowance) => {
+                self.tell_allowance(id, Some(grant.decision), allowance, now);
+                if let Err(refusal) = self.open(id, grant, now) {
+                    self.effects.push_back(Effect::Release(grant, Ending::NOTHING));
+                    self.fail(id, &refusal, now);
+                }
+            }
         }
         self.advance(now);
+    }
+
+    /// It has a place, its first or another one.
+    fn queue(&mut self, id: TurnId, place: Place, now: Now) {
+        let is_websocket = self.is_websocket();
+        let Some(turn) = self.lanes.turn(id) else { return };
+        let told_ns = if let TurnState::Queued { told_ns, .. } = &turn.state {
+            *told_ns
+        } else {
+            // Over HTTP the first sign of life settles the status: it can wait.
+            (!is_websocket).then_some(now.mono_ns)
+        };
+        turn.state = TurnState::Queued { place, told_ns };
+        self.tell_place(id, now);
     }
 
     fn open(&mut self, id: TurnId, grant: Grant, now: Now) -> Result<(), Refusal> {
@@ -212,14 +243,14 @@ impl Session {
             return Err(Refusal::new(ErrorKind::Internal, "the turn's model left the fleet"));
         };
         let (fields, messages) = asked(turn)?;
-        turn.assembler.serve_from(grant.tier.service_tier());
+        turn.assembler.serve_from(grant.tier().service_tier());
         turn.times.sent_upstream_ns = Some(now.mono_ns);
         turn.served = Some(grant);
         let announce_at = now.after_ms(self.shared.settings.announce_after_ms);
         turn.state = TurnState::Opening { grant, announce_at: Some(announce_at) };
         let request = UpstreamRequest {
-            endpoint: grant.endpoint,
-            model: Arc::clone(model.upstream(grant.tier)),
+            endpoint: grant.endpoint(),
+            model: Arc::clone(model.upstream(grant.tier())),
             fields,
             messages,
             cache_key: turn.draft.cache_key.clone(),
@@ -238,7 +269,7 @@ impl Session {
                 // A token moves nothing else.
                 Ok(false) => return,
                 Ok(true) => self.conclude(id, now),
-                Err(refusal) => self.fail(id, &refusal, now),
+                Err(refusal) => self.break_off(id, refusal, now),
             },
             UpstreamEvent::Opened => self.handle_opened(id, now),
             UpstreamEvent::Ended(ended) => self.handle_ended(id, ended, now),
@@ -266,17 +297,14 @@ impl Session {
             }
             // The model said why it stopped: the answer is whole, with or without a `[DONE]`.
             (TurnState::Streaming { .. }, _) if turn.assembler.has_finished() => self.conclude(id, now),
-            (TurnState::Streaming { grant, .. }, ended) => {
+            (TurnState::Streaming { .. }, ended) => {
                 let failure = match ended {
                     Ended::Failed(failure) => failure,
                     Ended::Complete => {
                         UpstreamFailure::Cut { reason: "the stream ended without a finish reason".to_owned() }
                     }
                 };
-                let endpoint = endpoint_name(&self.shared, *grant);
-                let refusal = refusal_of(&failure, endpoint);
-                turn.attempts_failed.push(FailedAttempt::new(endpoint, &failure));
-                self.fail(id, &refusal, now);
+                self.try_elsewhere(id, &failure, now);
             }
             (
                 TurnState::Loading
@@ -285,6 +313,7 @@ impl Session {
                 | TurnState::Cutting(_)
                 | TurnState::Enlisting
                 | TurnState::Waiting
+                | TurnState::Queued { .. }
                 | TurnState::Committing { .. },
                 _,
             ) => {}
@@ -364,8 +393,8 @@ impl Session {
         }
     }
 
-    /// An endpoint failed before it gave a token: another may serve the turn.
-    fn try_elsewhere(&mut self, id: TurnId, failure: &UpstreamFailure, now: Now) {
+    /// An endpoint failed: before it gave a token, another may serve the turn.
+    pub(super) fn try_elsewhere(&mut self, id: TurnId, failure: &UpstreamFailure, now: Now) {
         let Some(turn) = self.lanes.turn(id) else { return };
         let Some(grant) = turn.grant() else { return };
         let endpoint = endpoint_name(&self.shared, grant);
@@ -373,26 +402,44 @@ impl Session {
         turn.attempts_failed.push(FailedAttempt::new(endpoint, failure));
         if refusal.kind == ErrorKind::ContextLengthExceeded && turn.may_be_told_less() {
             turn.failure = Some(refusal);
-            self.effects.push_back(Effect::Abort(id));
-            self.effects.push_back(Effect::Release(grant));
+            self.leave(id, Verdict::of(failure));
             self.measure(id, now);
             return;
         }
-        if !may_try_elsewhere(failure) {
+        match may_try_elsewhere(failure) && turn.has_nothing() {
+            true => self.ask_again(id, refusal, Verdict::of(failure), now),
+            false => self.fail(id, &refusal, now),
+        }
+    }
+
+    /// An endpoint failed inside of a stream that it had begun.
+    fn break_off(&mut self, id: TurnId, refusal: Refusal, now: Now) {
+        let verdict = verdict_of(refusal.kind);
+        let Some(turn) = self.lanes.turn(id) else { return };
+        if verdict == Verdict::Nothing || !turn.has_nothing() {
             self.fail(id, &refusal, now);
             return;
         }
-        turn.tried.push(grant.endpoint);
+        if let Some(grant) = turn.grant() {
+            let reason = format!("told of an error in its stream ({})", refusal.kind.row().label);
+            turn.attempts_failed.push(FailedAttempt { endpoint: endpoint_name(&self.shared, grant).into(), reason });
+        }
+        self.ask_again(id, refusal, verdict, now);
+    }
+
+    /// Leaves the endpoint, and asks for another. What this one said is the answer where there is none.
+    fn ask_again(&mut self, id: TurnId, refusal: Refusal, verdict: Verdict, now: Now) {
+        self.leave(id, verdict);
+        let Some(turn) = self.lanes.turn(id) else { return };
+        turn.tried.extend(turn.grant().map(|grant| grant.endpoint()));
         turn.failure = Some(refusal);
         turn.state = TurnState::Waiting;
-        self.effects.push_back(Effect::Abort(id));
-        self.effects.push_back(Effect::Release(grant));
         self.ask(id, now);
     }
 }
 
 fn endpoint_name(shared: &super::Shared, grant: Grant) -> &str {
-    shared.fleet.endpoint(grant.endpoint).map_or("unknown", |endpoint| &endpoint.name)
+    shared.fleet.endpoint(grant.endpoint()).map_or("unknown", |endpoint| &endpoint.name)
 }
 
 /// What the turn asks of the model now: the fields of its request, and the messages.

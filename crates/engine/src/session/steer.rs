@@ -7,6 +7,7 @@
 //!    └── the parent fails, or the lane goes another way ──> failed, input handed back
 //! ```
 
+use super::end::leave;
 use super::lane::{LaneId, Succession};
 use super::{Effect, Session, Shared, Status, TurnId};
 use crate::assembler::{Assembler, ResponsesAssembler, event};
@@ -15,9 +16,10 @@ use crate::compaction::Wanted;
 use crate::draft::{self, Contract, Draft};
 use crate::error::{ErrorKind, Refusal};
 use crate::outgoing::Outgoing;
+use crate::router::Verdict;
 use crate::seal::Opener;
 use crate::time::Now;
-use crate::turn::{Turn, TurnState};
+use crate::turn::Turn;
 use bytes::Bytes;
 use flashlane_wire::json;
 use flashlane_wire::responses::{Fields, Item, Role, elements};
@@ -87,13 +89,12 @@ impl Session {
         }
         if let Some(id) = running
             && let Some(turn) = self.lanes.turn(id)
-            && let TurnState::Opening { grant, .. } | TurnState::Streaming { grant, .. } = turn.state
+            && turn.grant().is_some()
             && let Assembler::Responses(responses) = &mut turn.assembler
             && responses.may_be_steered()
         {
             responses.steer();
-            self.effects.push_back(Effect::Abort(id));
-            self.effects.push_back(Effect::Release(grant));
+            self.leave(id, Verdict::Nothing);
             self.wrap_up(id, now);
         }
         self.advance(now);
@@ -142,10 +143,7 @@ impl Session {
         successor.steers.push(steer);
         let sequence = *successor.sequence;
         let Some(turn) = self.lanes.lane(lane).and_then(|lane| lane.running.take()) else { return Ok(()) };
-        if let Some(grant) = turn.grant() {
-            self.effects.push_back(Effect::Abort(turn.id));
-            self.effects.push_back(Effect::Release(grant));
-        }
+        leave(&mut self.effects, &turn, Verdict::Nothing);
         // Under another id: what was asked for the one before may still be answered.
         let outcome = self.outcome(&turn, Status::Cancelled, None, now);
         self.effects.push_back(Effect::Finish(turn.id, Box::new(outcome)));
@@ -219,7 +217,7 @@ impl Session {
             cache_key: running.draft.cache_key.clone(),
             traits: running.draft.traits,
         };
-        let (prefer, sequence) = (running.served.map(|grant| grant.endpoint), responses.sequence());
+        let (prefer, sequence) = (running.served.map(|grant| grant.endpoint()), responses.sequence());
         let steers = std::mem::take(&mut lane.steers);
         self.lanes.push_successor(turn.lane, successor, Succession { steers, prefer, sequence });
     }

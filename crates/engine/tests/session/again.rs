@@ -30,7 +30,7 @@ fn turn(shared: &Arc<Shared>, input: &str, over_websocket: bool) -> (String, Str
     let (mut up, mut down) = (String::new(), String::new());
     while let Some(effect) = session.poll_effect() {
         if let Effect::Ask(turn, _) = effect {
-            session.handle_granted(turn, Ok(Grant { endpoint: EndpointId(0), tier: Tier::Latency }), now);
+            session.handle_asked(turn, Grant::outright(EndpointId(0), Tier::Latency).into(), now);
         } else if let Effect::Open(turn, request) = effect {
             for piece in chat::body(&request.model, &request.fields, &request.messages) {
                 up.push_str(std::str::from_utf8(&piece).unwrap());

@@ -47,13 +47,14 @@ impl Job {
         while let Some(effect) = self.session.poll_effect() {
             match effect {
                 Effect::Ask(turn, _) => {
-                    let grant = Grant { endpoint: EndpointId(0), tier: Tier::Latency };
-                    self.session.handle_granted(turn, Ok(grant), Now::default());
+                    let grant = Grant::outright(EndpointId(0), Tier::Latency);
+                    self.session.handle_asked(turn, grant.into(), Now::default());
                 }
                 Effect::EndJob(_, record) => assert!(self.ended.replace(*record).is_none(), "it ends once"),
                 Effect::Finish(_, outcome) => self.outcome = Some(*outcome),
                 Effect::Abort(_) => self.aborted = true,
-                Effect::Release(_) => self.released += 1,
+                Effect::Release(..) => self.released += 1,
+                Effect::Look(..) | Effect::Forget(_) => panic!("nobody waits here"),
                 Effect::Open(..) | Effect::Park(_) | Effect::Warm(_) => {}
                 Effect::Load(..) | Effect::Find(..) | Effect::Count(..) | Effect::Commit(..) | Effect::Close { .. } => {
                     panic!("{effect:?}")

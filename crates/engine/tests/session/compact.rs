@@ -337,7 +337,7 @@ fn compact(body: &Value, stream: &[&str]) -> (Vec<Value>, Option<Answer>) {
     let mut session = Session::http(shared, IdSource::new([2; 32]), Owner::default());
     let (turn, now) = (TurnId::default(), Now::default());
     session.handle_compact_body(body.to_string().as_bytes(), now);
-    session.handle_granted(turn, Ok(Grant { endpoint: EndpointId(0), tier: Tier::Latency }), now);
+    session.handle_asked(turn, Grant::outright(EndpointId(0), Tier::Latency).into(), now);
     session.handle_upstream(turn, UpstreamEvent::Opened, now);
     for line in stream {
         session.handle_upstream(turn, UpstreamEvent::Bytes(format!("data: {line}\n\n").as_bytes()), now);

@@ -12,11 +12,9 @@ fn http(body: &str, chat: bool) -> Session {
         true => session.handle_chat_body(body.as_bytes(), Now::default()),
         false => session.handle_responses_body(body.as_bytes(), Now::default()),
     }
-    let grant = flashlane_engine::admission::Grant {
-        endpoint: flashlane_engine::EndpointId(0),
-        tier: flashlane_engine::Tier::Latency,
-    };
-    session.handle_granted(flashlane_engine::TurnId::default(), Ok(grant), Now::default());
+    let grant =
+        flashlane_engine::admission::Grant::outright(flashlane_engine::EndpointId(0), flashlane_engine::Tier::Latency);
+    session.handle_asked(flashlane_engine::TurnId::default(), grant.into(), Now::default());
     session
 }
 

@@ -3,7 +3,7 @@
 
 use crate::watch::Watch;
 use bytes::Bytes;
-use flashlane_engine::admission::Admission;
+use flashlane_engine::admission::{self, Admission, Asked, Ending, WaiterId};
 use flashlane_engine::seal::Keyring;
 use flashlane_engine::tokens::{Counted, Counter, Job};
 use flashlane_engine::{
@@ -114,7 +114,6 @@ pub const STEPS: [Step; 41] = [
 
 pub struct Peers {
     pub session: Session,
-    fleet: Arc<Fleet>,
     admission: Admission,
     now: Now,
     /// The turn that the session last asked something for, or that the script went over to.
@@ -123,6 +122,9 @@ pub struct Peers {
     turns: Vec<TurnId>,
     open_streams: BTreeMap<TurnId, u32>,
     granted: u32,
+    waiting: BTreeMap<WaiterId, TurnId>,
+    /// What became of grants.
+    pub endings: Vec<Ending>,
     pub outcomes: Vec<Outcome>,
     pub effects: Vec<String>,
     /// Bodies sent upstream.
@@ -166,6 +168,11 @@ impl Peers {
         Self::on(fleet())
     }
 
+    /// Before its tiers there are limits and queues.
+    pub fn behind(settings: &admission::Settings) -> Self {
+        Self { admission: Admission::new(settings, Arc::new(fleet()), [7; 32]), ..Self::new() }
+    }
+
     /// Its model takes images.
     pub fn with_images() -> Self {
         let mut fleet = fleet();
@@ -182,13 +189,14 @@ impl Peers {
         session.handle_connected(now);
         Self {
             session,
-            fleet,
-            admission: Admission::default(),
+            admission: Admission::new(&admission::Settings::default(), fleet, [7; 32]),
             now,
             turn: TurnId::default(),
             turns: Vec::new(),
             open_streams: BTreeMap::new(),
             granted: 0,
+            waiting: BTreeMap::new(),
+            endings: Vec::new(),
             outcomes: Vec::new(),
             effects: Vec::new(),
             sent: Vec::new(),
@@ -368,9 +376,16 @@ impl Peers {
 
     /// Drains effects and bytes, as a driver does.
     fn settle(&mut self) {
-        while let Some(effect) = self.session.poll_effect() {
-            self.effects.push(format!("{effect:?}").split(['(', ' ']).next().unwrap().to_owned());
-            self.run(effect);
+        loop {
+            while let Some(effect) = self.session.poll_effect() {
+                self.effects.push(format!("{effect:?}").split(['(', ' ']).next().unwrap().to_owned());
+                self.run(effect);
+            }
+            let Some(woken) = self.admission.poll_woken() else { break };
+            if let Some(turn) = self.waiting.get(&woken).copied() {
+                let asked = self.admission.look(woken, self.now);
+                self.answer(turn, asked);
+            }
         }
         self.read();
     }
@@ -379,17 +394,25 @@ impl Peers {
         match effect {
             Effect::Ask(turn, ticket) => {
                 self.begun(turn);
-                let result = self.admission.ask(&self.fleet, &ticket);
-                self.granted += u32::from(result.is_ok());
-                self.session.handle_granted(turn, result, self.now);
+                let asked = self.admission.ask(*ticket, self.now);
+                self.answer(turn, asked);
+            }
+            Effect::Look(turn, waiter) => {
+                let asked = self.admission.look(waiter, self.now);
+                self.answer(turn, asked);
+            }
+            Effect::Forget(waiter) => {
+                assert!(self.waiting.remove(&waiter).is_some(), "who is forgotten has waited");
+                self.admission.forget(waiter, self.now);
             }
             Effect::Count(turn, job) => {
                 self.begun(turn);
                 self.jobs.push(job);
             }
-            Effect::Release(grant) => {
+            Effect::Release(grant, ending) => {
                 self.granted = self.granted.checked_sub(1).expect("released once");
-                self.admission.release(grant);
+                self.admission.release(grant, &ending, self.now);
+                self.endings.push(ending);
             }
             Effect::Open(turn, request) => {
                 self.begun(turn);
@@ -439,6 +462,16 @@ impl Peers {
         }
     }
 
+    fn answer(&mut self, turn: TurnId, asked: Asked) {
+        self.waiting.retain(|_, known| *known != turn);
+        match &asked {
+            Asked::Granted(..) => self.granted += 1,
+            Asked::Queued(place) => drop(self.waiting.insert(place.waiter, turn)),
+            Asked::Refused(..) => {}
+        }
+        self.session.handle_asked(turn, asked, self.now);
+    }
+
     fn begun(&mut self, turn: TurnId) {
         self.turn = turn;
         if !self.turns.contains(&turn) {
@@ -465,6 +498,11 @@ impl Peers {
             self.settle();
         }
         assert_eq!(self.granted, 0, "every grant is released");
+        assert!(self.waiting.is_empty(), "nobody waits for nobody");
+        for tier in Tier::ALL {
+            let standing = self.admission.standing(tier);
+            assert_eq!((standing.queued, standing.in_flight, standing.tokens_reserved), (0, 0, 0));
+        }
         assert!(self.open_streams.is_empty(), "every stream is parked or aborted");
         assert!(self.session.is_drained());
         assert_eq!(self.session.poll_timeout(), None);

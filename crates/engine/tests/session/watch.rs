@@ -16,6 +16,8 @@ pub struct Watch {
     pub steers: BTreeMap<String, (String, String)>,
     pub ended: Vec<String>,
     pub errors: u32,
+    /// In queues, as they were told.
+    pub places: Vec<u64>,
 }
 
 #[derive(Default)]
@@ -43,6 +45,7 @@ impl Watch {
         let kind = event["type"].as_str().unwrap().to_owned();
         let lane = lane_of(&event);
         match kind.as_str() {
+            "keepalive" if event["queue"].is_object() => self.places.extend(event["queue"]["place"].as_u64()),
             "keepalive" => assert!(!self.current.is_empty(), "signs of life only while a response runs"),
             "error" => {
                 assert!(

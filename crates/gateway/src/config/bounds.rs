@@ -5,7 +5,11 @@ use serde::Serialize;
 use toml::Value;
 
 /// Limits of which 0 switches one thing off and leaves the rest. Of every other, 0 would let nothing through at all.
-const ZERO_IS_OFF: [&str; 17] = [
+const ZERO_IS_OFF: [&str; 21] = [
+    "queue.latency.turns_max",
+    "queue.latency.wait_ms_max",
+    "queue.throughput.turns_max",
+    "queue.throughput.wait_ms_max",
     "routing.affinity_entries_max",
     "routing.affinity_turns_max",
     "routing.outlier_factor",
@@ -33,6 +37,8 @@ pub fn too_small(file: &File) -> Option<(String, String)> {
         ("server", written(&file.server)),
         ("session", written(&file.session)),
         ("routing", written(&file.routing)),
+        ("limits", written(&file.limits)),
+        ("queue", written(&file.queue)),
         ("store", written(&file.store)),
     ];
     parts.into_iter().find_map(|(name, part)| in_part(name, &part?))
@@ -80,21 +86,33 @@ mod tests {
             ("server", written(&file.server)),
             ("session", written(&file.session)),
             ("routing", written(&file.routing)),
+            ("limits", written(&file.limits)),
+            ("queue", written(&file.queue)),
         ];
         for (name, part) in parts {
-            let part = part.unwrap();
-            let integers = part.as_table().unwrap().iter().filter(|(_, value)| value.is_integer());
-            paths.extend(integers.map(|(field, _)| format!("{name}.{field}")));
+            collect(name, &part.unwrap(), &mut paths);
         }
+        // Their type refuses it.
+        paths.retain(|path| !path.ends_with(".concurrency_min"));
         let of_store = ["bytes_max", "records_max", "age_ms_max", "file_bytes_max", "usage_age_ms_max"];
         paths.extend(of_store.map(|field| format!("store.{field}")));
         paths
     }
 
+    fn collect(path: &str, value: &Value, paths: &mut Vec<String>) {
+        match value {
+            Value::Integer(_) => paths.push(path.to_owned()),
+            Value::Table(fields) => {
+                fields.iter().for_each(|(name, value)| collect(&format!("{path}.{name}"), value, paths));
+            }
+            Value::String(_) | Value::Float(_) | Value::Boolean(_) | Value::Datetime(_) | Value::Array(_) => {}
+        }
+    }
+
     #[test]
     fn zero_is_refused_wherever_it_switches_nothing_off() {
         for path in limits() {
-            let (part, field) = path.split_once('.').unwrap();
+            let (part, field) = path.rsplit_once('.').unwrap();
             let at_fault = limit_at_fault(&format!("[{part}]\n{field} = 0\n"));
             assert_eq!(at_fault.is_none(), ZERO_IS_OFF.contains(&path.as_str()), "{path}: {at_fault:?}");
         }

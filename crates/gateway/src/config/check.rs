@@ -5,6 +5,7 @@ use super::{Config, File, ModalityName, ModelConfig, RouteName};
 use super::{base_url, bounds, routing};
 use flashlane_backend::{Backends, EndpointConfig};
 use flashlane_edge::{EdgeConfig, Tls, TlsError};
+use flashlane_engine::admission::{self, PerTier, Queueing};
 use flashlane_engine::{Fleet, Modality, Model, Route, Tier};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -71,8 +72,10 @@ pub fn check(file: File) -> Result<Config, Fault> {
         fault("store.folder", format!("{}: {expected}", told(&error)))
     })?;
     let keys = file.seal.keys().map_err(|(field, problem)| fault(format!("seal.{field}"), told(&problem)))?;
-    let (settings, routing) = (file.session, file.routing);
-    Ok(Config { runtime: file.runtime, server: file.server, tls, settings, routing, keys, store, backends, fleet })
+    check_queue(&file.queue)?;
+    let admission = admission::Settings { limits: file.limits, queue: file.queue, routing: file.routing };
+    let settings = file.session;
+    Ok(Config { runtime: file.runtime, server: file.server, tls, settings, admission, keys, store, backends, fleet })
 }
 
 /// Who can reach the port can use the endpoints: without keys, only this machine may.
@@ -84,6 +87,18 @@ fn check_loopback(path: &str, address: SocketAddr) -> Result<(), Fault> {
             Err(fault(path, format!("{address} {message}")))
         }
     }
+}
+
+/// A window has room between its bounds, and they need each other.
+fn check_queue(queue: &PerTier<Queueing>) -> Result<(), Fault> {
+    for tier in Tier::ALL {
+        let Queueing { concurrency_min: min, concurrency_max: max, .. } = queue.of(tier);
+        if let Some(max) = max.filter(|max| max < min) {
+            let path = format!("queue.{}.concurrency_min", tier.name());
+            return Err(fault(path, format!("is {min}: expected at most concurrency_max, which is {max}")));
+        }
+    }
+    Ok(())
 }
 
 /// Port 0 is a free one, another for each.

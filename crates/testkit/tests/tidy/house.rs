@@ -219,13 +219,15 @@ fn check_metrics(repository: &Repository) -> Vec<Finding> {
 }
 
 /// Each part of the config: its struct, and its sections in docs/CONFIG.md.
-const CONFIG: [(&str, &str, &str); 10] = [
+const CONFIG: [(&str, &str, &str); 12] = [
     ("crates/edge/src/config.rs", "EdgeConfig", "`[server]`"),
     ("crates/edge/src/config.rs", "TlsConfig", "`[server.tls]`"),
     ("crates/engine/src/session/mod.rs", "Settings", "`[session]`"),
     ("crates/engine/src/router/settings.rs", "Routing", "`[routing]`"),
     ("crates/engine/src/router/rules.rs", "When", "`[[rules]]`"),
     ("crates/gateway/src/seal.rs", "SealConfig", "`[seal]`"),
+    ("crates/engine/src/admission/limit.rs", "Limits", "`[limits.latency]`, `[limits.throughput]`"),
+    ("crates/engine/src/admission/settings.rs", "Queueing", "`[queue.latency]`, `[queue.throughput]`"),
     ("crates/gateway/src/store.rs", "StoreConfig", "`[store]`"),
     ("crates/gateway/src/runtime.rs", "RuntimeConfig", "`[runtime]`"),
     ("crates/backend/src/config.rs", "EndpointConfig", "`[[endpoints]]`"),

@@ -1,7 +1,9 @@
 //! The rules of admission: all short scripts, and long ones from seeds, in time that is passed in.
 
 mod limit;
+mod load;
 mod queue;
+mod whole;
 mod window;
 
 use crate::session::Owner;
@@ -22,11 +24,6 @@ impl Dice {
     /// From 0 up to `below`.
     pub fn below(&mut self, below: u64) -> u64 {
         self.next() % below
-    }
-
-    /// From 0 up to 1.
-    pub fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 }
 

@@ -39,7 +39,7 @@ fn the_latency_tier_reads_text_alone_where_another_reads_more() {
 #[test]
 fn how_turns_find_their_endpoints_is_taken_over() {
     let config = parse(&with_models(&format!("{MODEL}[routing]\nbreaker_failures_max = 9\n")));
-    let routing = config.unwrap_or_else(|error| panic!("{error}")).routing;
+    let routing = config.unwrap_or_else(|error| panic!("{error}")).admission.routing;
     assert_eq!(routing, Routing { breaker_failures_max: 9, ..Routing::default() });
 }
 

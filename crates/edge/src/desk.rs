@@ -1,0 +1,101 @@
+//! Admission, shared by all connections behind one short lock, and how those are woken that wait for it. Decides nothing.
+//!
+//! Whoever waits has a signal of its own. A turn that ends, or a look, may let others in: theirs is given within the same call.
+
+use flashlane_engine::admission::{Admission, Asked, Ending, Grant, Standing, Ticket, WaiterId};
+use flashlane_engine::router::{Change, Load};
+use flashlane_engine::{EndpointId, Now, Tier};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::oneshot;
+
+/// Given when the turn that waits is to look how it stands.
+pub(crate) type Signal = oneshot::Receiver<()>;
+
+pub(crate) struct Desk(Mutex<Held>);
+
+struct Held {
+    admission: Admission,
+    /// As many as wait: the queues' bounds are theirs.
+    signals: BTreeMap<WaiterId, oneshot::Sender<()>>,
+}
+
+impl Desk {
+    pub(crate) fn new(admission: Admission) -> Self {
+        Self(Mutex::new(Held { admission, signals: BTreeMap::new() }))
+    }
+
+    /// A turn that has to wait gets a signal. `loads` is what engines have said of themselves since it was asked for last.
+    pub(crate) fn ask(
+        &self,
+        ticket: Ticket,
+        loads: impl Iterator<Item = (EndpointId, Load)>,
+        now: Now,
+    ) -> (Asked, Option<Signal>) {
+        let mut held = self.held();
+        loads.for_each(|(endpoint, load)| held.admission.probed(endpoint, load, now));
+        let asked = held.admission.ask(ticket, now);
+        held.settle(asked)
+    }
+
+    /// How a turn that waits stands; its signal before is worth nothing any more.
+    pub(crate) fn look(&self, waiter: WaiterId, now: Now) -> (Asked, Option<Signal>) {
+        let mut held = self.held();
+        held.signals.remove(&waiter);
+        let asked = held.admission.look(waiter, now);
+        held.settle(asked)
+    }
+
+    pub(crate) fn forget(&self, waiter: WaiterId, now: Now) {
+        let mut held = self.held();
+        held.signals.remove(&waiter);
+        held.admission.forget(waiter, now);
+        held.wake();
+    }
+
+    /// Tells where the endpoint's standing has changed by it.
+    pub(crate) fn release(&self, grant: Grant, ending: &Ending, now: Now) -> Option<Change> {
+        let mut held = self.held();
+        let change = held.admission.release(grant, ending, now);
+        held.wake();
+        change
+    }
+
+    pub(crate) fn in_flight(&self, endpoint: EndpointId) -> u32 {
+        self.held().admission.in_flight(endpoint)
+    }
+
+    pub(crate) fn standings(&self) -> [(Tier, Standing); 2] {
+        let held = self.held();
+        Tier::ALL.map(|tier| (tier, held.admission.standing(tier)))
+    }
+
+    /// A panic while it was held left at worst a wrong count, so the next turn goes on.
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    fn settle(&mut self, asked: Asked) -> (Asked, Option<Signal>) {
+        let signal = match &asked {
+            Asked::Queued(place) => {
+                let (sender, signal) = oneshot::channel();
+                self.signals.insert(place.waiter, sender);
+                Some(signal)
+            }
+            Asked::Granted(..) | Asked::Refused(..) => None,
+        };
+        self.wake();
+        (asked, signal)
+    }
+
+    fn wake(&mut self) {
+        while let Some(waiter) = self.admission.poll_woken() {
+            if let Some(signal) = self.signals.remove(&waiter) {
+                // Who is gone meanwhile says so by `forget`.
+                let _ = signal.send(());
+            }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! What stands before one tier: its keys' limits, its window and its queue. Knows no endpoints.
+
+use super::limit::{Accounts, Exceeded, Limits, Reservation};
+use super::queue::{Party, Queue, Waiting};
+use super::settings::Queueing;
+use super::window::{Signal, Window};
+use crate::time::Now;
+
+/// A mean follows what it sees by one sixteenth.
+const SMOOTHING: u64 = 16;
+/// Tokens that an answer is thought to have before any was seen.
+const OUTPUT_TOKENS_FIRST: u64 = 512;
+/// Milliseconds that a turn is thought to take before any has ended.
+const TURN_MS_FIRST: u64 = 1000;
+
+/// A turn that runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Running {
+    pub party: Party,
+    /// What it is thought to take.
+    thought: u64,
+    reservation: Option<Reservation>,
+    /// The window was bounded: it counts among its key's slots and shares.
+    is_counted: bool,
+    began_ns: u64,
+}
+
+/// What became of a turn, as far as its tier's load is concerned.
+#[derive(Debug, Clone, Copy)]
+pub struct Ended {
+    /// Input and output.
+    pub tokens_used: u64,
+    pub tokens_output: u64,
+    pub signal: Signal,
+    /// It was served to its end: its length says how long others will take.
+    pub is_whole: bool,
+}
+
+/// Why a turn does not start now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blocked {
+    /// All slots are taken, or kept for others.
+    Slots,
+    /// Its key has had its share.
+    Limit(Exceeded),
+}
+
+#[derive(Debug, Default)]
+pub struct Gate {
+    pub queueing: Queueing,
+    pub accounts: Accounts,
+    pub window: Window,
+    pub queue: Queue,
+    output_tokens_mean: Option<u64>,
+    turn_ns_mean: Option<u64>,
+}
+
+impl Gate {
+    #[must_use]
+    pub fn new(limits: Limits, queueing: Queueing) -> Self {
+        let window = Window::new(queueing.bounds());
+        Self { queueing, accounts: Accounts::new(limits), window, ..Self::default() }
+    }
+
+    pub fn adopt(&mut self, limits: Limits, queueing: Queueing, now: Now) {
+        self.window.adopt(queueing.bounds());
+        self.accounts.adopt(limits, now);
+        self.queueing = queueing;
+    }
+
+    /// What a turn is thought to take: its input, and as much output as it allows, or as others had.
+    #[must_use]
+    pub fn estimate(&self, tokens_input: u64, tokens_output_max: Option<u64>) -> u64 {
+        let output = tokens_output_max.or(self.output_tokens_mean).unwrap_or(OUTPUT_TOKENS_FIRST);
+        tokens_input.saturating_add(output)
+    }
+
+    /// Whether a turn may start now. One that comes while others wait has to look at them first.
+    ///
+    /// # Errors
+    /// What is in the way.
+    pub fn check(&mut self, party: &Party, tokens: u64, now: Now) -> Result<(), Blocked> {
+        self.accounts.check(&party.owner, tokens, now).map_err(Blocked::Limit)?;
+        match self.queue.may_start(&party.owner, self.window.slots(), self.window.free()) {
+            true => Ok(()),
+            false => Err(Blocked::Slots),
+        }
+    }
+
+    /// The next of those that wait and may start.
+    pub fn next(&mut self, now: Now) -> Option<(Party, Waiting)> {
+        let Self { accounts, window, queue, .. } = self;
+        let (slots, free) = (window.slots(), window.free());
+        queue.next(|party, waiting| {
+            queue.may_start(&party.owner, slots, free) && accounts.check(&party.owner, waiting.tokens, now).is_ok()
+        })
+    }
+
+    /// A turn starts, checked or not.
+    pub fn start(&mut self, party: Party, tokens: u64, now: Now) -> Running {
+        let reservation = self.accounts.reserve(&party.owner, tokens, now);
+        self.window.enter();
+        let is_counted = self.window.slots().is_some();
+        if is_counted {
+            self.queue.start(party, tokens);
+        }
+        Running { party, thought: tokens, reservation, is_counted, began_ns: now.mono_ns }
+    }
+
+    /// A turn has ended.
+    pub fn end(&mut self, running: Running, ended: Ended, now: Now) {
+        let Running { party, thought, reservation, is_counted, began_ns } = running;
+        if let Some(reservation) = reservation {
+            self.accounts.settle(&party.owner, reservation, ended.tokens_used, now);
+        }
+        self.window.leave(ended.signal, began_ns, now);
+        if is_counted {
+            self.queue.end(party, thought, ended.tokens_used);
+        }
+        follow(&mut self.turn_ns_mean, now.mono_ns.saturating_sub(began_ns));
+        if ended.is_whole {
+            follow(&mut self.output_tokens_mean, ended.tokens_output);
+        }
+    }
+
+    /// When a turn behind so many others starts, in milliseconds from now, as fast as turns have ended lately.
+    #[must_use]
+    pub fn slot_wait_ms(&self, ahead: usize) -> u64 {
+        let Some(slots) = self.window.slots() else { return 0 };
+        (ahead as u64 + 1).saturating_mul(self.turn_ms()) / u64::from(slots.max(1))
+    }
+
+    /// How long turns have taken lately, in milliseconds.
+    #[must_use]
+    pub fn turn_ms(&self) -> u64 {
+        self.turn_ns_mean.map_or(TURN_MS_FIRST, |ns| ns / 1_000_000)
+    }
+
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.queue.len() >= self.queueing.turns_max as usize
+    }
+}
+
+fn follow(mean: &mut Option<u64>, seen: u64) {
+    *mean = Some(match *mean {
+        None => seen,
+        Some(mean) => mean - mean / SMOOTHING + seen / SMOOTHING,
+    });
+}

@@ -1,0 +1,86 @@
+//! `[limits]` and `[queue]` of a config: what keys may take of a tier, and how turns wait for one.
+
+use super::limit::Limits;
+use super::window::Bounds;
+use crate::fleet::Tier;
+use crate::router::Routing;
+use serde::{Deserialize, Serialize};
+use std::num::NonZeroU32;
+
+/// Something of each tier's own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PerTier<T> {
+    pub latency: T,
+    pub throughput: T,
+}
+
+impl<T> PerTier<T> {
+    #[must_use]
+    pub fn of(&self, tier: Tier) -> &T {
+        match tier {
+            Tier::Latency => &self.latency,
+            Tier::Throughput => &self.throughput,
+        }
+    }
+
+    #[must_use]
+    pub fn of_mut(&mut self, tier: Tier) -> &mut T {
+        match tier {
+            Tier::Latency => &mut self.latency,
+            Tier::Throughput => &mut self.throughput,
+        }
+    }
+}
+
+/// What admission decides by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    pub limits: PerTier<Limits>,
+    pub queue: PerTier<Queueing>,
+    pub routing: Routing,
+}
+
+/// `[queue.latency]` and `[queue.throughput]`: how many turns a tier runs at once, and how the others wait. Each field may be left out.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Queueing {
+    /// Turns that wait for the tier at once. Default 256; one more goes on to the next tier of its route, or is refused.
+    pub turns_max: u32,
+    /// How long one waits at most, in milliseconds. Default 2,000: then the next tier answers sooner. 0: nobody waits.
+    pub wait_ms_max: u64,
+    /// Turns that the tier runs at once, at most. Default none: as many as come. With it the number adapts: it grows while all are used
+    /// and first tokens come in time, and shrinks when they come late or an endpoint refuses for load.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency_max: Option<NonZeroU32>,
+    /// What it does not shrink below. Default 1.
+    pub concurrency_min: NonZeroU32,
+    /// A first token later than this means that too many turns run, in milliseconds. Default 2,000.
+    pub ttft_ms_max: u64,
+    /// A turn without its first token for so long goes to another endpoint or tier, in milliseconds. Default none: what its endpoint
+    /// allows by `first_byte_ms_max`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_token_ms_max: Option<u64>,
+}
+
+impl Default for Queueing {
+    fn default() -> Self {
+        Self {
+            turns_max: 256,
+            wait_ms_max: 2_000,
+            concurrency_max: None,
+            concurrency_min: NonZeroU32::MIN,
+            ttft_ms_max: 2_000,
+            first_token_ms_max: None,
+        }
+    }
+}
+
+impl Queueing {
+    /// The bounds of the tier's window, where it has one.
+    #[must_use]
+    pub fn bounds(&self) -> Option<Bounds> {
+        let max = self.concurrency_max?;
+        Some(Bounds { min: self.concurrency_min.min(max), max, ttft_ms_max: self.ttft_ms_max })
+    }
+}

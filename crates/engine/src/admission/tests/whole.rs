@@ -1,0 +1,336 @@
+//! The machine as a whole: who is let in, told to wait, sent on or refused, and that nothing is left behind.
+
+use super::{at_ms, owner, scripts};
+use crate::admission::limit::Limits;
+use crate::admission::{Admission, Asked, Ending, Grant, PerTier, Place, Queueing, Settings, Ticket, WaiterId, Why};
+use crate::error::{ErrorKind, Refusal};
+use crate::fleet::{Endpoint, Fleet, Modality, Model, ModelRouting, Route, Share, Tier};
+use crate::router::{Attempt, Keys, SessionKey, Traits, Verdict};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+pub fn fleet(route: Route) -> Arc<Fleet> {
+    let endpoint = |name: &str, tier| Endpoint { name: name.into(), tier, simulated: false, share: Share::default() };
+    let model = Model {
+        name: "m".into(),
+        context_tokens_max: 1_000_000,
+        modalities: vec![Modality::Text],
+        route,
+        upstream_latency: None,
+        upstream_throughput: None,
+        routing: ModelRouting::default(),
+    };
+    let endpoints = vec![endpoint("wafer", Tier::Latency), endpoint("gpu", Tier::Throughput)];
+    Arc::new(Fleet { endpoints, models: vec![model], ..Fleet::default() })
+}
+
+/// A latency tier of so many slots, none of which adapts.
+pub fn slots(slots: u32) -> Queueing {
+    let slots = NonZeroU32::new(slots);
+    Queueing { concurrency_max: slots, concurrency_min: slots.unwrap(), ..Queueing::default() }
+}
+
+pub fn latency(queue: Queueing, limits: Limits) -> Settings {
+    Settings {
+        queue: PerTier { latency: queue, ..PerTier::default() },
+        limits: PerTier { latency: limits, ..PerTier::default() },
+        ..Settings::default()
+    }
+}
+
+pub fn ticket(key: u8, session: u64, tokens: u64) -> Ticket {
+    let keys = Keys { thread: None, session: Some(SessionKey(session)) };
+    let traits = Traits {
+        owner: owner(key),
+        keys,
+        tokens_input: tokens / 2,
+        tokens_output_max: Some(tokens / 2),
+        ..Traits::default()
+    };
+    Ticket { model: "m".into(), traits, tried: Vec::new(), prefer: None }
+}
+
+/// It took what it was thought to.
+pub fn served(tokens: u64) -> Ending {
+    let verdict = Verdict::Served { ttft_ns: Some(1_000_000) };
+    Ending { verdict, tokens_input: tokens / 2, tokens_output: tokens / 2 }
+}
+
+fn granted(asked: &Asked) -> Grant {
+    match asked {
+        Asked::Granted(grant, _) => *grant,
+        Asked::Queued(_) | Asked::Refused(..) => panic!("{asked:?}"),
+    }
+}
+
+fn queued(asked: &Asked) -> Place {
+    match asked {
+        Asked::Queued(place) => *place,
+        Asked::Granted(..) | Asked::Refused(..) => panic!("{asked:?}"),
+    }
+}
+
+fn refused(asked: Asked) -> Refusal {
+    match asked {
+        Asked::Refused(refusal, _) => refusal,
+        Asked::Granted(..) | Asked::Queued(_) => panic!("{asked:?}"),
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Ask(u8),
+    EndFirst,
+    FailLast,
+    Forget,
+    Pass(u64),
+}
+
+struct Peer {
+    admission: Admission,
+    now_ms: u64,
+    running: Vec<Grant>,
+    waiting: Vec<Place>,
+}
+
+impl Peer {
+    fn new(settings: &Settings, route: Route) -> Self {
+        let admission = Admission::new(settings, fleet(route), [3; 32]);
+        Self { admission, now_ms: 1_000, running: Vec::new(), waiting: Vec::new() }
+    }
+
+    fn take(&mut self, asked: Asked) {
+        match asked {
+            Asked::Granted(grant, _) => self.running.push(grant),
+            Asked::Queued(place) => self.waiting.push(place),
+            Asked::Refused(refusal, _) => {
+                assert_eq!(refusal.kind, ErrorKind::RateLimited, "{refusal}");
+                assert!(refusal.retry_after_ms.is_some_and(|ms| ms > 0));
+            }
+        }
+    }
+
+    fn look(&mut self, id: WaiterId) {
+        let now = at_ms(self.now_ms);
+        self.waiting.retain(|place| place.waiter != id);
+        let asked = self.admission.look(id, now);
+        if let Asked::Queued(place) = &asked {
+            assert!(place.look_ns > now.mono_ns, "who is told to look again is told a time to come");
+        }
+        self.take(asked);
+    }
+
+    fn apply(&mut self, step: Step) {
+        let now = at_ms(self.now_ms);
+        match step {
+            Step::Ask(key) => {
+                let asked = self.admission.ask(ticket(key, u64::from(key), 100), now);
+                self.take(asked);
+            }
+            Step::EndFirst if !self.running.is_empty() => {
+                let grant = self.running.remove(0);
+                self.admission.release(grant, &served(100), now);
+            }
+            Step::FailLast => {
+                if let Some(grant) = self.running.pop() {
+                    self.admission.release(grant, &Ending::NOTHING, now);
+                }
+            }
+            Step::Forget if !self.waiting.is_empty() => {
+                let place = self.waiting.remove(0);
+                self.admission.forget(place.waiter, now);
+            }
+            Step::Pass(ms) => self.now_ms += ms,
+            Step::EndFirst | Step::Forget => {}
+        }
+        self.settle();
+    }
+
+    /// Looks as drivers do: where they are woken, and where it is time.
+    fn settle(&mut self) {
+        for _ in 0..100 {
+            let due = self.waiting.iter().find(|place| place.look_ns <= at_ms(self.now_ms).mono_ns);
+            let due = due.map(|place| place.waiter);
+            match self.admission.poll_woken().or(due) {
+                Some(id) if self.waiting.iter().any(|place| place.waiter == id) => self.look(id),
+                Some(_) => {}
+                None => return,
+            }
+        }
+        panic!("it never comes to rest");
+    }
+
+    fn check(&mut self) {
+        let (queued, running) = Tier::ALL.map(|tier| self.admission.standing(tier)).iter().fold((0, 0), |sum, tier| {
+            assert!(tier.slots.is_none_or(|slots| tier.in_flight <= slots), "{tier:?}");
+            (sum.0 + tier.queued as usize, sum.1 + tier.in_flight as usize)
+        });
+        assert_eq!((queued, running), (self.waiting.len(), self.running.len()));
+    }
+
+    fn end(mut self) {
+        while !self.waiting.is_empty() || !self.running.is_empty() {
+            self.apply(if self.waiting.len() % 2 == 1 { Step::Forget } else { Step::EndFirst });
+            if self.running.is_empty() {
+                self.apply(Step::Pass(5_000));
+            }
+            self.check();
+        }
+        for tier in Tier::ALL {
+            let standing = self.admission.standing(tier);
+            assert_eq!((standing.queued, standing.in_flight, standing.tokens_reserved), (0, 0, 0));
+        }
+        assert!(self.admission.waiters.is_empty() && self.admission.granted.is_empty());
+    }
+}
+
+#[test]
+fn no_short_script_loses_a_turn_or_runs_one_too_many() {
+    let steps = [Step::Ask(1), Step::Ask(2), Step::EndFirst, Step::FailLast, Step::Forget, Step::Pass(2_500)];
+    let limits = Limits { tokens_per_minute: NonZeroU32::new(6_000), burst_ms: 3_000, ..Limits::default() };
+    let queue = Queueing { turns_max: 2, ..slots(2) };
+    let settings = [
+        (latency(queue.clone(), Limits::default()), Route::LatencyOnly),
+        (latency(queue.clone(), limits.clone()), Route::LatencyOnly),
+        (latency(queue, limits), Route::LatencyFirst),
+    ];
+    for (settings, route) in settings {
+        scripts(&steps, 5, |script| {
+            let mut peer = Peer::new(&settings, route);
+            for step in script {
+                peer.apply(*step);
+                peer.check();
+            }
+            peer.end();
+        });
+    }
+}
+
+#[test]
+fn where_nothing_is_limited_nobody_waits() {
+    let mut admission = Admission::new(&Settings::default(), fleet(Route::LatencyFirst), [0; 32]);
+    for session in 0..1000 {
+        let grant = granted(&admission.ask(ticket(1, session, 100), at_ms(session)));
+        assert_eq!((grant.tier(), grant.decision.attempt), (Tier::Latency, Attempt::First));
+    }
+    assert_eq!(admission.standing(Tier::Latency).in_flight, 1000);
+}
+
+#[test]
+fn who_waits_is_told_its_place_and_let_in_by_who_ends() {
+    let mut admission = Admission::new(&latency(slots(1), Limits::default()), fleet(Route::LatencyOnly), [0; 32]);
+    let running = granted(&admission.ask(ticket(1, 1, 100), at_ms(0)));
+    let places: Vec<_> = (2..5).map(|session| queued(&admission.ask(ticket(1, session, 100), at_ms(1)))).collect();
+    assert_eq!(places.iter().map(|place| place.number).collect::<Vec<_>>(), [1, 2, 3]);
+    assert!(admission.poll_woken().is_none());
+    admission.release(running, &served(100), at_ms(400));
+    assert_eq!(admission.poll_woken(), Some(places[0].waiter));
+    let again = queued(&admission.look(places[1].waiter, at_ms(401)));
+    assert_eq!((again.number, again.wait_ms), (1, 400), "as long as the last turn took");
+    let grant = granted(&admission.look(places[0].waiter, at_ms(401)));
+    assert_eq!(grant.decision.queued_ms, 399, "up to when its place was free");
+    admission.forget(places[1].waiter, at_ms(402));
+    admission.release(grant, &served(100), at_ms(500));
+    assert_eq!(admission.poll_woken(), Some(places[2].waiter), "who has left is passed over");
+    admission.forget(places[2].waiter, at_ms(501));
+    assert_eq!(admission.standing(Tier::Latency).in_flight, 0, "a grant that nobody fetched is given back");
+}
+
+#[test]
+fn at_its_deadline_a_turn_goes_on_to_the_next_tier_or_is_refused_with_a_time() {
+    let settings = latency(slots(1), Limits::default());
+    let mut admission = Admission::new(&settings, fleet(Route::LatencyFirst), [0; 32]);
+    let held = granted(&admission.ask(ticket(1, 1, 100), at_ms(0)));
+    let place = queued(&admission.ask(ticket(1, 2, 100), at_ms(0)));
+    assert_eq!(place.look_ns, at_ms(2_000).mono_ns);
+    queued(&admission.look(place.waiter, at_ms(1_999)));
+    let grant = granted(&admission.look(place.waiter, at_ms(2_000)));
+    let decision = grant.decision;
+    assert_eq!((decision.tier, decision.attempt, decision.queued_ms), (Tier::Throughput, Attempt::Spill, 2_000));
+    assert_eq!(admission.standing(Tier::Latency).spilled, 1);
+    for grant in [held, grant] {
+        admission.release(grant, &served(100), at_ms(2_500));
+    }
+
+    let mut admission = Admission::new(&settings, fleet(Route::LatencyOnly), [0; 32]);
+    granted(&admission.ask(ticket(1, 1, 100), at_ms(0)));
+    let place = queued(&admission.ask(ticket(1, 2, 100), at_ms(0)));
+    let refusal = refused(admission.look(place.waiter, at_ms(2_000)));
+    assert_eq!((refusal.kind, refusal.retry_after_ms), (ErrorKind::RateLimited, Some(1_000)));
+    assert!(refusal.message.ends_with("Please try again in 1.0s."), "{refusal}");
+    assert_eq!(admission.standing(Tier::Latency).refused[Why::Deadline.index()], 1);
+}
+
+#[test]
+fn who_would_wait_in_vain_or_in_a_crowd_goes_on_at_once() {
+    let queue = Queueing { turns_max: 1, ..slots(1) };
+    let mut admission = Admission::new(&latency(queue, Limits::default()), fleet(Route::LatencyOnly), [0; 32]);
+    granted(&admission.ask(ticket(1, 1, 100), at_ms(0)));
+    queued(&admission.ask(ticket(1, 2, 100), at_ms(0)));
+    let refusal = refused(admission.ask(ticket(1, 3, 100), at_ms(0)));
+    assert_eq!(refusal.retry_after_ms, Some(2_000), "one runs, one waits");
+
+    let limits = Limits { tokens_per_minute: NonZeroU32::new(600), ..Limits::default() };
+    let settings = latency(Queueing::default(), limits);
+    let mut admission = Admission::new(&settings, fleet(Route::LatencyFirst), [0; 32]);
+    let first = granted(&admission.ask(ticket(1, 1, 600), at_ms(0)));
+    admission.release(first, &served(600), at_ms(0));
+    let second = granted(&admission.ask(ticket(1, 1, 100), at_ms(0)));
+    assert_eq!((second.tier(), second.decision.queued_ms), (Tier::Throughput, 0), "10 s are longer than any wait");
+    let third = queued(&admission.ask(ticket(1, 1, 10), at_ms(0)));
+    assert_eq!((third.wait_ms, third.look_ns), (1_000, at_ms(1_000).mono_ns), "a refill that comes in time");
+    let grant = granted(&admission.look(third.waiter, at_ms(1_000)));
+    assert_eq!((grant.tier(), grant.decision.queued_ms), (Tier::Latency, 1_000));
+    let other = granted(&admission.ask(ticket(2, 9, 600), at_ms(1_000)));
+    assert_eq!(other.tier(), Tier::Latency, "another key has limits of its own");
+}
+
+#[test]
+fn a_refused_turn_names_its_limit_in_words_that_clients_read() {
+    let limits = Limits { requests_per_minute: NonZeroU32::new(1), ..Limits::default() };
+    let mut admission = Admission::new(&latency(Queueing::default(), limits), fleet(Route::LatencyOnly), [0; 32]);
+    granted(&admission.ask(ticket(1, 1, 100), at_ms(0)));
+    let refusal = refused(admission.ask(ticket(1, 1, 100), at_ms(500)));
+    let message =
+        "Rate limit reached for the model 'm' on requests per minute (RPM): Limit 1. Please try again in 59.5s.";
+    assert_eq!((refusal.message.as_str(), refusal.retry_after_ms), (message, Some(59_500)));
+}
+
+#[test]
+fn a_failed_turn_tries_the_next_endpoint_without_waiting_within_the_budget() {
+    let settings = Settings { routing: crate::router::Routing::default(), ..latency(slots(1), Limits::default()) };
+    let mut admission = Admission::new(&settings, fleet(Route::LatencyFirst), [0; 32]);
+    let failed = Ending { verdict: Verdict::Failed, ..Ending::NOTHING };
+    let mut retried = 0;
+    for session in 0..100 {
+        let grant = match admission.ask(ticket(1, session, 100), at_ms(1)) {
+            Asked::Granted(grant, _) => grant,
+            Asked::Queued(_) | Asked::Refused(..) => break,
+        };
+        admission.release(grant, &failed, at_ms(1));
+        let ticket = Ticket { tried: vec![grant.endpoint()], ..ticket(1, session, 100) };
+        match admission.ask(ticket, at_ms(1)) {
+            Asked::Granted(again, _) => {
+                assert_ne!(again.endpoint(), grant.endpoint());
+                assert_eq!(again.decision.attempt, Attempt::Retry);
+                admission.release(again, &failed, at_ms(1));
+                retried += 1;
+            }
+            Asked::Refused(refusal, _) => assert_eq!(refusal.kind, ErrorKind::Overloaded),
+            Asked::Queued(place) => panic!("{place:?}"),
+        }
+    }
+    assert!((10..=20).contains(&retried), "a floor of ten and a tenth of a hundred: {retried}");
+}
+
+#[test]
+fn what_changes_at_runtime_holds_for_those_that_wait() {
+    let mut admission = Admission::new(&latency(slots(1), Limits::default()), fleet(Route::LatencyOnly), [0; 32]);
+    granted(&admission.ask(ticket(1, 1, 100), at_ms(0)));
+    let place = queued(&admission.ask(ticket(1, 2, 100), at_ms(0)));
+    admission.adopt(&latency(slots(4), Limits::default()), at_ms(10));
+    assert_eq!(admission.poll_woken(), Some(place.waiter));
+    granted(&admission.look(place.waiter, at_ms(10)));
+    admission.adopt(&Settings::default(), at_ms(20));
+    granted(&admission.ask(ticket(1, 3, 100), at_ms(20)));
+}
