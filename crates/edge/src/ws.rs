@@ -26,6 +26,9 @@ use std::sync::Arc;
 
 /// A client that sends `1` gets a timing event after each turn.
 const TIMING: HeaderName = HeaderName::from_static("x-flashlane-timing");
+/// A client that sends `1`, or Codex's own header, is told its limits before each turn.
+const RATE_LIMITS: HeaderName = HeaderName::from_static("x-flashlane-rate-limits");
+const CODEX: HeaderName = HeaderName::from_static("x-codex-turn-metadata");
 
 pub(crate) async fn upgrade(
     extract::State(state): extract::State<Arc<State>>,
@@ -47,13 +50,15 @@ pub(crate) async fn upgrade(
         pings_per_second_max: state.config.pings_per_second_max,
         ..Limits::default()
     };
-    let Handshake { accept, deflate, deflate_header, timing } = handshake;
+    let Handshake { accept, deflate, deflate_header, timing, rate_limits } = handshake;
     let decoder = Decoder::new(limits, deflate);
     let owner = auth::owner(request.headers());
     let origin = auth::origin(&owner, request.headers());
     let drive = Drive::new(Arc::clone(&state), owner, id, |shared, ids, owner| {
         state.warm(&shared.fleet);
-        Session::websocket(shared, ids, owner, Encoder::new(deflate), timing).with_origin(origin)
+        Session::websocket(shared, ids, owner, Encoder::new(deflate), timing)
+            .with_origin(origin)
+            .with_limits_told(rate_limits)
     });
     let mut drive = match drive {
         Ok(drive) => drive,
@@ -88,6 +93,7 @@ struct Handshake {
     deflate: Option<Deflate>,
     deflate_header: Option<String>,
     timing: bool,
+    rate_limits: bool,
 }
 
 impl Handshake {
@@ -108,7 +114,8 @@ impl Handshake {
         };
         let (deflate, deflate_header) = if state.config.websocket_deflate { negotiate(headers) } else { None }.unzip();
         let timing = headers.get(TIMING).is_some_and(|value| value == "1");
-        Ok(Self { accept: accept_key(key), deflate, deflate_header, timing })
+        let rate_limits = headers.contains_key(CODEX) || headers.get(RATE_LIMITS).is_some_and(|value| value == "1");
+        Ok(Self { accept: accept_key(key), deflate, deflate_header, timing, rate_limits })
     }
 }
 

@@ -1,12 +1,13 @@
 //! Waiting for a place: what a client hears meanwhile, where it is served or sent then, and that its leaving leaves nothing behind.
 
-use crate::support::{Gateway, Reply, kinds, simulated, soon};
+use crate::support::{Gateway, Reply, Socket, kinds, simulated, soon};
 use flashlane_backend::{EndpointConfig, Kind, Tier};
 use flashlane_engine::admission::limit::Limits;
 use flashlane_engine::admission::{PerTier, Queueing, Settings};
 use serde_json::{Value, json};
 use std::num::NonZeroU32;
 use std::time::Duration;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 /// One slot, whose turns take 300 ms.
 fn wafer() -> EndpointConfig {
@@ -149,6 +150,21 @@ async fn a_stream_that_waits_long_hears_its_place_in_a_comment() {
 }
 
 #[tokio::test]
+async fn a_stream_that_waited_in_vain_ends_as_a_failed_response() {
+    let gateway = Gateway::start_behind_with(&[wafer()], one_slot(150), |_, settings| settings.keepalive_ms = 50).await;
+    let mut first = gateway.websocket().await;
+    first.send(&create()).await;
+    until_metric(&gateway, RUNNING).await;
+    let reply = gateway.post("/v1/responses", &body(true)).await;
+    assert!(reply.body.starts_with(b": queued place=1"), "{reply:?}");
+    let events = reply.events();
+    assert_eq!(kinds(&events), ["response.created", "response.in_progress", "response.failed", "?"]);
+    let error = &events[2]["response"]["error"];
+    assert_eq!(error["code"], "rate_limit_exceeded");
+    assert!(error["message"].as_str().unwrap().contains("Please try again in "), "{error}");
+}
+
+#[tokio::test]
 async fn limits_are_told_in_headers_and_events_and_hold_for_each_key() {
     let gateway = Gateway::start_behind(&[simulated()], limited(2_000)).await;
     let ask = async |key: &str| -> Reply {
@@ -174,8 +190,12 @@ async fn limits_are_told_in_headers_and_events_and_hold_for_each_key() {
     assert!(message.starts_with("Rate limit reached for the model 'demo' on "), "{message}");
     assert_eq!(ask("two").await.status, 200, "another key has limits of its own");
 
-    let mut socket = gateway.websocket().await;
-    let events = socket.turn(&create()).await;
+    let events = gateway.websocket().await.turn(&create()).await;
+    assert_eq!(kinds(&events)[0], "response.created", "only who asks, or is Codex, hears of limits over a WebSocket");
+    let mut asks = format!("ws://{}/v1/responses", gateway.address).into_client_request().unwrap();
+    asks.headers_mut().insert("x-flashlane-rate-limits", "1".parse().unwrap());
+    let (socket, _) = tokio_tungstenite::client_async(asks, gateway.connect().await).await.unwrap();
+    let events = Socket(socket).turn(&create()).await;
     let told = &events[0];
     assert_eq!(
         (&told["type"], &told["metered_limit_name"]),

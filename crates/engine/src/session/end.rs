@@ -168,6 +168,14 @@ impl Session {
         let previous = turn.previous().map(str::to_owned);
         let steers = std::mem::take(&mut turn.steers);
         let is_silent = turn.parent_sequence.is_some() && !steers.is_empty();
+        // A comment has settled the status of a stream that waited: it ends as one that was announced.
+        if let (Transport::Http { streaming, .. }, Assembler::Responses(responses)) =
+            (&self.transport, &mut turn.assembler)
+            && (*streaming || !self.outgoing.is_empty())
+            && !responses.is_announced()
+        {
+            responses.announce(false, &mut self.outgoing);
+        }
         let status = match (&mut turn.assembler, self.outgoing.is_collecting()) {
             (Assembler::Responses(responses), false) if responses.is_announced() => {
                 responses.fail(refusal, &mut self.outgoing);
@@ -270,7 +278,7 @@ impl Session {
         let Some(turn) = self.lanes.lane(id.lane).and_then(|lane| lane.running.take()) else { return };
         self.last_sent_ns = now.mono_ns;
         let outcome = self.outcome(&turn, status, error, now);
-        if let (Transport::WebSocket { timing: true }, Some(tier)) = (&self.transport, outcome.tier) {
+        if let (Transport::WebSocket { timing: true, .. }, Some(tier)) = (&self.transport, outcome.tier) {
             let route = outcome.decision.map(|decision| decision.header(&self.shared.fleet)).unwrap_or_default();
             let timing = Timing {
                 response_id: &outcome.response_id,

@@ -164,6 +164,8 @@ enum Transport {
     WebSocket {
         /// The client asked for a timing event after each response.
         timing: bool,
+        /// It knows what to do with an event that tells its limits.
+        limits: bool,
     },
     Http {
         answer: Option<Answer>,
@@ -209,7 +211,16 @@ impl Session {
     /// A WebSocket's session. With `timing`, a timing event follows each response.
     #[must_use]
     pub fn websocket(shared: Arc<Shared>, ids: IdSource, owner: Owner, encoder: Encoder, timing: bool) -> Self {
-        Self::new(shared, ids, owner, Outgoing::websocket(encoder), Transport::WebSocket { timing })
+        Self::new(shared, ids, owner, Outgoing::websocket(encoder), Transport::WebSocket { timing, limits: false })
+    }
+
+    /// A WebSocket's client is told its limits before each turn.
+    #[must_use]
+    pub fn with_limits_told(mut self, is_told: bool) -> Self {
+        if let Transport::WebSocket { limits, .. } = &mut self.transport {
+            *limits = is_told;
+        }
+        self
     }
 
     /// Its life begins, and with it the time until its end.

@@ -92,7 +92,8 @@ impl Session {
     pub(super) fn tell_allowance(&mut self, id: TurnId, decision: Option<Decision>, allowance: Allowance, now: Now) {
         match &mut self.transport {
             Transport::Http { routed, .. } => *routed = Routed { decision, allowance },
-            Transport::WebSocket { .. } => {
+            Transport::WebSocket { limits: false, .. } => {}
+            Transport::WebSocket { limits: true, .. } => {
                 let Some(tier) = decision.map(|decision| decision.tier).filter(|_| !allowance.is_empty()) else {
                     return;
                 };
