@@ -2,6 +2,7 @@
 //!
 //! Everything is looked for under the caller's own key: another's conversation is not there.
 
+use crate::auth;
 use crate::http::collect;
 use crate::reply::Refused;
 use crate::state::State;
@@ -34,7 +35,7 @@ pub(crate) async fn create(extract::State(state): Shared, request: Request) -> R
     let body = collect(&state, &head.headers, body).await?;
     let fields = Fields::parse(&body).map_err(refused)?;
     let id = format!("conv_{}", random_hex()?);
-    let items = items_of(&fields, &id)?;
+    let items = items_of(&fields, &id, |raw| check(&state, &head.headers, raw))?;
     let conversation = Conversation {
         id,
         owner: owner(&head.headers),
@@ -95,7 +96,7 @@ pub(crate) async fn add_items(extract::State(state): Shared, id: Id, request: Re
     let (owner, id) = (owner(&head.headers), named(id)?);
     let body = collect(&state, &head.headers, body).await?;
     let fields = Fields::parse(&body).map_err(refused)?;
-    let items = items_of(&fields, &random_hex()?)?;
+    let items = items_of(&fields, &random_hex()?, |raw| check(&state, &head.headers, raw))?;
     if items.is_empty() {
         let message = "Missing required parameter: 'items'.";
         return Err(Refused(Refusal::new(ErrorKind::MissingParameter, message).with_param("items")));
@@ -176,18 +177,37 @@ fn shown(conversation: &Conversation) -> Response {
     json_of(shown.to_string().into())
 }
 
+/// Whether a response in the conversation will be able to read them: sealed content has to be the caller's.
+fn check(state: &State, headers: &HeaderMap, items: &[&RawValue]) -> Result<(), Refusal> {
+    state.shared.load().check_items("items", items, auth::owner(headers))
+}
+
 /// The body's items, each with an id.
-fn items_of(fields: &Fields<'_>, seed: &str) -> Result<Vec<Bytes>, Refused> {
+fn items_of(
+    fields: &Fields<'_>,
+    seed: &str,
+    check: impl FnOnce(&[&RawValue]) -> Result<(), Refusal>,
+) -> Result<Vec<Bytes>, Refused> {
     let raw: Vec<&RawValue> = fields.array("items").map_err(refused)?.unwrap_or_default();
     if raw.len() > ITEMS_ADDED_MAX {
         let message = format!("Invalid 'items': at most {ITEMS_ADDED_MAX} can be added at once.");
         return Err(Refused(Refusal::new(ErrorKind::InvalidValue, message).with_param("items")));
     }
     let mut items = Vec::with_capacity(raw.len());
-    for (index, raw) in raw.into_iter().enumerate() {
+    for (index, raw) in raw.iter().enumerate() {
         let path = format!("items[{index}]");
-        if let Item::Reference { .. } = Item::parse(&path, raw).map_err(refused)? {
-            let message = "A conversation keeps items, not references to them.";
+        let why_not = match Item::parse(&path, raw).map_err(refused)? {
+            Item::Reference { .. } => Some("A conversation keeps items, not references to them."),
+            Item::CompactionTrigger => Some("A conversation keeps items; a 'compaction_trigger' is for a response."),
+            Item::Message { .. }
+            | Item::Call { .. }
+            | Item::CallOutput { .. }
+            | Item::Reasoning { .. }
+            | Item::Compaction { .. }
+            | Item::AdditionalTools { .. }
+            | Item::NotForwarded => None,
+        };
+        if let Some(message) = why_not {
             return Err(Refused(Refusal::new(ErrorKind::UnsupportedParameter, message).with_param(path)));
         }
         // Elsewhere null is as good as nothing; here it would be shown again.
@@ -198,6 +218,7 @@ fn items_of(fields: &Fields<'_>, seed: &str) -> Result<Vec<Bytes>, Refused> {
         }
         items.push(with_id(&format!("{seed}{index}"), raw.get().as_bytes()));
     }
+    check(&raw).map_err(Refused)?;
     Ok(items)
 }
 

@@ -88,6 +88,18 @@ async fn a_response_is_made_in_a_conversation_and_adds_to_it() {
 }
 
 #[tokio::test]
+async fn a_compaction_is_kept_for_the_caller_that_it_was_made_for() {
+    let gateway = Gateway::start(simulated()).await;
+    let window = gateway.post("/v1/responses/compact", &json!({"model": "demo", "input": "My name is Ada."})).await;
+    let items = json!({"items": window.json()["output"]});
+    let theirs = gateway.send("POST", "/v1/conversations", OTHER, items.to_string().as_bytes()).await;
+    assert_eq!((theirs.status, &theirs.json()["error"]["param"]), (400, &json!("items[1].encrypted_content")));
+    let (made, _) = begin(&gateway, &items).await;
+    let ask = json!({"model": "demo", "input": "What is my name?", "conversation": made["id"]});
+    assert_eq!(gateway.post("/v1/responses", &ask).await.status, 200);
+}
+
+#[tokio::test]
 async fn what_is_wrong_is_named_and_anothers_is_not_there() {
     let gateway = Gateway::start(simulated()).await;
     let (made, path) = begin(&gateway, &json!({})).await;
@@ -97,8 +109,25 @@ async fn what_is_wrong_is_named_and_anothers_is_not_there() {
         ask.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         ask
     };
+    let item = |item: Value| json!({"items": [item]});
     for (path, body, param) in [
-        ("/v1/conversations", json!({"items": [{"type": "nonsense"}]}), "items[0].type"),
+        ("/v1/conversations", item(json!({"type": "nonsense"})), "items[0].type"),
+        (
+            "/v1/conversations",
+            item(json!({"type": "compaction", "encrypted_content": "garbage"})),
+            "items[0].encrypted_content",
+        ),
+        (
+            &format!("{path}/items"),
+            item(json!({"type": "reasoning", "summary": [], "encrypted_content": "garbage"})),
+            "items[0].encrypted_content",
+        ),
+        (&format!("{path}/items"), item(json!({"type": "compaction_trigger"})), "items[0]"),
+        (
+            "/v1/conversations",
+            json!({"items": [{"type": "compaction_trigger"}, {"role": "user", "content": "x"}]}),
+            "items[0]",
+        ),
         ("/v1/conversations", json!({"items": [{"role": "user", "content": "x", "type": null}]}), "items[0].type"),
         ("/v1/conversations", json!({"items": many}), "items"),
         ("/v1/conversations", json!({"metadata": {"a": 1}}), "metadata.a"),

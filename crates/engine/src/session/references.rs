@@ -2,16 +2,28 @@
 //!
 //! Knows no store; whoever drives the session answers for the owner's items alone.
 
-use super::{Effect, Session, TurnId};
-use crate::chain::Chain;
+use super::{Effect, Owner, Session, Shared, TurnId};
+use crate::chain::{Chain, render_items};
 use crate::draft::Contract;
 use crate::error::{ErrorKind, Refusal};
 use crate::seal::Opener;
 use crate::time::Now;
 use crate::turn::TurnState;
 use bytes::Bytes;
+use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+impl Shared {
+    /// Whether these can be read as the items of a request's input; `path` is their array's name in errors.
+    ///
+    /// # Errors
+    /// The first item that cannot.
+    pub fn check_items(&self, path: &str, items: &[&RawValue], owner: Owner) -> Result<(), Refusal> {
+        render_items(path, items, Opener { ring: &self.ring, owner })?;
+        Ok(())
+    }
+}
 
 impl Session {
     /// The chain is known: looks for what the input refers to.
