@@ -69,7 +69,8 @@ impl Session {
                 }
                 self.ask(id, now);
             }
-            Err(refusal) => self.fail(id, &refusal, now),
+            // Whatever else it might have done: what is not kept does not run.
+            Err(refusal) => self.give_up(id, &refusal, now),
         }
         self.advance(now);
     }

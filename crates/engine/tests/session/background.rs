@@ -1,6 +1,7 @@
 //! Background responses: kept before they are told of, numbered from 0, ended by one record.
 
 use flashlane_engine::admission::Grant;
+use flashlane_engine::tokens::Counted;
 use flashlane_engine::{
     Answer, Effect, EndpointId, Enlisting, ErrorKind, IdSource, Now, Outcome, Owner, Record, Refusal, Session,
     Settings, Shared, Status, Tier, TurnId, UpstreamEvent,
@@ -27,6 +28,10 @@ impl Job {
         let shared = Arc::new(Shared::new(Settings::default(), Arc::new(crate::peer::fleet()), crate::peer::ring()));
         let mut session = Session::http(shared, IdSource::new([3; 32]), Owner::default());
         session.handle_responses_body(body.as_bytes(), Now::default());
+        if let Some(Effect::Count(turn, job)) = session.poll_effect() {
+            let counted = Counted::All(job.texts.iter().map(|_| 500).collect());
+            session.handle_counted(turn, &counted, Now::default());
+        }
         let Some(Answer::Background(enlisting)) = session.answer() else { panic!("it does not want to be kept") };
         let turn = enlisting.turn;
         let mut job =
@@ -117,14 +122,21 @@ fn it_is_kept_first_then_queued_in_progress_and_ended_by_its_record() {
 
 #[test]
 fn what_cannot_be_kept_is_refused_and_never_begins() {
-    let (mut job, _) = Job::new(BODY);
-    let refusal = Refusal::new(ErrorKind::Overloaded, "too many");
-    job.session.handle_enlisted(job.turn, Err(refusal.clone()), Now::default());
-    job.settle();
-    let Some(Answer::Refused(refused)) = job.session.answer() else { panic!("not refused") };
-    assert_eq!(refused, refusal);
-    assert!(job.events.is_empty() && job.ended.is_none() && job.released == 0);
-    assert_eq!(job.outcome.unwrap().status, Status::Refused);
+    let long = json!([{"role": "user", "content": "word ".repeat(200)}, {"role": "assistant", "content": "done"},
+        {"role": "user", "content": "and now?"}]);
+    let compacting = json!({"model": "m", "background": true, "input": long,
+        "context_management": [{"type": "compaction", "compact_threshold": 50}]});
+    for body in [BODY.to_owned(), compacting.to_string()] {
+        let (mut job, _) = Job::new(&body);
+        let refusal = Refusal::new(ErrorKind::Overloaded, "too many");
+        job.session.handle_enlisted(job.turn, Err(refusal.clone()), Now::default());
+        job.settle();
+        let Some(Answer::Refused(refused)) = job.session.answer() else { panic!("not refused") };
+        assert_eq!(refused, refusal);
+        assert!(job.events.is_empty() && job.ended.is_none() && job.released == 0);
+        assert_eq!(job.outcome.as_ref().unwrap().status, Status::Refused);
+        assert!(job.session.is_drained());
+    }
 }
 
 #[test]
