@@ -74,10 +74,20 @@ impl Assembler {
         }
     }
 
+    /// What the engine told of the request that went out last.
     #[must_use]
     pub fn usage(&self) -> Option<Usage> {
         match self {
             Self::Responses(responses) => responses.usage(),
+            Self::Chat(chat) => chat.usage(),
+        }
+    }
+
+    /// What all of the turn's requests cost, so far as that is known.
+    #[must_use]
+    pub fn usage_of_all(&self) -> Option<Usage> {
+        match self {
+            Self::Responses(responses) => responses.usage_of_all(),
             Self::Chat(chat) => chat.usage(),
         }
     }

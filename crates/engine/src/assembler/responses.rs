@@ -190,15 +190,16 @@ impl ResponsesAssembler {
         self.finish.is_some()
     }
 
-    /// What all of it cost, so far as that is known.
+    /// What all of it cost, so far as that is known: a summary also where the answer behind it failed.
     #[must_use]
-    pub fn usage(&self) -> Option<Usage> {
-        self.usage.map(|usage| usage.and(self.spent))
+    pub fn usage_of_all(&self) -> Option<Usage> {
+        let spent = (self.spent != Usage::default()).then_some(self.spent);
+        self.usage.map(|usage| usage.and(self.spent)).or(spent)
     }
 
-    /// What the engine told of the answer alone.
+    /// What the engine told of the request that went out last: a summary's, or the answer's.
     #[must_use]
-    pub fn usage_of_answer(&self) -> Option<Usage> {
+    pub fn usage(&self) -> Option<Usage> {
         self.usage
     }
 
@@ -563,7 +564,7 @@ impl ResponsesAssembler {
             completed_at,
             status,
             output: &self.output,
-            usage: self.usage(),
+            usage: self.usage_of_all(),
             service_tier: self.service_tier,
         }
     }

@@ -21,6 +21,7 @@ use crate::time::Now;
 use crate::tokens;
 use crate::turn::{Turn, TurnState};
 use bytes::Bytes;
+use flashlane_wire::chat::Usage;
 use flashlane_wire::responses::{CreateRequest, Fields, Item, ParseError, Role};
 use serde_json::value::RawValue;
 
@@ -54,7 +55,7 @@ impl Session {
         turn.state = TurnState::Waiting;
         let (wanted, told_bytes) = (wanted(turn), turn.told().message_bytes());
         let Assembler::Responses(responses) = &mut turn.assembler else { return };
-        let raw = responses.take_summary(estimated(told_bytes, turn.deltas));
+        let raw = responses.take_summary(estimated(told_bytes, std::mem::take(&mut turn.deltas)));
         let scope = if matches!(wanted, Wanted::Above(_)) { Scope::All } else { Scope::Beside };
         let sealed = Summary::read(scope, &raw, tokens_max).ok_or_else(no_summary).and_then(|summary| {
             let sealed = opener.ring.seal(Purpose::Compaction, opener.owner, nonce, summary.content().as_bytes());
@@ -75,7 +76,7 @@ impl Session {
         turn.compaction = Progress::Done;
         // Instructions and tools are in its cache, at least.
         turn.prefer = turn.served.map(|grant| grant.endpoint());
-        (turn.tokens, turn.deltas, turn.failure) = (None, 0, None);
+        (turn.tokens, turn.failure) = (None, None);
         turn.tried.clear();
         match wanted {
             Wanted::Above(_) => self.ask(id, now),
@@ -107,8 +108,13 @@ impl Session {
             return false;
         }
         leave(&mut self.effects, turn, verdict);
+        // Of what had no token yet, nothing was taken.
+        let cost = match turn.deltas {
+            0 => Usage::default(),
+            deltas => estimated(turn.told().message_bytes(), deltas),
+        };
         if let Assembler::Responses(responses) = &mut turn.assembler {
-            responses.drop_summary();
+            responses.drop_summary(cost);
         }
         turn.compaction = Progress::Done;
         turn.state = TurnState::Waiting;

@@ -60,7 +60,7 @@ impl Session {
                 return;
             }
         };
-        match (responses.usage_of_answer(), turn.tokens) {
+        match (responses.usage(), turn.tokens) {
             (Some(usage), Some(ours)) if is_plain => {
                 limit::learn(&self.shared, (turn.served, &turn.draft.model), ours, usage);
             }
@@ -321,7 +321,7 @@ impl Session {
                     .model(&turn.draft.model)
                     .is_some_and(|model| self.shared.fleet.is_simulated(model)),
             },
-            usage: turn.assembler.usage().unwrap_or_default(),
+            usage: turn.assembler.usage_of_all().unwrap_or_default(),
             upstream_times: turn.upstream_times,
             ttft_ns: turn.times.first_token_ns.map(since),
             total_ns: since(now.mono_ns),

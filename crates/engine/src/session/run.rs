@@ -210,7 +210,8 @@ impl Session {
                 // Where endpoints were tried, what the last of them said is the better answer.
                 let refusal = turn.failure.take().unwrap_or(refusal);
                 self.tell_allowance(id, None, allowance, now);
-                self.fail(id, &refusal, now);
+                // Who has no place for the summary has none for the answer: it would wait twice.
+                self.give_up(id, &refusal, now);
             }
             Asked::Granted(grant, allowance) => {
                 self.tell_allowance(id, Some(grant.decision), allowance, now);
@@ -326,8 +327,8 @@ impl Session {
     fn stream(&mut self, id: TurnId, bytes: &[u8], now: Now) -> Result<bool, Refusal> {
         let Some(turn) = self.lanes.turn(id) else { return Ok(false) };
         let TurnState::Streaming { grant, events, chunks } = &mut turn.state else { return Ok(false) };
-        self.last_sent_ns = now.mono_ns;
         let (assembler, out) = (&mut turn.assembler, &mut self.outgoing);
+        let told_before = out.len();
         let upstream_times = &mut turn.upstream_times;
         let mut deltas = 0;
         let mut done = false;
@@ -359,6 +360,10 @@ impl Session {
                 }
             };
         });
+        // A summary, and calls that wait for another, are no sign of life.
+        if self.outgoing.len() > told_before {
+            self.last_sent_ns = now.mono_ns;
+        }
         if deltas > 0 && turn.deltas == 0 {
             turn.times.first_token_ns = Some(now.mono_ns);
         }

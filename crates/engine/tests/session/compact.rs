@@ -232,13 +232,76 @@ fn without_a_summary_the_turn_goes_on_as_it_is() {
         answer(&mut peers, "this", [300, 3]);
         let response = &last(&peers)["response"];
         assert_eq!((&response["status"], &response["output"][0]["type"]), (&json!("completed"), &json!("message")));
-        assert_eq!(response["usage"]["input_tokens"], 300);
+        let input = response["usage"]["input_tokens"].as_u64().unwrap();
+        // A summary that was begun is paid for by an estimate; one that was refused cost nothing.
+        assert_eq!((input > 500, input == 300), (how != Step::Refused400, how == Step::Refused400), "{how:?}: {input}");
         peers.finish_and_check();
     }
     let mut peers = at_its_summary(false);
     answer(&mut peers, "  ", [260, 1]);
     assert_eq!(messages(&peers).len(), 5, "blanks are no summary");
+    answer(&mut peers, "this", [300, 3]);
+    assert_eq!(last(&peers)["response"]["usage"]["input_tokens"], 560, "and are paid for once");
     peers.finish_and_check();
+}
+
+#[test]
+fn a_turn_that_gets_no_place_for_its_summary_does_not_ask_as_if_it_were_new() {
+    let mut peers = at_its_summary(false);
+    let asked = peers.effects.iter().filter(|effect| *effect == "Ask").count();
+    peers.apply(Step::Unreachable);
+    peers.apply(Step::Unreachable);
+    let error = &last(&peers)["error"];
+    assert!(error["message"].as_str().unwrap().contains("cannot be reached"), "{error}");
+    assert_eq!(peers.sent.len(), 3, "the first turn, and the summary at both endpoints");
+    assert_eq!(peers.effects.iter().filter(|effect| *effect == "Ask").count(), asked + 2);
+    peers.finish_and_check();
+}
+
+#[test]
+fn signs_of_life_go_out_while_a_summary_streams() {
+    let mut peers = at_its_summary(false);
+    peers.apply(Step::Opened);
+    let told = peers.watch.events.len();
+    for _ in 0..21 {
+        peers.apply(Step::Pass300Ms);
+        peers.apply(Step::Text);
+    }
+    let told: Vec<_> = peers.watch.events[told..].iter().map(|event| event["type"].as_str().unwrap()).collect();
+    assert_eq!(told, ["keepalive"], "once in 5 s");
+    answer(&mut peers, "sum", [260, 40]);
+    peers.apply(Step::Opened);
+    let told = peers.watch.events.len();
+    for _ in 0..21 {
+        peers.apply(Step::Pass300Ms);
+        peers.apply(Step::Text);
+    }
+    let told = &peers.watch.events[told..];
+    assert!(told.iter().all(|event| event["type"] != "keepalive"), "tokens are signs of life: {told:?}");
+    peers.finish_and_check();
+}
+
+#[test]
+fn what_a_summary_cost_is_told_where_the_answer_behind_it_fails() {
+    let mut peers = at_its_summary(false);
+    answer(&mut peers, "sum", [260, 40]);
+    peers.apply(Step::Opened);
+    peers.apply(Step::Text);
+    peers.apply(Step::StreamError);
+    assert_eq!(last(&peers)["type"], "response.failed");
+    let usage = &last(&peers)["response"]["usage"];
+    assert_eq!((&usage["input_tokens"], &usage["output_tokens"]), (&json!(260), &json!(40)));
+    assert_eq!(peers.outcomes.last().unwrap().usage.input, 260);
+    peers.finish_and_check();
+}
+
+#[test]
+fn an_endpoint_is_charged_for_each_request_by_itself() {
+    let mut peers = at_its_summary(false);
+    answer(&mut peers, "sum", [260, 40]);
+    answer(&mut peers, "this", [60, 3]);
+    let charged: Vec<_> = peers.endings.iter().map(|ending| (ending.tokens_input, ending.tokens_output)).collect();
+    assert_eq!(charged, [(210, 2), (260, 40), (60, 3)]);
 }
 
 #[test]

@@ -24,10 +24,10 @@ impl ResponsesAssembler {
         self.summary.take().unwrap_or_default()
     }
 
-    /// There will be no summary, and an answer all the same.
-    pub fn drop_summary(&mut self) {
+    /// There will be no summary, and an answer all the same; `estimated` as in [`Self::take_summary`].
+    pub fn drop_summary(&mut self, estimated: Usage) {
+        self.spent = self.spent.and(self.usage.take().unwrap_or(estimated));
         self.summary = None;
-        self.usage = None;
         self.finish = None;
     }
 
@@ -82,7 +82,7 @@ impl ResponsesAssembler {
             out.extend_from_slice(item);
         }
         out.extend_from_slice(b"],\"usage\":");
-        push_usage(&mut out, self.usage().unwrap_or_default());
+        push_usage(&mut out, self.usage_of_all().unwrap_or_default());
         out.push(b'}');
         out
     }
