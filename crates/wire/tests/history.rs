@@ -9,6 +9,7 @@ use flashlane_wire::chat::{Ends, OpenCall, Renderer, UNANSWERED, unanswered};
 use flashlane_wire::responses::{Content, Item, Payload, Role};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[derive(Debug, Clone)]
 enum Said {
@@ -127,6 +128,33 @@ fn a_second_call_of_one_id_has_another() {
     let ids: Vec<_> = messages.iter().filter_map(|message| message["tool_call_id"].as_str()).collect();
     assert_eq!(ids, ["a", "a_2"]);
     assert_eq!(messages[2]["tool_calls"][0]["id"], json!("a_2"));
+}
+
+#[test]
+fn many_calls_of_one_id_cost_no_more_than_as_many_others() {
+    const CALLS: usize = 100_000;
+    let mut renderer = Renderer::default();
+    (0..CALLS).for_each(|_| renderer.push(&Said::Call("a").item()));
+    (0..CALLS).for_each(|_| renderer.push(&output("a").item()));
+    let (messages, ends) = renderer.finish_with_ends();
+    assert_eq!((&*ends.called[0], &*ends.called[1], &*ends.called[CALLS - 1]), ("a", "a_2", "a_100000"));
+    assert!(ends.open.is_empty());
+    assert!(messages.ends_with(br#"{"role":"tool","tool_call_id":"a_100000","content":"out-a"}"#));
+
+    // The names that earlier pieces took are looked through once.
+    let looked = AtomicUsize::new(0);
+    let was_called = |id: &str| {
+        looked.fetch_add(1, Ordering::Relaxed);
+        id == "a" || id.strip_prefix("a_").is_some_and(|number| number.parse::<usize>().unwrap() <= CALLS)
+    };
+    let mut renderer = Renderer::after(Vec::new(), &was_called);
+    (0..CALLS).for_each(|_| renderer.push(&Said::Call("a").item()));
+    assert_eq!(*renderer.finish_with_ends().1.called[CALLS - 1], *"a_200000");
+    assert_eq!(
+        looked.load(Ordering::Relaxed),
+        CALLS - 1 + 2 * CALLS,
+        "one for each that is taken, and two for each call"
+    );
 }
 
 #[test]

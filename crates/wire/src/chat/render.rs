@@ -8,7 +8,7 @@
 use super::ends::{Ends, OpenCall, push_answer_head, push_unanswered};
 use crate::json;
 use crate::responses::{Content, Item, Part, Payload, Role};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 
 /// Renders items into messages that lie comma by comma: the inside of a `messages` array.
@@ -20,6 +20,9 @@ pub struct Renderer<'a> {
     open: Open,
     before: Before<'a>,
     called: BTreeSet<Box<str>>,
+    /// Of each id that was called more than once, the next number that may be free.
+    numbers: BTreeMap<Box<str>, usize>,
+    waiting: Waiting,
     /// Where the next output belongs: behind the last message that calls, and its outputs.
     answers_end: usize,
     /// Where the outputs at the front end.
@@ -40,6 +43,32 @@ impl fmt::Debug for Before<'_> {
     }
 }
 
+/// The calls that wait for their outputs, in their order.
+#[derive(Debug, Default)]
+struct Waiting {
+    calls: BTreeMap<usize, OpenCall>,
+    /// The places of those that share an id.
+    places: BTreeMap<Box<str>, VecDeque<usize>>,
+    place_next: usize,
+}
+
+impl Waiting {
+    fn push(&mut self, call: OpenCall) {
+        self.places.entry(call.id.clone()).or_default().push_back(self.place_next);
+        self.calls.insert(self.place_next, call);
+        self.place_next += 1;
+    }
+
+    /// The first that waits under this id.
+    fn take(&mut self, id: &str) -> Option<OpenCall> {
+        self.calls.remove(&self.places.get_mut(id)?.pop_front()?)
+    }
+
+    fn into_calls(self) -> impl Iterator<Item = OpenCall> {
+        self.calls.into_values()
+    }
+}
+
 /// The assistant message that may still grow.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Open {
@@ -55,7 +84,9 @@ impl<'a> Renderer<'a> {
     /// Goes on where `open` is not answered, behind messages of which `called` knows each call's id, as written.
     #[must_use]
     pub fn after(open: Vec<OpenCall>, called: &'a (dyn Fn(&str) -> bool + Sync)) -> Self {
-        Self { before: Before(Some(called)), ends: Ends { open, ..Ends::default() }, ..Self::default() }
+        let mut waiting = Waiting::default();
+        open.into_iter().for_each(|call| waiting.push(call));
+        Self { before: Before(Some(called)), waiting, ..Self::default() }
     }
 
     pub fn push(&mut self, item: &Item<'_>) {
@@ -78,7 +109,7 @@ impl<'a> Renderer<'a> {
                 let written = self.unused(call_id);
                 self.call(&written, &chat_name(namespace.as_deref(), name), *payload);
                 self.ends.called.push(written.clone());
-                self.ends.open.push(OpenCall { id: Box::from(*call_id), written });
+                self.waiting.push(OpenCall { id: Box::from(*call_id), written });
             }
             Item::CallOutput { call_id, output } => {
                 self.close();
@@ -113,29 +144,36 @@ impl<'a> Renderer<'a> {
         if self.is_overtaken() {
             self.settle();
         }
+        self.ends.open = std::mem::take(&mut self.waiting).into_calls().collect();
         self.ends.has_more = self.out.len() > self.front_end;
         (self.out, self.ends)
     }
 
     /// Something stands behind calls that are not answered.
     fn is_overtaken(&self) -> bool {
-        self.open != Open::Calls && !self.ends.open.is_empty() && self.out.len() > self.answers_end
+        self.open != Open::Calls && !self.waiting.calls.is_empty() && self.out.len() > self.answers_end
     }
 
     /// Answers what nobody answered.
     fn settle(&mut self) {
-        for call in std::mem::take(&mut self.ends.open) {
+        for call in std::mem::take(&mut self.waiting).into_calls() {
             self.answer(call, |this, id| push_unanswered(&mut this.out, id));
         }
     }
 
     /// The id that a call has in its message: its own, unless another call had it.
     fn unused(&mut self, call_id: &str) -> Box<str> {
-        let mut written = Box::from(call_id);
-        let mut number = 2;
-        while self.was_called(&written) {
-            written = format!("{call_id}_{number}").into();
-            number += 1;
+        let mut written: Box<str> = Box::from(call_id);
+        if self.was_called(call_id) {
+            let mut number = self.numbers.get(call_id).copied().unwrap_or(2);
+            written = loop {
+                let name = format!("{call_id}_{number}");
+                number += 1;
+                if !self.was_called(&name) {
+                    break name.into();
+                }
+            };
+            self.numbers.insert(call_id.into(), number);
         }
         self.called.insert(written.clone());
         written
@@ -151,8 +189,7 @@ impl<'a> Renderer<'a> {
             this.content(output, "\\n");
             this.out.push(b'}');
         };
-        if let Some(at) = self.ends.open.iter().position(|call| *call.id == *call_id) {
-            let call = self.ends.open.remove(at);
+        if let Some(call) = self.waiting.take(call_id) {
             self.answer(call, write);
         } else if self.before.0.is_some() || self.called.contains(call_id) {
             // Late, or a second one.
