@@ -15,7 +15,7 @@ use flashlane_wire::responses::{Item, ParseError, Reason, Tool};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A piece of this size, or of this share of its chain, is not copied again, unless the chain has too many: each piece costs
@@ -148,10 +148,11 @@ impl Chain {
         if piece.summary.is_some() {
             return piece;
         }
-        if piece.ends.follow(&self.open) && !piece.calls.iter().any(|id| self.has_call(id)) {
+        if piece.ends.follow(&self.open) && !self.shares_a_call(&piece) {
             return piece;
         }
-        let called = |id: &str| self.has_call(&id_of(id));
+        let calls: BTreeSet<&str> = self.calls().collect();
+        let called = |id: &str| calls.contains(&*id_of(id));
         let mut renderer = Renderer::after(self.open.clone(), &called);
         for item in piece.items.iter() {
             // They were read before: what is not read now is not rendered by anybody.
@@ -163,6 +164,27 @@ impl Chain {
         let calls = std::mem::take(&mut ends.called).iter().map(|id| id_of(id)).collect();
         let (items, media) = (Arc::clone(&piece.items), piece.media);
         Arc::new(Piece { messages: Bytes::from(messages), items, calls, ends, media, ..Piece::default() })
+    }
+
+    fn calls(&self) -> impl Iterator<Item = &str> {
+        self.pieces.iter().flat_map(|piece| piece.calls.iter().map(|call| &**call))
+    }
+
+    fn shares_a_call(&self, piece: &Piece) -> bool {
+        let new: BTreeSet<&str> = piece.calls.iter().map(|call| &**call).collect();
+        !new.is_empty() && self.calls().any(|call| new.contains(call))
+    }
+
+    /// The first of the outputs' ids whose call is neither in this chain nor among `new`.
+    pub fn orphan<'a>(&self, outputs: &'a [Arc<str>], new: &[Arc<str>]) -> Option<&'a Arc<str>> {
+        let mut absent: BTreeSet<&str> = outputs.iter().map(|id| &**id).collect();
+        for call in new.iter().map(|call| &**call).chain(self.calls()) {
+            if absent.is_empty() {
+                break;
+            }
+            absent.remove(call);
+        }
+        outputs.iter().find(|id| absent.contains(&***id))
     }
 
     /// The piece follows this chain as it was rendered, whatever comes behind it.
@@ -338,13 +360,23 @@ pub struct Reading<'a> {
     is_ours: bool,
     renderer: Renderer<'static>,
     rendered: Rendered,
+    cut: Option<Cut>,
+}
+
+/// The last of the summaries that take the place of all before them.
+struct Cut {
+    place: usize,
+    summary: Summary,
+    /// Those behind it that stand beside what came before them, by their places.
+    beside: BTreeMap<usize, Summary>,
 }
 
 impl<'a> Reading<'a> {
     /// Begins with the item at `index` of the array `path`.
     #[must_use]
     pub fn new(path: &'a str, index: usize, opener: Opener<'a>) -> Self {
-        Self { path, index, opener, is_ours: false, renderer: Renderer::default(), rendered: Rendered::default() }
+        let (renderer, rendered) = (Renderer::default(), Rendered::default());
+        Self { path, index, opener, is_ours: false, renderer, rendered, cut: None }
     }
 
     /// Takes an item; `json` are its bytes, to be kept.
@@ -356,7 +388,8 @@ impl<'a> Reading<'a> {
         self.index += 1;
         let item = Item::parse(&path, raw)?;
         let is_behind_trigger = std::mem::take(&mut self.rendered.ends_in_trigger);
-        if is_behind_trigger && !matches!(item, Item::Compaction { .. }) {
+        // A trigger that its turn did not answer, since that ended before, stays in what was kept.
+        if is_behind_trigger && !self.is_ours && !matches!(item, Item::Compaction { .. }) {
             let message = format!("Invalid '{path}': a 'compaction_trigger' must be the last item.");
             return Err(ParseError { reason: Reason::Value, message, param: Some(path) });
         }
@@ -375,12 +408,7 @@ impl<'a> Reading<'a> {
                 let param = || format!("{path}.encrypted_content");
                 let content = self.opener.open(Purpose::Compaction, sealed, param)?;
                 let summary = Summary::of_content(&content).ok_or_else(|| SealError::NotABlob.at(param()))?;
-                if is_behind_trigger || summary.scope == Scope::All {
-                    self.cut(&summary)?;
-                } else {
-                    summary.render(&mut self.renderer);
-                    self.rendered.piece.summary = self.rendered.piece.summary.max(Some(Scope::Beside));
-                }
+                self.summarise(summary, is_behind_trigger);
             }
             Item::Reference { id } => {
                 let place = self.rendered.piece.items.len();
@@ -393,7 +421,9 @@ impl<'a> Reading<'a> {
             | Item::Reasoning { .. }
             | Item::NotForwarded => {}
         }
-        self.render(&item);
+        if self.cut.is_none() {
+            self.render(&item);
+        }
         Arc::make_mut(&mut self.rendered.piece.items).push(json);
         Ok(())
     }
@@ -405,24 +435,48 @@ impl<'a> Reading<'a> {
         self.renderer.push(item);
     }
 
+    /// What an earlier cut left is not rendered before the end: a later one may take its place.
+    fn summarise(&mut self, summary: Summary, is_behind_trigger: bool) {
+        let place = self.rendered.piece.items.len();
+        let of_piece = &mut self.rendered.piece.summary;
+        if is_behind_trigger || summary.scope == Scope::All {
+            *of_piece = Some(Scope::All);
+            self.cut = Some(Cut { place, summary, beside: BTreeMap::new() });
+            return;
+        }
+        *of_piece = (*of_piece).max(Some(Scope::Beside));
+        match &mut self.cut {
+            Some(cut) => drop(cut.beside.insert(place, summary)),
+            None => summary.render(&mut self.renderer),
+        }
+    }
+
     /// The summary takes the place of all before it, but for what is kept of that. The items stay as they came.
-    fn cut(&mut self, summary: &Summary) -> Result<(), ParseError> {
-        let items = std::mem::take(&mut self.rendered.piece.items);
-        let parsed = parse_again(&items)?;
-        let Kept { standing, unanswered } = Kept::of(&parsed);
+    fn render_cut(&mut self, cut: &Cut) {
+        let items = Arc::clone(&self.rendered.piece.items);
+        // They were read before.
+        let read = |item| raw_item(item).and_then(|raw| Item::parse("input", raw)).unwrap_or(Item::NotForwarded);
+        let parsed: Vec<Item<'_>> = items.iter().map(read).collect();
+        let (before, after) = parsed.split_at(cut.place.min(parsed.len()));
+        let Kept { standing, unanswered } = Kept::of(before);
         self.renderer = Renderer::default();
         self.rendered.outputs.clear();
-        standing.into_iter().filter_map(|at| parsed.get(at)).for_each(|item| self.render(item));
-        summary.render(&mut self.renderer);
-        unanswered.into_iter().filter_map(|at| parsed.get(at)).for_each(|item| self.render(item));
-        drop(parsed);
-        self.rendered.piece.items = items;
-        self.rendered.piece.summary = Some(Scope::All);
-        Ok(())
+        standing.into_iter().filter_map(|at| before.get(at)).for_each(|item| self.render(item));
+        cut.summary.render(&mut self.renderer);
+        unanswered.into_iter().filter_map(|at| before.get(at)).for_each(|item| self.render(item));
+        for (item, place) in after.iter().zip(cut.place..) {
+            if let Some(summary) = cut.beside.get(&place) {
+                summary.render(&mut self.renderer);
+            }
+            self.render(item);
+        }
     }
 
     #[must_use]
-    pub fn finish(self) -> Rendered {
+    pub fn finish(mut self) -> Rendered {
+        if let Some(cut) = self.cut.take() {
+            self.render_cut(&cut);
+        }
         let mut rendered = self.rendered;
         (rendered.images, rendered.files) = (self.renderer.images, self.renderer.files);
         rendered.piece.media = Media { image: rendered.images, file: rendered.files };
@@ -472,6 +526,8 @@ pub fn id_of(raw: &str) -> Arc<str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::seal::Keyring;
+    use crate::session::Owner;
 
     fn piece(text: String) -> Arc<Piece> {
         Arc::new(Piece {
@@ -518,5 +574,51 @@ mod tests {
         chain.append(piece("z".repeat(2048)));
         let kept = chain.pieces.iter().filter(|piece| before.contains(&Arc::as_ptr(piece))).count();
         assert!(kept + 2 >= before.len(), "{kept} of {} pieces kept", before.len());
+    }
+
+    fn ring() -> Keyring {
+        Keyring::new(&[7; 32], &[], 1 << 20).unwrap()
+    }
+
+    fn user(text: &str) -> Bytes {
+        Bytes::from(format!(r#"{{"role":"user","content":"{text}"}}"#))
+    }
+
+    fn compaction(ring: &Keyring, content: &str) -> Bytes {
+        let sealed = ring.seal(Purpose::Compaction, Owner::default(), [9; 24], content.as_bytes()).unwrap();
+        Bytes::from(format!(r#"{{"type":"compaction","encrypted_content":"{sealed}"}}"#))
+    }
+
+    #[test]
+    fn of_many_compactions_the_last_decides_and_what_is_before_it_is_read_once_more() {
+        const PAIRS: usize = 20_000;
+        let ring = ring();
+        let opener = Opener { ring: &ring, owner: Owner::default() };
+        let all = compaction(&ring, "aall");
+        let output = Bytes::from_static(br#"{"type":"function_call_output","call_id":"c","output":"x"}"#);
+        let mut items: Vec<Bytes> = (0..PAIRS).flat_map(|_| [output.clone(), all.clone()]).collect();
+        items.extend([user("kept"), all, user("b"), compaction(&ring, "bbeside"), user("c")]);
+        let mut reading = Reading { is_ours: true, ..Reading::new("input", 0, opener) };
+        for item in &items {
+            reading.push(raw_item(item).unwrap(), item.clone()).unwrap();
+            assert_eq!(reading.rendered.outputs.len(), 1, "nothing is rendered again before the end");
+        }
+        assert_eq!(reading.cut.as_ref().map(|cut| cut.place), Some(2 * PAIRS + 1));
+        let rendered = reading.finish();
+        assert_eq!((rendered.piece.items.len(), rendered.piece.summary), (items.len(), Some(Scope::All)));
+        let messages = String::from_utf8(rendered.piece.messages.to_vec()).unwrap();
+        let places = ["all\"}", "\"kept\"", "\"b\"", "beside\"}", "\"c\""].map(|text| messages.find(text).unwrap());
+        assert!(places.is_sorted(), "{messages}");
+        assert_eq!((messages.matches("\"role\"").count(), rendered.outputs.len()), (5, 0));
+    }
+
+    #[test]
+    fn an_output_is_an_orphan_where_its_call_is_nowhere() {
+        let ids = ["a", "b", "c", "d"].map(Arc::<str>::from);
+        let mut chain = Chain::default();
+        let (messages, calls) = (Bytes::from_static(b"x"), ids[..1].to_vec());
+        chain.append(Arc::new(Piece { messages, calls, ..Piece::default() }));
+        assert_eq!(chain.orphan(&ids[..2], &ids[1..2]), None);
+        assert_eq!(chain.orphan(&ids, &ids[1..2]), Some(&ids[2]));
     }
 }

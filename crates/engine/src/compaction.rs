@@ -8,6 +8,7 @@ use bytes::Bytes;
 use flashlane_wire::chat::{Field, Renderer};
 use flashlane_wire::json;
 use flashlane_wire::responses::{Content, Item, Role};
+use std::collections::BTreeMap;
 
 /// When a request's context is to be compacted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,9 +183,10 @@ impl Kept {
             | Item::CompactionTrigger
             | Item::NotForwarded => None,
         });
-        let called =
-            |id: &str| items.iter().rposition(|item| matches!(item, Item::Call { call_id, .. } if *call_id == id));
-        let from = outputs.filter_map(called).min().map_or(from, |call| call.min(from));
+        let calls: BTreeMap<&str, usize> = (items.iter().zip(0..))
+            .filter_map(|(item, at)| if let Item::Call { call_id, .. } = item { Some((*call_id, at)) } else { None })
+            .collect();
+        let from = outputs.filter_map(|id| calls.get(id)).min().map_or(from, |call| from.min(*call));
         let is_standing =
             |item: &Item<'_>| matches!(item, Item::Message { role: Role::System, .. } | Item::AdditionalTools { .. });
         let (standing, others): (Vec<_>, Vec<_>) = items.iter().enumerate().partition(|(_, item)| is_standing(item));
@@ -204,6 +206,7 @@ impl Kept {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use flashlane_wire::responses::Payload;
     use serde_json::value::RawValue;
 
     fn kept(items: &[&str]) -> Kept {
@@ -231,6 +234,17 @@ mod tests {
         assert_eq!(kept(&[USER, SAID, CALL, OUTPUT]).unanswered, [2, 3]);
         assert_eq!(kept(&[USER, CALL, SAID, OUTPUT, USER]).unanswered, [1, 2, 3, 4]);
         assert!(kept(&[USER, CALL, OUTPUT, SAID]).unanswered.is_empty());
+    }
+
+    #[test]
+    fn many_outputs_find_their_calls() {
+        let ids: Vec<String> = (0..100_000).map(|id| format!("c{id}")).collect();
+        let call =
+            |id| Item::Call { call_id: id, name: "f".into(), namespace: None, payload: Payload::Arguments("{}") };
+        let output = |id| Item::CallOutput { call_id: id, output: Content::Text("x") };
+        let calls = ids.iter().map(|id| call(id));
+        let items: Vec<_> = calls.chain(ids.iter().map(|id| output(id))).collect();
+        assert_eq!(Kept::of(&items).places().len(), items.len());
     }
 
     #[test]

@@ -234,8 +234,7 @@ impl Turn {
             if let Some(history) = &responses.history {
                 chain.extend(&history.chain);
             }
-            let known = |id: &Arc<str>| responses.input.calls.contains(id) || chain.has_call(id);
-            orphan = responses.outputs.iter().find(|id| !known(id)).cloned();
+            orphan = chain.orphan(&responses.outputs, &responses.input.calls).cloned();
             // Outputs stay beside their calls: chat backends want nothing between them.
             let steers = || self.steers.iter().map(|steer| &steer.piece);
             let (before, after) = if responses.outputs.is_empty() { (true, false) } else { (false, true) };

@@ -83,3 +83,14 @@ fn an_item_that_is_nowhere_is_named() {
     assert_eq!(last(&peers)["error"]["code"], "invalid_value");
     peers.finish_and_check();
 }
+
+#[test]
+fn a_chain_that_holds_an_unanswered_trigger_can_be_gone_on_from() {
+    let mut peers = Peers::new();
+    let items = [user("a"), json!({"type": "compaction_trigger"}), user("b")];
+    let items = items.iter().map(|item| item.to_string().into()).collect();
+    peers.stored.insert("resp_kept".to_owned(), items);
+    create(&mut peers, &json!({"previous_response_id": "resp_kept"}), &json!([user("c")]));
+    assert_eq!(messages(&peers), json!([user("a"), user("b"), user("c")]));
+    peers.finish_and_check();
+}
