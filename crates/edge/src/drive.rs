@@ -21,7 +21,7 @@ use flashlane_engine::{
     Answer, Effect, ErrorKind, IdSource, Now, Outcome, Outgoing, Owner, Refusal, Routed, Session, Shared, Source, Tier,
     TurnId, UpstreamEvent, Usage,
 };
-use flashlane_store::{BoxFuture, Items, Listing, OwnerId, Page, Record, Tokens, UsageEntry};
+use flashlane_store::{BoxFuture, Items, JobState, Listing, OwnerId, Page, Record, Retrieved, Tokens, UsageEntry};
 use flashlane_telemetry::log;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -92,6 +92,8 @@ enum Work {
     Count(BoxFuture<Counted>),
     Find(BoxFuture<Result<Vec<Option<Bytes>>, flashlane_store::Error>>),
     LoadItems(BoxFuture<Result<Option<Listing>, flashlane_store::Error>>),
+    /// How a response stands whose job had a task when it was asked for: its end may be kept already.
+    Standing(String, BoxFuture<Result<Option<Retrieved>, flashlane_store::Error>>),
 }
 
 /// A session in motion. Dropping it tells the session that the client is gone, and does what follows from that.
@@ -353,6 +355,17 @@ impl Drive {
                 Work::Count(count) => count.as_mut().poll(cx).map(Done::Counted),
                 Work::Find(find) => find.as_mut().poll(cx).map(Done::Found),
                 Work::LoadItems(load) => load.as_mut().poll(cx).map(|found| Done::Loaded(found.map(items_of))),
+                Work::Standing(id, standing) => match standing.as_mut().poll(cx) {
+                    Poll::Ready(Ok(Some(kept))) if kept.job.is_some_and(|job| job != JobState::Finished) => {
+                        Poll::Ready(Done::Unfinished)
+                    }
+                    Poll::Ready(Ok(_)) => {
+                        *work = Work::Load(self.state.store.load(self.owner, id, now.unix_ms));
+                        continue;
+                    }
+                    Poll::Ready(Err(error)) => Poll::Ready(Done::Loaded(Err(error))),
+                    Poll::Pending => Poll::Pending,
+                },
             };
             let Poll::Ready(done) = done else {
                 index += 1;
@@ -364,6 +377,7 @@ impl Drive {
                     let found = found.map_err(|error| store_failed(&error, "the stored response could not be read"));
                     self.handle(now, |session, now| session.handle_loaded(turn, found, now));
                 }
+                Done::Unfinished => self.handle(now, |session, now| session.handle_unfinished(turn, now)),
                 Done::Found(found) => {
                     let found = found.map_err(|error| store_failed(&error, "the stored items could not be read"));
                     self.handle(now, |session, now| session.handle_found(turn, found, now));
@@ -453,7 +467,9 @@ impl Drive {
             Effect::Load(turn, Source::Response(response_id))
                 if self.state.jobs.live(self.owner, &response_id).is_some() =>
             {
-                self.session.handle_unfinished(turn, now);
+                let standing = self.state.store.retrieve(self.owner, &response_id, now.unix_ms);
+                self.work.push((turn, Work::Standing(response_id, standing)));
+                self.has_changed = true;
             }
             Effect::Load(turn, Source::Response(response_id)) => {
                 let load = self.state.store.load(self.owner, &response_id, now.unix_ms);
@@ -507,6 +523,7 @@ enum Round {
 
 enum Done {
     Loaded(Result<Option<Vec<Bytes>>, flashlane_store::Error>),
+    Unfinished,
     Committed(Result<(), flashlane_store::Error>),
     Counted(Counted),
     Found(Result<Vec<Option<Bytes>>, flashlane_store::Error>),

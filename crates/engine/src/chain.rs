@@ -4,7 +4,7 @@
 //! merged like the digits of a counter, so that a chain has few of them and no byte is copied more than a few times.
 
 use crate::compaction::{Kept, Scope, Summary};
-use crate::router::Media;
+use crate::router::{Media, SessionKey};
 use crate::seal::{Opener, Purpose, SealError};
 use crate::tokens::Tally;
 use crate::tools::Tools;
@@ -54,6 +54,8 @@ pub struct Chain {
     unstored: bool,
     /// Calls at its end that are not answered yet.
     open: Vec<OpenCall>,
+    /// The name that routing gave it by how it begins, which it keeps as it grows.
+    root: Option<SessionKey>,
 }
 
 /// What an item costs beside its bytes.
@@ -238,6 +240,11 @@ impl Chain {
 
     pub fn mark_unstored(&mut self) {
         self.unstored = true;
+    }
+
+    /// Its name by how it begins: `name` is asked once.
+    pub fn root(&mut self, name: impl FnOnce() -> SessionKey) -> SessionKey {
+        *self.root.get_or_insert_with(name)
     }
 
     #[must_use]

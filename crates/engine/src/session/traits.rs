@@ -7,7 +7,6 @@ use crate::fleet::{Fleet, Modality};
 use crate::router::{Effort, Keys, Media, Origin, RequestKind, ServiceTier, SessionKey, Traits};
 use crate::tokens;
 use crate::turn::Turn;
-use bytes::Bytes;
 use flashlane_wire::responses::CreateRequest;
 use memchr::memmem;
 
@@ -64,16 +63,16 @@ impl Session {
 
 /// The draft's traits, and what is known of the input by now.
 #[must_use]
-pub fn traits(turn: &Turn, fleet: &Fleet) -> Traits {
+pub fn traits(turn: &mut Turn, fleet: &Fleet) -> Traits {
     let mut traits = turn.draft.traits;
-    let first: Option<&Bytes> = match &turn.draft.contract {
+    let first = match &turn.draft.contract {
         Contract::Responses(_) => {
             traits.media = turn.media();
             traits.tokens_input = turn.tokens.unwrap_or_else(|| {
                 let (tokens, bytes) = turn.counted();
                 tokens.saturating_add(tokens::estimate(bytes))
             });
-            turn.chain.messages().next()
+            turn.chain.messages().next().cloned()
         }
         Contract::Chat(chat) => {
             let takes_media = fleet.model(&turn.draft.model).is_some_and(|model| model.modalities != [Modality::Text]);
@@ -81,11 +80,12 @@ pub fn traits(turn: &Turn, fleet: &Fleet) -> Traits {
                 traits.media = media(&chat.messages);
             }
             traits.tokens_input = tokens::estimate(chat.messages.len());
-            Some(&chat.messages)
+            Some(chat.messages.clone())
         }
     };
     if traits.keys == Keys::default() {
-        traits.keys.thread = first.map(|messages| SessionKey::of_messages(&traits.owner, messages));
+        let owner = traits.owner;
+        traits.keys.thread = first.map(|messages| turn.chain.root(|| SessionKey::of_messages(&owner, &messages)));
     }
     traits
 }
