@@ -85,10 +85,11 @@ impl ResponsesDraft {
     /// chain, which the model is given anyway.
     ///
     /// # Errors
-    /// Items that the model does not take.
+    /// More than `bytes_max` bytes, since an item may be referred to many times; items that the model does not take.
     pub fn resolve(
         &mut self,
         found: &BTreeMap<Arc<str>, Bytes>,
+        bytes_max: usize,
         model: Option<&Model>,
         opener: Opener<'_>,
     ) -> Result<(), Refusal> {
@@ -98,6 +99,10 @@ impl ResponsesDraft {
             if let Some(item) = items.get_mut(*place) {
                 *item = found.get(id);
             }
+        }
+        let bytes = items.iter().flatten().map(|item| item.len()).sum();
+        if bytes > bytes_max {
+            return Err(chain_too_long(bytes, bytes_max));
         }
         let rendered = render_again(items.into_iter().flatten(), opener)?;
         if let Some(model) = model {
@@ -261,6 +266,13 @@ impl Draft {
             traits: Traits::default(),
         }
     }
+}
+
+/// What a conversation of more bytes than are kept is refused by.
+#[must_use]
+pub fn chain_too_long(bytes: usize, bytes_max: usize) -> Refusal {
+    let message = format!("The conversation has {bytes} bytes, more than the {bytes_max} that this server keeps.");
+    Refusal::new(ErrorKind::ContextLengthExceeded, message).with_param("input")
 }
 
 /// `input` as a bare string is one user message.

@@ -17,7 +17,7 @@ use crate::admission::{Ending, Grant, Place};
 use crate::assembler::{Assembler, Conclusion};
 use crate::chain::{Chain, Piece};
 use crate::compaction::Progress;
-use crate::draft::{Contract, Draft};
+use crate::draft::{Contract, Draft, chain_too_long};
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::EndpointId;
 use crate::router::{Media, Verdict};
@@ -253,9 +253,7 @@ impl Turn {
         self.chain = chain;
         self.state = TurnState::Waiting;
         if bytes > chain_bytes_max {
-            let message =
-                format!("The conversation has {bytes} bytes, more than the {chain_bytes_max} that this server keeps.");
-            return Err(Refusal::new(ErrorKind::ContextLengthExceeded, message).with_param("input"));
+            return Err(chain_too_long(bytes, chain_bytes_max));
         }
         if is_empty {
             let message =

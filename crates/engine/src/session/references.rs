@@ -69,7 +69,8 @@ impl Session {
         let opener = Opener { ring: &self.shared.ring, owner: self.owner };
         let Some(turn) = self.lanes.turn(id) else { return };
         let Contract::Responses(draft) = &mut turn.draft.contract else { return };
-        match draft.resolve(found, self.shared.fleet.model(&turn.draft.model), opener) {
+        let (bytes_max, model) = (self.shared.settings.chain_bytes_max, self.shared.fleet.model(&turn.draft.model));
+        match draft.resolve(found, bytes_max, model, opener) {
             Ok(()) => self.go_on(id, chain, now),
             Err(refusal) => self.fail(id, &refusal, now),
         }

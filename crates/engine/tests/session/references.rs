@@ -94,3 +94,19 @@ fn a_chain_that_holds_an_unanswered_trigger_can_be_gone_on_from() {
     assert_eq!(messages(&peers), json!([user("a"), user("b"), user("c")]));
     peers.finish_and_check();
 }
+
+#[test]
+fn references_may_not_multiply_an_item_beyond_what_is_kept() {
+    let mut peers = Peers::new();
+    create(&mut peers, &json!({"store": true}), &json!("x"));
+    apply(&mut peers, &[Step::Opened]);
+    let word = "a".repeat(1 << 20);
+    (0..2).for_each(|_| peers.delta(&json!({"content": word}).to_string()));
+    apply(&mut peers, &[Step::Finish, Step::Committed]);
+    let (item, bytes) = (reference(&peers, 0), last(&peers)["response"]["output"][0].to_string().len());
+    create(&mut peers, &json!({}), &Value::from(vec![item; 100]));
+    let error = &last(&peers)["error"];
+    assert_eq!(error["code"], "context_length_exceeded");
+    let said = error["message"].as_str().unwrap();
+    assert!(said.contains(&format!("has {} bytes", 100 * bytes)), "counted before anything is rendered: {said}");
+}
