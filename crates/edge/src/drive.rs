@@ -13,15 +13,15 @@ use crate::desk::Signal;
 use crate::error::Error;
 use crate::state::State;
 use crate::stored::with_id;
+use crate::work::{Done, Work};
 use bytes::Bytes;
 use flashlane_backend::{Alarm, Handed, Leaving, TokenStream};
 use flashlane_engine::admission::{Asked, WaiterId};
-use flashlane_engine::tokens::Counted;
 use flashlane_engine::{
     Answer, Effect, ErrorKind, IdSource, Now, Outcome, Outgoing, Owner, Refusal, Routed, Session, Shared, Source, Tier,
     TurnId, UpstreamEvent, Usage,
 };
-use flashlane_store::{BoxFuture, Items, JobState, Listing, OwnerId, Page, Record, Retrieved, Tokens, UsageEntry};
+use flashlane_store::{Items, OwnerId, Page, Record, Tokens, UsageEntry};
 use flashlane_telemetry::log;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -83,17 +83,6 @@ pub(crate) enum Rest {
     Full,
     /// There is more, but others wait, or the owner's deadline has come: poll again.
     Busy,
-}
-
-/// Work of the store or the tokenizer, for a turn that waits for it.
-enum Work {
-    Load(BoxFuture<Result<Option<Arc<Record>>, flashlane_store::Error>>),
-    Commit(BoxFuture<Result<(), flashlane_store::Error>>),
-    Count(BoxFuture<Counted>),
-    Find(BoxFuture<Result<Vec<Option<Bytes>>, flashlane_store::Error>>),
-    LoadItems(BoxFuture<Result<Option<Listing>, flashlane_store::Error>>),
-    /// How a response stands whose job had a task when it was asked for: its end may be kept already.
-    Standing(String, BoxFuture<Result<Option<Retrieved>, flashlane_store::Error>>),
 }
 
 /// A session in motion. Dropping it tells the session that the client is gone, and does what follows from that.
@@ -349,24 +338,7 @@ impl Drive {
         let mut index = 0;
         while let Some((turn, work)) = self.work.get_mut(index) {
             let turn = *turn;
-            let done = match work {
-                Work::Load(load) => load.as_mut().poll(cx).map(|found| Done::Loaded(found.map(context_of))),
-                Work::Commit(commit) => commit.as_mut().poll(cx).map(Done::Committed),
-                Work::Count(count) => count.as_mut().poll(cx).map(Done::Counted),
-                Work::Find(find) => find.as_mut().poll(cx).map(Done::Found),
-                Work::LoadItems(load) => load.as_mut().poll(cx).map(|found| Done::Loaded(found.map(items_of))),
-                Work::Standing(id, standing) => match standing.as_mut().poll(cx) {
-                    Poll::Ready(Ok(Some(kept))) if kept.job.is_some_and(|job| job != JobState::Finished) => {
-                        Poll::Ready(Done::Unfinished)
-                    }
-                    Poll::Ready(Ok(_)) => {
-                        *work = Work::Load(self.state.store.load(self.owner, id, now.unix_ms));
-                        continue;
-                    }
-                    Poll::Ready(Err(error)) => Poll::Ready(Done::Loaded(Err(error))),
-                    Poll::Pending => Poll::Pending,
-                },
-            };
+            let done = work.poll(cx, (&*self.state.store, self.owner), now.unix_ms);
             let Poll::Ready(done) = done else {
                 index += 1;
                 continue;
@@ -519,25 +491,6 @@ enum Round {
     Moved,
     Still,
     Full,
-}
-
-enum Done {
-    Loaded(Result<Option<Vec<Bytes>>, flashlane_store::Error>),
-    Unfinished,
-    Committed(Result<(), flashlane_store::Error>),
-    Counted(Counted),
-    Found(Result<Vec<Option<Bytes>>, flashlane_store::Error>),
-}
-
-fn context_of(found: Option<Arc<Record>>) -> Option<Vec<Bytes>> {
-    found.map(|record| record.items.to_vec())
-}
-
-fn items_of(found: Option<Listing>) -> Option<Vec<Bytes>> {
-    match found {
-        Some(Listing::Items { items, .. }) => Some(items),
-        Some(Listing::NoSuchItem) | None => None,
-    }
 }
 
 pub(crate) fn store_failed(error: &flashlane_store::Error, what: &str) -> Refusal {

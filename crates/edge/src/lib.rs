@@ -29,6 +29,7 @@ mod state;
 mod stored;
 mod tls;
 mod watch;
+mod work;
 mod ws;
 
 pub use config::{EdgeConfig, TlsConfig};
