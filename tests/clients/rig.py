@@ -22,40 +22,31 @@ ROOT = Path(__file__).resolve().parents[2]
 FLASHLANE = Path(os.environ.get("FLASHLANE", ROOT / "target/ci/flashlane"))
 READY = re.compile(r"ready http://127\.0\.0\.1:(\d+) admin http://127\.0\.0\.1:(\d+)")
 
-# What `flashlane serve` runs with no file, spelled out on free ports, so that a test may add to it.
-DEMO = """
+# On free ports; endpoints follow.
+SERVER = """
 [server]
 listen = "127.0.0.1:0"
 admin_listen = "127.0.0.1:0"
+"""
 
-[[endpoints]]
-name = "wafer"
-tier = "latency"
-backend = "simulator"
 
-[[endpoints]]
-name = "gpu"
-tier = "throughput"
-backend = "simulator"
+def endpoint(name: str, tier: str, backend: str, **fields: str | int) -> str:
+    """An endpoint of a config; more of its fields may follow."""
+    fields = {"name": name, "tier": tier, "backend": backend, **fields}
+    return "\n[[endpoints]]\n" + "".join(f"{field} = {json.dumps(value)}\n" for field, value in fields.items())
 
+
+# What `flashlane serve` runs with no file, spelled out on free ports, so that a test may add to it.
+DEMO = f"""{SERVER}{endpoint("wafer", "latency", "simulator")}{endpoint("gpu", "throughput", "simulator")}
 [[models]]
 name = "flashlane-demo"
 context_tokens_max = 131072
 """
-
-
 # Whose engine is at `base_url`; models follow.
-ONE_ENGINE = """
-[server]
-listen = "127.0.0.1:0"
-admin_listen = "127.0.0.1:0"
+ONE_ENGINE = SERVER + endpoint("engine", "throughput", "openai", base_url="{base_url}")
+# A simulator that takes no time.
+AT_ONCE = endpoint("at-once", "latency", "simulator", first_token_ms=0, tokens_per_second=0)
 
-[[endpoints]]
-name = "engine"
-tier = "throughput"
-backend = "openai"
-base_url = "{base_url}"
-"""
 
 def poll_until(fits: Callable[[], object], timeout_s: float, what: str, every_s: float = 0.01) -> object:
     """Asks again and again until the answer is truthy, and returns it."""

@@ -6,7 +6,7 @@ import pytest
 
 from codex_cli import AppServer, Codex, Finished
 from recorder import Conversation, Recorder
-from rig import DEMO, Flashlane, poll_until
+from rig import DEMO, ONE_ENGINE, Flashlane, poll_until
 from upstream import ScriptedUpstream
 
 WRITE = "Write a file hello.txt containing hi there"
@@ -16,22 +16,8 @@ INTERRUPT_MS_MAX = 100
 
 def slow_config(upstream: ScriptedUpstream, model: str) -> str:
     """A gateway whose only engine is the scripted one, which streams until its client goes away."""
-    return f"""
-[server]
-listen = "127.0.0.1:0"
-admin_listen = "127.0.0.1:0"
-
-[[endpoints]]
-name = "slow"
-tier = "throughput"
-backend = "openai"
-base_url = "{upstream.base_url}"
-
-[[models]]
-name = "{model}"
-context_tokens_max = 131072
-route = "throughput-only"
-"""
+    models = f'\n[[models]]\nname = "{model}"\ncontext_tokens_max = 131072\nroute = "throughput-only"\n'
+    return ONE_ENGINE.format(base_url=upstream.base_url) + models
 
 
 def wrote_the_file(codex: Codex, ran: Finished) -> bool:

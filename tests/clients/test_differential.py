@@ -15,33 +15,13 @@ from websockets.sync.client import connect
 
 import strict
 from playing_engine import PlayingEngine
-from rig import ROOT, Flashlane
+from rig import AT_ONCE, ROOT, SERVER, Flashlane, endpoint
 
 REQUESTS = ROOT / "proto/requests.jsonl"
 CASES = [json.loads(line) for line in REQUESTS.read_text().splitlines()]
-CONFIG = """
-[server]
-listen = "127.0.0.1:0"
-admin_listen = "127.0.0.1:0"
-
 # What fails before it has begun is an error, however slow this machine is.
-[session]
-announce_after_ms = 5000
-
-[[endpoints]]
-name = "at-once"
-tier = "latency"
-backend = "simulator"
-first_token_ms = 0
-tokens_per_second = 0
-
-[[endpoints]]
-name = "engine"
-tier = "throughput"
-backend = "openai"
-base_url = "{base_url}"
-first_byte_ms_max = 300
-
+SESSION = "\n[session]\nannounce_after_ms = 5000\n"
+MODELS = """
 [[models]]
 name = "plain"
 route = "latency-only"
@@ -56,7 +36,7 @@ name = "small"
 route = "latency-only"
 context_tokens_max = 64
 """
-ENGINE = '\n[[models]]\nname = "{name}"\nroute = "throughput-only"\n'
+ENGINES_MODEL = '\n[[models]]\nname = "{name}"\nroute = "throughput-only"\n'
 
 IDS = re.compile(r"\b(resp|msg|rs|fc|ctc|cmp|call|chatcmpl)_?-?[0-9a-f]{16,}(_\d+)?\b")
 OF_ITS_OWN = ("created_at", "completed_at", "encrypted_content")
@@ -65,8 +45,11 @@ OF_ITS_OWN = ("created_at", "completed_at", "encrypted_content")
 @pytest.fixture(scope="module")
 def gateway():
     names = sorted({step["model"] for case in CASES for step in case["steps"] if str(step.get("model")).startswith("engine-")})
-    with PlayingEngine() as engine, Flashlane(CONFIG.format(base_url=engine.base_url) + "".join(ENGINE.format(name=name) for name in names)) as running:
-        yield running
+    with PlayingEngine() as engine:
+        played = endpoint("engine", "throughput", "openai", base_url=engine.base_url, first_byte_ms_max=300)
+        config = SERVER + SESSION + AT_ONCE + played + MODELS + "".join(ENGINES_MODEL.format(name=name) for name in names)
+        with Flashlane(config) as running:
+            yield running
 
 
 def ask(gateway: Flashlane, method: str, path: str, body: bytes | None = None) -> tuple[int, dict, str]:

@@ -1,20 +1,16 @@
 """The real openai Python SDK against flashlane: Responses plain, streamed and over the WebSocket, Chat Completions, models, errors."""
 
 import json
+import runpy
 
 import openai
 import pytest
 
 import strict
+from rig import ROOT
 
 MODEL = "flashlane-demo"
-WEATHER = {
-    "type": "function",
-    "name": "get_weather",
-    "description": "Weather of a city",
-    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"], "additionalProperties": False},
-    "strict": True,
-}
+WEATHER = runpy.run_path(str(ROOT / "proto/requests.py"))["WEATHER"]
 
 
 @pytest.fixture(scope="module")

@@ -18,14 +18,14 @@ DESCRIPTION = ROOT / "proto/openapi.json"
 SCRIPT = runpy.run_path(str(DESCRIPTION.with_suffix(".py")))
 MODEL = "flashlane-demo"
 # An engine that does not keep anybody waiting.
-AT_ONCE = DEMO.replace('backend = "simulator"', 'backend = "simulator"\nfirst_token_ms = 0\ntokens_per_second = 0')
+DEMO_AT_ONCE = DEMO.replace('backend = "simulator"', 'backend = "simulator"\nfirst_token_ms = 0\ntokens_per_second = 0')
 # All but whether valid data is accepted: a tool may be chosen that is not offered, which no schema says.
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance,negative_data_rejection,unsupported_method"
 
 
 @pytest.fixture(scope="module")
 def at_once():
-    with Flashlane(AT_ONCE) as running:
+    with Flashlane(DEMO_AT_ONCE) as running:
         yield running
 
 

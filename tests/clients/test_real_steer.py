@@ -18,25 +18,14 @@ from urllib.parse import urlsplit
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from rig import Flashlane, fetch, poll_until
+from rig import SERVER, Flashlane, endpoint, fetch, poll_until
 
 MODEL = "smollm2-135m"
 ROUNDS = int(os.environ.get("STEER_ROUNDS", "3"))
 OURS_MS_MAX = 5
 TOKENS_BEFORE = 24
 STEER = "Stop. Answer with one short sentence about mountains instead."
-CONFIG = """
-[server]
-listen = "127.0.0.1:0"
-admin_listen = "127.0.0.1:0"
-
-[[endpoints]]
-name = "engine"
-tier = "throughput"
-backend = "openai"
-dialect = "llama_cpp"
-base_url = "{url}/v1"
-
+MODELS = """
 [[models]]
 name = "smollm2-135m"
 context_tokens_max = 8192
@@ -45,7 +34,8 @@ context_tokens_max = 8192
 
 @pytest.fixture(scope="module")
 def gateway(real_model):
-    with Flashlane(CONFIG.format(url=real_model.url)) as running:
+    engine = endpoint("engine", "throughput", "openai", dialect="llama_cpp", base_url=f"{real_model.url}/v1")
+    with Flashlane(SERVER + engine + MODELS) as running:
         yield running
 
 

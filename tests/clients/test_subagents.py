@@ -5,30 +5,10 @@ import json
 from answering_engine import AnsweringEngine
 from codex_cli import Codex
 from recorder import Recorder
-from rig import Flashlane
+from rig import SERVER, Flashlane, endpoint
 
 # Codex gives its agent tools to models that it does not know.
 MODEL = "flashlane-demo"
-CONFIG = """
-[server]
-listen = "127.0.0.1:0"
-admin_listen = "127.0.0.1:0"
-
-[[endpoints]]
-name = "wafer"
-tier = "latency"
-backend = "openai"
-base_url = "{wafer}"
-
-[[endpoints]]
-name = "gpu"
-tier = "throughput"
-backend = "openai"
-base_url = "{gpu}"
-
-[[models]]
-name = "{model}"
-"""
 
 
 class Parent(AnsweringEngine):
@@ -58,7 +38,8 @@ class Parent(AnsweringEngine):
 def test_a_sub_agent_runs_on_the_throughput_tier_while_its_parent_keeps_the_latency_tier():
     with Parent() as wafer, AnsweringEngine() as gpu:
         gpu.deltas = [{"role": "assistant", "content": "marmalade"}]
-        config = CONFIG.format(wafer=wafer.base_url, gpu=gpu.base_url, model=MODEL)
+        endpoints = endpoint("wafer", "latency", "openai", base_url=wafer.base_url) + endpoint("gpu", "throughput", "openai", base_url=gpu.base_url)
+        config = f'{SERVER}{endpoints}\n[[models]]\nname = "{MODEL}"\n'
         with Flashlane(config) as gateway, Recorder(gateway.port) as recorder, Codex(recorder.base_url, MODEL) as codex:
             ran = codex.exec("Have an agent say the word.")
 

@@ -14,28 +14,10 @@ from dataclasses import dataclass, field
 import pytest
 from websockets.sync.client import ClientConnection, connect
 
-from rig import Flashlane, poll_until
+from rig import AT_ONCE, SERVER, Flashlane, endpoint, poll_until
 
 MODEL, SLOW = "flashlane-demo", "flashlane-slow"
-CONFIG = f"""
-[server]
-listen = "127.0.0.1:0"
-admin_listen = "127.0.0.1:0"
-
-[[endpoints]]
-name = "at-once"
-tier = "latency"
-backend = "simulator"
-first_token_ms = 0
-tokens_per_second = 0
-
-[[endpoints]]
-name = "slow"
-tier = "throughput"
-backend = "simulator"
-first_token_ms = 0
-tokens_per_second = 20
-
+CONFIG = f"""{SERVER}{AT_ONCE}{endpoint("slow", "throughput", "simulator", first_token_ms=0, tokens_per_second=20)}
 [[models]]
 name = "{MODEL}"
 route = "latency-only"
