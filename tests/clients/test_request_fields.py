@@ -203,8 +203,8 @@ def test_a_service_tier_is_taken_and_the_response_says_the_one_that_served(respo
         ({"tools": [{"type": "function"}]}, "tools[0].name"),
         ({"tools": [GET_WEATHER], "tool_choice": {"type": "function", "name": "other"}}, "tool_choice"),
         ({"tool_choice": {"type": "web_search"}}, "tool_choice.type"),
-        ({"input": [{"role": "user", "content": [IMAGE]}]}, "input"),
-        ({"input": [{"role": "user", "content": [FILE]}]}, "input"),
+        ({"input": [{"role": "user", "content": [IMAGE]}]}, "input[0].content[0]"),
+        ({"input": [{"role": "user", "content": [FILE]}]}, "input[0].content[0]"),
     ],
 )
 def test_a_wrong_value_is_refused_by_its_name(respond, fields, param):

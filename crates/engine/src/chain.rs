@@ -11,7 +11,7 @@ use crate::tools::Tools;
 use bytes::Bytes;
 use flashlane_wire::chat::{Ends, OpenCall, Renderer, ToolSet, unanswered};
 use flashlane_wire::json;
-use flashlane_wire::responses::{Item, ParseError, Reason, Tool};
+use flashlane_wire::responses::{Item, ParseError, Part, Reason, Tool};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -322,12 +322,40 @@ pub struct Rendered {
     /// Places among the piece's items that hold a reference, and whose: to be resolved before the piece is used.
     pub references: Vec<(usize, Arc<str>)>,
     pub tools: Option<ToolSet>,
-    pub images: bool,
-    pub files: bool,
+    pub media: MediaParts,
     /// The last message may still grow by what follows: this cannot be rendered apart from it.
     pub ends_open: bool,
     /// The last item is a `compaction_trigger`.
     pub ends_in_trigger: bool,
+}
+
+/// The paths of the first parts that not every model takes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MediaParts {
+    pub image: Option<Arc<str>>,
+    pub file: Option<Arc<str>>,
+}
+
+impl MediaParts {
+    /// Those of both, `later` behind this.
+    #[must_use]
+    pub fn or(&self, later: &Self) -> Self {
+        let first = |of: fn(&Self) -> &Option<Arc<str>>| of(self).as_ref().or(of(later).as_ref()).cloned();
+        Self { image: first(|parts| &parts.image), file: first(|parts| &parts.file) }
+    }
+
+    /// What `item` has of them, which stands at `path`.
+    fn see(&mut self, item: &Item<'_>, path: impl Fn() -> String) {
+        let Some((name, parts)) = item.parts() else { return };
+        for (index, part) in parts.iter().enumerate() {
+            let seen = match part {
+                Part::Text(_) => continue,
+                Part::Image { .. } => &mut self.image,
+                Part::File { .. } => &mut self.file,
+            };
+            seen.get_or_insert_with(|| format!("{}.{name}[{index}]", path()).into());
+        }
+    }
 }
 
 /// Reads and renders raw items; `path` is the array's name in errors.
@@ -360,8 +388,8 @@ pub fn render_again<'a>(
 /// Items on their way to a piece.
 pub struct Reading<'a> {
     path: &'a str,
-    /// The place of the next item in its array.
-    index: usize,
+    /// The place of the first item in its array.
+    first: usize,
     opener: Opener<'a>,
     /// The items were read before, and kept by us since.
     is_ours: bool,
@@ -379,11 +407,11 @@ struct Cut {
 }
 
 impl<'a> Reading<'a> {
-    /// Begins with the item at `index` of the array `path`.
+    /// Begins with the item at `first` of the array `path`.
     #[must_use]
-    pub fn new(path: &'a str, index: usize, opener: Opener<'a>) -> Self {
+    pub fn new(path: &'a str, first: usize, opener: Opener<'a>) -> Self {
         let (renderer, rendered) = (Renderer::default(), Rendered::default());
-        Self { path, index, opener, is_ours: false, renderer, rendered, cut: None }
+        Self { path, first, opener, is_ours: false, renderer, rendered, cut: None }
     }
 
     /// Takes an item; `json` are its bytes, to be kept.
@@ -391,14 +419,15 @@ impl<'a> Reading<'a> {
     /// # Errors
     /// The item is wrong.
     pub fn push(&mut self, raw: &RawValue, json: Bytes) -> Result<(), ParseError> {
-        let path = format!("{}[{}]", self.path, self.index);
-        self.index += 1;
+        let place = self.rendered.piece.items.len();
+        let path = element(self.path, self.first + place);
         let item = Item::parse(&path, raw)?;
         let is_behind_trigger = std::mem::take(&mut self.rendered.ends_in_trigger);
         // A trigger that its turn did not answer, since that ended before, stays in what was kept.
         if is_behind_trigger && !self.is_ours && !matches!(item, Item::Compaction { .. }) {
-            let message = format!("Invalid '{path}': a 'compaction_trigger' must be the last item.");
-            return Err(ParseError { reason: Reason::Value, message, param: Some(path) });
+            let trigger = element(self.path, self.first + place - 1);
+            let message = format!("Invalid '{trigger}': a 'compaction_trigger' must be the last item.");
+            return Err(ParseError { reason: Reason::Value, message, param: Some(trigger) });
         }
         match &item {
             Item::AdditionalTools { tools } => {
@@ -417,10 +446,7 @@ impl<'a> Reading<'a> {
                 let summary = Summary::of_content(&content).ok_or_else(|| SealError::NotABlob.at(param()))?;
                 self.summarise(summary, is_behind_trigger);
             }
-            Item::Reference { id } => {
-                let place = self.rendered.piece.items.len();
-                self.rendered.references.push((place, Arc::from(&**id)));
-            }
+            Item::Reference { id } => self.rendered.references.push((place, Arc::from(&**id))),
             Item::CompactionTrigger => self.rendered.ends_in_trigger = true,
             Item::Message { .. }
             | Item::Call { .. }
@@ -429,13 +455,15 @@ impl<'a> Reading<'a> {
             | Item::NotForwarded => {}
         }
         if self.cut.is_none() {
-            self.render(&item);
+            self.render(&item, place);
         }
         Arc::make_mut(&mut self.rendered.piece.items).push(json);
         Ok(())
     }
 
-    fn render(&mut self, item: &Item<'_>) {
+    fn render(&mut self, item: &Item<'_>, place: usize) {
+        let (path, first) = (self.path, self.first);
+        self.rendered.media.see(item, || element(path, first + place));
         if let Item::CallOutput { call_id, .. } = item {
             self.rendered.outputs.push(id_of(call_id));
         }
@@ -464,18 +492,22 @@ impl<'a> Reading<'a> {
         // They were read before.
         let read = |item| raw_item(item).and_then(|raw| Item::parse("input", raw)).unwrap_or(Item::NotForwarded);
         let parsed: Vec<Item<'_>> = items.iter().map(read).collect();
-        let (before, after) = parsed.split_at(cut.place.min(parsed.len()));
-        let Kept { standing, unanswered } = Kept::of(before);
+        let Kept { standing, unanswered } = Kept::of(parsed.get(..cut.place).unwrap_or_default());
         self.renderer = Renderer::default();
         self.rendered.outputs.clear();
-        standing.into_iter().filter_map(|at| before.get(at)).for_each(|item| self.render(item));
+        self.rendered.media = MediaParts::default();
+        for (place, item) in standing.into_iter().filter_map(|at| Some((at, parsed.get(at)?))) {
+            self.render(item, place);
+        }
         cut.summary.render(&mut self.renderer);
-        unanswered.into_iter().filter_map(|at| before.get(at)).for_each(|item| self.render(item));
-        for (item, place) in after.iter().zip(cut.place..) {
+        for (place, item) in unanswered.into_iter().filter_map(|at| Some((at, parsed.get(at)?))) {
+            self.render(item, place);
+        }
+        for (place, item) in parsed.iter().enumerate().skip(cut.place) {
             if let Some(summary) = cut.beside.get(&place) {
                 summary.render(&mut self.renderer);
             }
-            self.render(item);
+            self.render(item, place);
         }
     }
 
@@ -485,14 +517,17 @@ impl<'a> Reading<'a> {
             self.render_cut(&cut);
         }
         let mut rendered = self.rendered;
-        (rendered.images, rendered.files) = (self.renderer.images, self.renderer.files);
-        rendered.piece.media = Media { image: rendered.images, file: rendered.files };
+        rendered.piece.media = Media { image: rendered.media.image.is_some(), file: rendered.media.file.is_some() };
         rendered.ends_open = self.renderer.is_open();
         let (messages, mut ends) = self.renderer.finish_with_ends();
         rendered.piece.calls = std::mem::take(&mut ends.called).iter().map(|id| id_of(id)).collect();
         (rendered.piece.messages, rendered.piece.ends) = (Bytes::from(messages), ends);
         rendered
     }
+}
+
+fn element(path: &str, index: usize) -> String {
+    format!("{path}[{index}]")
 }
 
 /// The id that an item has, if it has one.

@@ -305,9 +305,9 @@ fn compaction(request: &CreateRequest<'_>, has_trigger: bool, model: &Model) -> 
 }
 
 pub fn refuse_modalities(rendered: &Rendered, model: &Model) -> Result<(), Refusal> {
-    let needs = [(rendered.images, Modality::Image), (rendered.files, Modality::File)];
-    let absent = needs.into_iter().find(|(needed, modality)| *needed && !model.modalities.contains(modality));
-    if let Some((_, modality)) = absent {
+    let needs = [(&rendered.media.image, Modality::Image), (&rendered.media.file, Modality::File)];
+    let needs = needs.into_iter().filter_map(|(path, modality)| path.as_deref().map(|path| (path, modality)));
+    if let Some((path, modality)) = needs.into_iter().find(|(_, modality)| !model.modalities.contains(modality)) {
         let taken: Vec<_> = model.modalities.iter().map(|modality| modality.name()).collect();
         let message = format!(
             "The model '{}' does not take {} input. It takes: {}.",
@@ -315,7 +315,7 @@ pub fn refuse_modalities(rendered: &Rendered, model: &Model) -> Result<(), Refus
             modality.name(),
             taken.join(", ")
         );
-        return Err(Refusal::new(ErrorKind::InvalidValue, message).with_param("input"));
+        return Err(Refusal::new(ErrorKind::InvalidValue, message).with_param(path.to_owned()));
     }
     Ok(())
 }

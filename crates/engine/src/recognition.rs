@@ -72,8 +72,7 @@ impl Input {
     fn of(history: Option<Arc<History>>, mut rendered: Rendered) -> Self {
         if let Some(history) = &history {
             rendered.outputs.splice(..0, history.outputs.iter().cloned());
-            rendered.images |= history.images;
-            rendered.files |= history.files;
+            rendered.media = history.media.or(&rendered.media);
         }
         Self { history, rendered }
     }

@@ -1,6 +1,6 @@
 //! What the first items of an input came to, whole and ready to be gone on from.
 
-use crate::chain::{Chain, Rendered};
+use crate::chain::{Chain, MediaParts, Rendered};
 use crate::seal::Opener;
 use flashlane_wire::responses::ParseError;
 use std::sync::Arc;
@@ -11,8 +11,7 @@ pub struct History {
     pub chain: Chain,
     /// The ids of the outputs among them whose call is not.
     pub outputs: Vec<Arc<str>>,
-    pub images: bool,
-    pub files: bool,
+    pub media: MediaParts,
 }
 
 impl History {
@@ -28,8 +27,7 @@ impl History {
         }
         let outputs = self.outputs.iter().cloned().chain(rendered.outputs);
         let outputs = outputs.filter(|id| !chain.has_call(id)).collect();
-        let (images, files) = (self.images || rendered.images, self.files || rendered.files);
-        Ok(Self { outputs, images, files, chain })
+        Ok(Self { outputs, media: self.media.or(&rendered.media), chain })
     }
 
     /// What it holds beside the bytes of its items, which the tree's nodes hold.

@@ -1,7 +1,7 @@
 //! What is recognised is what it was: histories at random, hashes that collide, limits that are met. No session is here.
 
 use super::*;
-use crate::chain::render_items;
+use crate::chain::{MediaParts, render_items};
 use crate::seal::Keyring;
 use std::fmt::Write as _;
 
@@ -63,12 +63,11 @@ struct Seen {
     /// Outputs whose call is not among the items.
     orphans: Vec<String>,
     tools: String,
-    images: bool,
-    files: bool,
+    media: MediaParts,
 }
 
 fn seen(history: Option<&History>, rendered: Rendered) -> Seen {
-    let images_and_files = (rendered.images, rendered.files);
+    let media = rendered.media.clone();
     let outputs = rendered.outputs.clone();
     let history = history.cloned().unwrap_or_default().and(rendered, opener(OWNER)).unwrap();
     let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).unwrap();
@@ -80,8 +79,7 @@ fn seen(history: Option<&History>, rendered: Rendered) -> Seen {
         items: chain.items().map(text).collect(),
         orphans,
         tools,
-        images: images_and_files.0,
-        files: images_and_files.1,
+        media,
     }
 }
 

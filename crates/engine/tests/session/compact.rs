@@ -351,7 +351,7 @@ fn what_makes_no_sense_is_refused_by_its_name() {
     let reasoning = ring().seal(Purpose::Reasoning, Owner::default(), owners, b"asum").unwrap();
     let compaction = |blob: &str| json!([user("a"), {"type": "compaction", "encrypted_content": blob}]);
     for (input, more, param) in [
-        (json!([user("a"), trigger, user("b")]), "", "input[2]"),
+        (json!([user("a"), trigger, user("b")]), "", "input[1]"),
         (json!([user("a"), trigger]), r#""generate":false"#, "input"),
         (compaction(&foreign), "", "input[1].encrypted_content"),
         (compaction(&reasoning), "", "input[1].encrypted_content"),

@@ -354,7 +354,7 @@ const BAD_MESSAGES: &[(&str, &str, Option<&str>)] = &[
     (
         r#"{"type":"response.create","model":"m","input":[{"role":"user","content":[{"type":"input_image","image_url":"x"}]}]}"#,
         "invalid_value",
-        Some("input"),
+        Some("input[0].content[0]"),
     ),
     (r#"{"type":"response.create","model":"m","input":"x","temperature":3}"#, "invalid_value", Some("temperature")),
     (r#"{"type":"response.create","model":"m","input":"x","temperature":"hot"}"#, "invalid_type", Some("temperature")),

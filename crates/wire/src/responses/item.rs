@@ -119,6 +119,24 @@ const NOT_FORWARDED: [&str; 14] = [
 const UNSUPPORTED: [&str; 2] = ["computer_call_output", "shell_call_output"];
 
 impl<'a> Item<'a> {
+    /// The field that holds its content, and the parts of that, where they are more than one text.
+    #[must_use]
+    pub fn parts(&self) -> Option<(&'static str, &[Part<'a>])> {
+        match self {
+            Self::Message { content: Content::Parts(parts), .. } => Some(("content", parts)),
+            Self::CallOutput { output: Content::Parts(parts), .. } => Some(("output", parts)),
+            Self::Message { .. }
+            | Self::CallOutput { .. }
+            | Self::Call { .. }
+            | Self::AdditionalTools { .. }
+            | Self::Reference { .. }
+            | Self::Reasoning { .. }
+            | Self::Compaction { .. }
+            | Self::CompactionTrigger
+            | Self::NotForwarded => None,
+        }
+    }
+
     /// Reads the item that stands at `path`.
     ///
     /// # Errors
