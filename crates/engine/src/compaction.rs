@@ -208,6 +208,9 @@ mod tests {
     use super::*;
     use flashlane_wire::responses::Payload;
     use serde_json::value::RawValue;
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
 
     fn kept(items: &[&str]) -> Kept {
         let raws: Vec<Box<RawValue>> =
@@ -238,13 +241,19 @@ mod tests {
 
     #[test]
     fn many_outputs_find_their_calls() {
-        let ids: Vec<String> = (0..100_000).map(|id| format!("c{id}")).collect();
-        let call =
-            |id| Item::Call { call_id: id, name: "f".into(), namespace: None, payload: Payload::Arguments("{}") };
-        let output = |id| Item::CallOutput { call_id: id, output: Content::Text("x") };
-        let calls = ids.iter().map(|id| call(id));
-        let items: Vec<_> = calls.chain(ids.iter().map(|id| output(id))).collect();
-        assert_eq!(Kept::of(&items).places().len(), items.len());
+        // Work that grows with the square of it takes minutes: the test is not to wait for these.
+        let (done, is_done) = mpsc::channel();
+        thread::spawn(move || {
+            let ids: Vec<String> = (0..100_000).map(|id| format!("c{id}")).collect();
+            let payload = Payload::Arguments("{}");
+            let call = |id| Item::Call { call_id: id, name: "f".into(), namespace: None, payload };
+            let output = |id| Item::CallOutput { call_id: id, output: Content::Text("x") };
+            let calls = ids.iter().map(|id| call(id));
+            let items: Vec<_> = calls.chain(ids.iter().map(|id| output(id))).collect();
+            done.send((Kept::of(&items).places().len(), items.len())).unwrap();
+        });
+        let (kept, items) = is_done.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert_eq!(kept, items);
     }
 
     #[test]

@@ -10,6 +10,8 @@ use flashlane_wire::responses::{Content, Item, Payload, Role};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
 
 #[derive(Debug, Clone)]
 enum Said {
@@ -133,28 +135,74 @@ fn a_second_call_of_one_id_has_another() {
 #[test]
 fn many_calls_of_one_id_cost_no_more_than_as_many_others() {
     const CALLS: usize = 100_000;
-    let mut renderer = Renderer::default();
-    (0..CALLS).for_each(|_| renderer.push(&Said::Call("a").item()));
-    (0..CALLS).for_each(|_| renderer.push(&output("a").item()));
-    let (messages, ends) = renderer.finish_with_ends();
-    assert_eq!((&*ends.called[0], &*ends.called[1], &*ends.called[CALLS - 1]), ("a", "a_2", "a_100000"));
-    assert!(ends.open.is_empty());
-    assert!(messages.ends_with(br#"{"role":"tool","tool_call_id":"a_100000","content":"out-a"}"#));
-
     // The names that earlier pieces took are looked through once.
     let looked = AtomicUsize::new(0);
     let was_called = |id: &str| {
-        looked.fetch_add(1, Ordering::Relaxed);
+        let looked = looked.fetch_add(1, Ordering::Relaxed);
+        assert!(looked < 3 * CALLS, "one look for each name that is taken, and two for each call");
         id == "a" || id.strip_prefix("a_").is_some_and(|number| number.parse::<usize>().unwrap() <= CALLS)
     };
     let mut renderer = Renderer::after(Vec::new(), &was_called);
     (0..CALLS).for_each(|_| renderer.push(&Said::Call("a").item()));
     assert_eq!(*renderer.finish_with_ends().1.called[CALLS - 1], *"a_200000");
-    assert_eq!(
-        looked.load(Ordering::Relaxed),
-        CALLS - 1 + 2 * CALLS,
-        "one for each that is taken, and two for each call"
-    );
+    assert_eq!(looked.load(Ordering::Relaxed), 3 * CALLS - 1);
+
+    // Each has its output.
+    let mut renderer = Renderer::default();
+    (0..100).for_each(|_| renderer.push(&Said::Call("a").item()));
+    (0..100).for_each(|_| renderer.push(&output("a").item()));
+    let (messages, ends) = renderer.finish_with_ends();
+    assert_eq!((&*ends.called[0], &*ends.called[1], &*ends.called[99]), ("a", "a_2", "a_100"));
+    assert!(ends.open.is_empty());
+    assert!(messages.ends_with(br#"{"role":"tool","tool_call_id":"a_100","content":"out-a"}"#));
+}
+
+/// Fails after a time that is short for work that grows with the square, and many times too long for any other.
+fn soon(work: impl FnOnce() + Send + 'static) {
+    let (done, is_done) = std::sync::mpsc::channel();
+    let worker = std::thread::spawn(move || {
+        work();
+        done.send(()).unwrap();
+    });
+    let waited = is_done.recv_timeout(Duration::from_secs(20));
+    assert_ne!(waited, Err(RecvTimeoutError::Timeout), "it does not end");
+    worker.join().unwrap();
+}
+
+#[test]
+fn outputs_behind_a_long_message_do_not_move_it() {
+    const OUTPUTS: usize = 100_000;
+    // Of calls before the message, and of calls that came with an earlier piece.
+    for calls in [OUTPUTS, 0] {
+        soon(move || {
+            let ids: Vec<String> = (0..OUTPUTS).map(|id| format!("c{id}")).collect();
+            let long = "x".repeat(4 << 20);
+            let mut renderer = Renderer::default();
+            for call_id in ids.iter().take(calls) {
+                let payload = Payload::Arguments("{}");
+                renderer.push(&Item::Call { call_id, name: "f".into(), namespace: None, payload });
+            }
+            renderer.push(&user(&long).item());
+            for call_id in &ids {
+                renderer.push(&Item::CallOutput { call_id, output: Content::Text("y") });
+            }
+            let (messages, ends) = renderer.finish_with_ends();
+            assert_eq!((ends.answers.len(), ends.open.len(), ends.has_more), (OUTPUTS - calls, 0, true));
+            assert!(messages.ends_with(br#"xxx"}"#));
+        });
+    }
+}
+
+#[test]
+fn many_calls_and_their_outputs_in_pieces_are_matched_at_once() {
+    soon(|| {
+        let call = |id: usize| OpenCall { id: format!("c{id}").into(), written: format!("c{id}").into() };
+        let open: Vec<OpenCall> = (0..100_000).map(call).collect();
+        let answers: Vec<OpenCall> = open.iter().rev().cloned().collect();
+        let ends = Ends { answers, ..Ends::default() };
+        assert!(ends.follow(&open) && ends.after(&open).is_empty());
+        assert!(!ends.follow(&open[1..]));
+    });
 }
 
 #[test]

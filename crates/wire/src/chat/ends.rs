@@ -1,6 +1,8 @@
 //! What rendered messages have to do with those before and after them: the outputs at their front, whose calls came earlier, and the calls
 //! at their end, whose outputs are still to come. By it pieces that were rendered apart are known to fit end to end, and are not read again.
 
+use std::collections::BTreeSet;
+
 /// What an engine is told of a call that nobody answered, such as an interrupted turn leaves: a raw string.
 pub const UNANSWERED: &str = "No output: the turn was interrupted before this call was answered.";
 
@@ -17,8 +19,8 @@ pub struct Ends {
     pub has_more: bool,
 }
 
-/// A call that waits for its output.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A call that waits for its output. No two of one history are the same.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OpenCall {
     /// As its client and its model know it, raw.
     pub id: Box<str>,
@@ -55,13 +57,8 @@ impl Ends {
 
     /// What nothing at the front answers.
     fn left<'a>(&self, open: &'a [OpenCall]) -> Vec<&'a OpenCall> {
-        let mut left: Vec<&OpenCall> = open.iter().collect();
-        for answer in &self.answers {
-            if let Some(at) = left.iter().position(|call| *call == answer) {
-                left.remove(at);
-            }
-        }
-        left
+        let answered: BTreeSet<&OpenCall> = self.answers.iter().collect();
+        open.iter().filter(|call| !answered.contains(call)).collect()
     }
 }
 

@@ -16,6 +16,11 @@ use std::fmt;
 /// What one turn of a model gave (a text, calls) becomes one assistant message, as the model's template expects it.
 #[derive(Debug, Default)]
 pub struct Renderer<'a> {
+    /// The outputs at the front, whose calls came earlier. The next one belongs at its end.
+    front: Vec<u8>,
+    /// Up to the last message that calls, and its outputs. The next of these belongs at its end.
+    answered: Vec<u8>,
+    /// What follows, and is written to.
     out: Vec<u8>,
     open: Open,
     before: Before<'a>,
@@ -23,14 +28,7 @@ pub struct Renderer<'a> {
     /// Of each id that was called more than once, the next number that may be free.
     numbers: BTreeMap<Box<str>, usize>,
     waiting: Waiting,
-    /// Where the next output belongs: behind the last message that calls, and its outputs.
-    answers_end: usize,
-    /// Where the outputs at the front end.
-    front_end: usize,
     ends: Ends,
-    /// Content that not every model takes.
-    pub images: bool,
-    pub files: bool,
 }
 
 /// What was called before these items: `None` where that is not known, and may be anything.
@@ -145,13 +143,15 @@ impl<'a> Renderer<'a> {
             self.settle();
         }
         self.ends.open = std::mem::take(&mut self.waiting).into_calls().collect();
-        self.ends.has_more = self.out.len() > self.front_end;
-        (self.out, self.ends)
+        append(&mut self.answered, &mut self.out);
+        self.ends.has_more = !self.answered.is_empty();
+        append(&mut self.front, &mut self.answered);
+        (self.front, self.ends)
     }
 
     /// Something stands behind calls that are not answered.
     fn is_overtaken(&self) -> bool {
-        self.open != Open::Calls && !self.waiting.calls.is_empty() && self.out.len() > self.answers_end
+        self.open != Open::Calls && !self.waiting.calls.is_empty() && !self.out.is_empty()
     }
 
     /// Answers what nobody answered.
@@ -197,36 +197,28 @@ impl<'a> Renderer<'a> {
             self.content(output, "\\n");
             self.out.push(b'}');
         } else {
-            let (shift, end) = self.insert(self.front_end, |this| write(this, call_id));
-            self.front_end = end;
-            self.answers_end = if self.called.is_empty() { end } else { self.answers_end + shift };
+            self.write_behind(|this| &mut this.front, |this| write(this, call_id));
             self.ends.answers.push(OpenCall { id: call_id.into(), written: call_id.into() });
         }
     }
 
     /// Answers an open call, behind the other answers.
     fn answer(&mut self, call: OpenCall, write: impl FnOnce(&mut Self, &str)) {
-        (_, self.answers_end) = self.insert(self.answers_end, |this| write(this, &call.written));
-        if !self.called.contains(&call.written) {
-            self.front_end = self.answers_end;
+        if self.called.contains(&call.written) {
+            self.write_behind(|this| &mut this.answered, |this| write(this, &call.written));
+        } else {
+            self.write_behind(|this| &mut this.front, |this| write(this, &call.written));
             self.ends.answers.push(call);
         }
     }
 
-    /// Inserts the message that `write` appends: by how much all behind it moves, and where it ends.
-    fn insert(&mut self, at: usize, write: impl FnOnce(&mut Self)) -> (usize, usize) {
-        if at == self.out.len() {
-            self.comma();
-            write(self);
-            return (self.out.len() - at, self.out.len());
-        }
-        let before = std::mem::take(&mut self.out);
+    /// Has a message written at the end of `part`, before all that lies behind it.
+    fn write_behind(&mut self, part: fn(&mut Self) -> &mut Vec<u8>, write: impl FnOnce(&mut Self)) {
+        let behind = std::mem::take(&mut self.out);
+        self.out = std::mem::take(part(self));
+        self.comma();
         write(self);
-        let mut message = std::mem::replace(&mut self.out, before);
-        let bytes = message.len() + 1;
-        message.insert(if at == 0 { message.len() } else { 0 }, b',');
-        self.out.splice(at..at, message);
-        (bytes, if at == 0 { bytes - 1 } else { at + bytes })
+        *part(self) = std::mem::replace(&mut self.out, behind);
     }
 
     fn comma(&mut self) {
@@ -248,7 +240,7 @@ impl<'a> Renderer<'a> {
             Open::Text => self.out.push(b'}'),
             Open::Calls => {
                 self.out.extend_from_slice(b"]}");
-                self.answers_end = self.out.len();
+                append(&mut self.answered, &mut self.out);
             }
         }
         self.open = Open::Nothing;
@@ -324,7 +316,6 @@ impl<'a> Renderer<'a> {
                 self.quoted(raw);
             }
             Part::Image { url, detail } => {
-                self.images = true;
                 self.out.extend_from_slice(b"{\"type\":\"image_url\",\"image_url\":{\"url\":");
                 self.quoted(url);
                 if let Some(detail) = detail {
@@ -334,7 +325,6 @@ impl<'a> Renderer<'a> {
                 self.out.push(b'}');
             }
             Part::File { raw } => {
-                self.files = true;
                 self.out.extend_from_slice(b"{\"type\":\"file\",\"file\":");
                 self.out.extend_from_slice(raw.get().as_bytes());
             }
@@ -346,6 +336,16 @@ impl<'a> Renderer<'a> {
         self.out.push(b'"');
         json::push_raw_text(&mut self.out, raw);
         self.out.push(b'"');
+    }
+}
+
+/// Moves messages behind others.
+fn append(to: &mut Vec<u8>, messages: &mut Vec<u8>) {
+    if to.is_empty() {
+        std::mem::swap(to, messages);
+    } else if !messages.is_empty() {
+        to.push(b',');
+        to.append(messages);
     }
 }
 
