@@ -83,7 +83,7 @@ pub fn overflow(model: &str, tokens_max: u64, tokens: Bounds) -> Refusal {
     let about = if tokens.least == tokens.most { "" } else { "at least " };
     let message = format!(
         "The input is too long: it has {about}{} tokens, and the context window of '{model}' is {tokens_max} tokens. \
-         Shorten or compact it.",
+         Shorten it; `truncation: \"auto\"` of a response leaves its oldest items out.",
         tokens.least
     );
     Refusal::new(ErrorKind::ContextLengthExceeded, message).with_param("input")
