@@ -50,7 +50,7 @@ fuzz: ## Each fuzz target for FUZZ_SECONDS (60)
 	  cargo +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1; \
 	done
 
-micro: ## Count the instructions of the token path (callgrind), held to the recorded counts
+micro: ## Count the instructions of a token, a turn and its route on the pure path (callgrind), held to the recorded counts
 	benches/micro/run
 
 gates: ## Count instructions and syscalls of tokens and turns in the whole process, held to the recorded counts
@@ -63,7 +63,7 @@ soak: ## Kill flashlane under load SOAK_ROUNDS (200) times, and look each time f
 	cargo test --profile $(CARGO_TEST_PROFILE) --workspace --no-run
 	FLASHLANE=$(FLASHLANE) tests/soak $(ARGS)
 
-bench: ## Measure flashlane beside a do-nothing relay and the textbook gateway (ARGS="..." adds flags of `flashlane bench`)
+bench: ## Measure flashlane beside a do-nothing relay and the textbook gateway (ARGS="..." adds flags of `flashlane bench`); alone: benches/store/run, benches/tokenizer/run
 	benches/e2e/run $(ARGS)
 
 clean: ## Remove what was built and what the tests installed
