@@ -13,7 +13,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use flashlane_engine::{ErrorKind, Refusal};
 use flashlane_store::{Conversation, Listing, OwnerId, Page};
-use flashlane_wire::responses::{Fields, Item};
+use flashlane_wire::responses::{Fields, Item, metadata};
 use http::HeaderMap;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -21,10 +21,6 @@ use std::sync::Arc;
 
 /// Items that one request may add, as many as OpenAI's.
 const ITEMS_ADDED_MAX: usize = 20;
-/// Of metadata, as OpenAI's.
-const PAIRS_MAX: usize = 16;
-const NAME_CHARS_MAX: usize = 64;
-const VALUE_CHARS_MAX: usize = 512;
 
 type Id = Result<Path<String>, PathRejection>;
 type Ids = Result<Path<(String, String)>, PathRejection>;
@@ -222,22 +218,8 @@ fn items_of(
     Ok(items)
 }
 
+/// Written anew: of two pairs of one name the last counts.
 fn metadata_of(fields: &Fields<'_>) -> Result<Option<Bytes>, Refused> {
-    let Some(metadata) = fields.object("metadata").map_err(refused)? else { return Ok(None) };
-    let invalid = |message: String| Refused(Refusal::new(ErrorKind::InvalidValue, message).with_param("metadata"));
-    if metadata.iter().count() > PAIRS_MAX {
-        return Err(invalid(format!("Invalid 'metadata': it has at most {PAIRS_MAX} pairs.")));
-    }
-    let mut pairs = serde_json::Map::new();
-    for (name, _) in metadata.iter() {
-        let text = metadata.required_string(name).map_err(refused)?;
-        if name.chars().count() > NAME_CHARS_MAX || text.chars().count() > VALUE_CHARS_MAX {
-            let message = format!(
-                "Invalid 'metadata': names have at most {NAME_CHARS_MAX} characters, values {VALUE_CHARS_MAX}."
-            );
-            return Err(invalid(message));
-        }
-        pairs.insert(name.to_owned(), text.into_owned().into());
-    }
-    Ok(Some(Value::Object(pairs).to_string().into()))
+    let metadata = metadata(fields).map_err(refused)?;
+    Ok(metadata.map(|raw| value(raw.get().as_bytes()).to_string().into()))
 }

@@ -2,6 +2,7 @@
 
 use super::error::{ParseError, Reason};
 use super::fields::Fields;
+use super::metadata::metadata;
 use super::tool::ToolChoice;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -272,21 +273,13 @@ impl<'a> TextFormat<'a> {
 
 impl<'a> Echo<'a> {
     fn parse(fields: &Fields<'a>, reasoning: Option<&Fields<'a>>) -> Result<Self, ParseError> {
-        let metadata = fields.raw("metadata");
-        if let Some(metadata) = fields.object("metadata")? {
-            for (name, value) in metadata.iter() {
-                if crate::json::raw_string(value).is_none() {
-                    return Err(ParseError::wrong_type(&metadata.path(name), "a string", value.get()));
-                }
-            }
-        }
         fields.choice("truncation", &["auto", "disabled"])?;
         fields.string("safety_identifier")?;
         fields.string("user")?;
         fields.integer("max_tool_calls", 0, u64::MAX)?;
         fields.integer("top_logprobs", 0, 20)?;
         Ok(Self {
-            metadata,
+            metadata: metadata(fields)?,
             temperature: fields.number("temperature", 0.0, 2.0)?,
             top_p: fields.number("top_p", 0.0, 1.0)?,
             top_logprobs: fields.raw("top_logprobs"),
