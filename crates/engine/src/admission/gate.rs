@@ -22,7 +22,7 @@ pub struct Running {
     reservation: Option<Reservation>,
     /// The window was bounded: it counts among its key's slots and shares.
     is_counted: bool,
-    began_ns: u64,
+    pub began_ns: u64,
 }
 
 /// What became of a turn, as far as its tier's load is concerned.
@@ -32,7 +32,7 @@ pub struct Ended {
     pub tokens_used: u64,
     pub tokens_output: u64,
     pub signal: Signal,
-    /// It was served to its end: its length says how long others will take.
+    /// It was served to its end: its tokens say how many others will take.
     pub is_whole: bool,
 }
 
@@ -121,13 +121,6 @@ impl Gate {
         if ended.is_whole {
             follow(&mut self.output_tokens_mean, ended.tokens_output);
         }
-    }
-
-    /// When a turn behind so many others starts, in milliseconds from now, as fast as turns have ended lately.
-    #[must_use]
-    pub fn slot_wait_ms(&self, ahead: usize) -> u64 {
-        let Some(slots) = self.window.slots() else { return 0 };
-        (ahead as u64 + 1).saturating_mul(self.turn_ms()) / u64::from(slots.max(1))
     }
 
     /// How long turns have taken lately, in milliseconds.

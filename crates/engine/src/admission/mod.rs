@@ -10,6 +10,7 @@
 //! Each tier has a gate: its keys' limits, a window of slots, and a queue. Which endpoint of a tier serves, the router says. Whoever waits
 //! is told when to look again; a turn that ends, or a look, lets in all that may start, and names them by [`Admission::poll_woken`].
 
+mod forecast;
 mod gate;
 pub mod limit;
 pub mod queue;
@@ -29,7 +30,7 @@ use crate::router::{
 use crate::session::Owner;
 use crate::time::Now;
 use gate::{Blocked, Ended, Gate, Running};
-use limit::Allowance;
+use limit::{Allowance, Exceeded};
 use queue::{Party, Waiting};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -165,6 +166,7 @@ impl Waiter {
 /// A turn that was granted.
 #[derive(Debug)]
 struct Granted {
+    tier: Tier,
     running: Running,
     keys: Keys,
     pick: Pick,
@@ -302,11 +304,10 @@ impl Admission {
 
     /// The turn has left its endpoint: the next may start. Tells where the endpoint's standing has changed by it.
     pub fn release(&mut self, grant: Grant, ending: &Ending, now: Now) -> Option<Change> {
-        let Some(Granted { running, keys, pick }) = self.granted.remove(&grant.number) else {
+        let Some(Granted { tier, running, keys, pick }) = self.granted.remove(&grant.number) else {
             debug_assert!(false, "a grant is released once");
             return None;
         };
-        let tier = grant.tier();
         let ended = Ended {
             tokens_used: ending.tokens_input.saturating_add(ending.tokens_output),
             tokens_output: ending.tokens_output,
@@ -369,7 +370,7 @@ impl Admission {
                 Err(Stop::Out) => continue,
                 Err(Stop::Blocked(blocked)) => blocked,
             };
-            let Some((why, wait_ms)) = self.turned_away(&waiter, blocked) else {
+            let Some((why, wait_ms)) = self.turned_away(&waiter, blocked, now) else {
                 return Asked::Queued(self.enqueue(id, waiter, now));
             };
             if index + 1 < tiers.len() {
@@ -428,7 +429,7 @@ impl Admission {
         let running = self.gates.of_mut(tier).start(waiter.party, waiter.tokens, now);
         let number = self.asked;
         self.asked += 1;
-        self.granted.insert(number, Granted { running, keys, pick });
+        self.granted.insert(number, Granted { tier, running, keys, pick });
         let queued_ms = now.mono_ns.saturating_sub(waiter.asked_ns) / 1_000_000;
         let is_first = waiter.index == 0 || waiter.ticket.prefer == Some(pick.endpoint);
         let attempt = match (waiter.is_retry(), is_first) {
@@ -449,21 +450,20 @@ impl Admission {
     }
 
     /// Why a turn that is blocked need not wait here, and when it could start; None: it may wait.
-    fn turned_away(&mut self, waiter: &Waiter, blocked: Blocked) -> Option<(Why, u64)> {
-        let gate = self.gates.of(waiter.tier());
+    fn turned_away(&self, waiter: &Waiter, blocked: Blocked, now: Now) -> Option<(Why, u64)> {
+        let tier = waiter.tier();
+        let gate = self.gates.of(tier);
         let wait_ms_max = gate.queueing.wait_ms_max;
+        let is_away = wait_ms_max == 0 || gate.is_full();
         match blocked {
             Blocked::Limit(exceeded) => {
-                let wait_ms = exceeded.wait_ms.unwrap_or(gate.turn_ms());
-                let why = Why::Limit(exceeded.bound, exceeded.limit);
                 // The refill is certain: who knows that it comes too late need not wait for it.
                 let is_vain = exceeded.wait_ms.is_some_and(|wait_ms| wait_ms > wait_ms_max);
-                (is_vain || wait_ms_max == 0 || gate.is_full()).then_some((why, wait_ms))
+                let why = Why::Limit(exceeded.bound, exceeded.limit);
+                let ahead = gate.queue.len_of(&waiter.party.owner);
+                (is_vain || is_away).then(|| (why, self.limit_wait_ms(waiter, exceeded, ahead, now)))
             }
-            Blocked::Slots => {
-                let is_away = wait_ms_max == 0 || gate.is_full();
-                is_away.then(|| (Why::QueueFull, gate.slot_wait_ms(gate.queue.len())))
-            }
+            Blocked::Slots => is_away.then(|| (Why::QueueFull, self.slot_wait_ms(tier, gate.queue.len(), now))),
         }
     }
 
@@ -480,15 +480,42 @@ impl Admission {
         let tier = waiter.tier();
         let gate = self.gates.of_mut(tier);
         let ahead = gate.queue.ahead(waiter.party, id);
-        let refill_ms = gate.accounts.check(&waiter.party.owner, waiter.tokens, now).err().and_then(|e| e.wait_ms);
-        let refill_ns = refill_ms.map_or(u64::MAX, |ms| now.after_ms(ms.max(1)));
+        let exceeded = gate.accounts.check(&waiter.party.owner, waiter.tokens, now).err();
+        let wants_slot = exceeded.is_none() || gate.window.free() == 0;
+        let limit_ms = exceeded.map_or(0, |exceeded| self.limit_wait_ms(waiter, exceeded, ahead.of_key, now));
+        let slot_ms = if wants_slot { self.slot_wait_ms(tier, ahead.of_all, now) } else { 0 };
+        let refill_ns = exceeded.and_then(|e| e.wait_ms).map_or(u64::MAX, |ms| now.after_ms(ms.max(1)));
         Place {
             waiter: id,
             tier,
-            number: u32::try_from(ahead).unwrap_or(u32::MAX).saturating_add(1),
-            wait_ms: gate.slot_wait_ms(ahead).max(refill_ms.unwrap_or(0)),
+            number: u32::try_from(ahead.of_all).unwrap_or(u32::MAX).saturating_add(1),
+            wait_ms: limit_ms.max(slot_ms).max(1),
             look_ns: waiter.deadline_ns.min(refill_ns),
         }
+    }
+
+    /// When a turn whose key is at a limit could start, behind so many others of the key.
+    fn limit_wait_ms(&self, waiter: &Waiter, exceeded: Exceeded, ahead: usize, now: Now) -> u64 {
+        exceeded.wait_ms.unwrap_or_else(|| {
+            let (tier, owner) = (waiter.tier(), waiter.party.owner);
+            let places = usize::try_from(exceeded.limit).unwrap_or(usize::MAX);
+            let ages_ms = self.ages_ms(tier, now).filter(|(of, _)| *of == owner).map(|(_, age_ms)| age_ms);
+            forecast::wait_ms(ages_ms, places, self.gates.of(tier).turn_ms(), ahead)
+        })
+    }
+
+    /// When a turn behind so many others could start.
+    fn slot_wait_ms(&self, tier: Tier, ahead: usize, now: Now) -> u64 {
+        let gate = self.gates.of(tier);
+        let places = gate.window.slots().map_or(usize::MAX, |slots| slots as usize);
+        let ages_ms = self.ages_ms(tier, now).map(|(_, age_ms)| age_ms);
+        forecast::wait_ms(ages_ms, places, gate.turn_ms(), ahead)
+    }
+
+    /// How long those have run by now that run at a tier.
+    fn ages_ms(&self, tier: Tier, now: Now) -> impl Iterator<Item = (Owner, u64)> {
+        let running = self.granted.values().filter(move |granted| granted.tier == tier).map(|granted| &granted.running);
+        running.map(move |running| (running.party.owner, now.mono_ns.saturating_sub(running.began_ns) / 1_000_000))
     }
 
     /// Lets in all that wait for the tier and may start now.

@@ -33,6 +33,14 @@ pub struct Waiting {
     pub tokens: u64,
 }
 
+/// How many are served before a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ahead {
+    /// Of its own key.
+    pub of_key: usize,
+    pub of_all: usize,
+}
+
 /// What is known of one key.
 #[derive(Debug)]
 struct Key {
@@ -75,6 +83,12 @@ impl Queue {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// Those of one key.
+    #[must_use]
+    pub fn len_of(&self, owner: &Owner) -> usize {
+        self.keys.get(owner).map_or(0, |key| key.len)
     }
 
     /// A turn comes to wait.
@@ -141,9 +155,9 @@ impl Queue {
 
     /// How many of those that wait are served before this one, if nobody else comes and all take as much as the mean.
     #[must_use]
-    pub fn ahead(&self, party: Party, id: WaiterId) -> usize {
-        let Some(key) = self.keys.get(&party.owner) else { return 0 };
-        let Some(own) = key.waiting.get(&party.session) else { return 0 };
+    pub fn ahead(&self, party: Party, id: WaiterId) -> Ahead {
+        let Some(key) = self.keys.get(&party.owner) else { return Ahead::default() };
+        let Some(own) = key.waiting.get(&party.session) else { return Ahead::default() };
         let mean = (self.tokens / self.len.max(1) as u64).max(1);
         let index = own.iter().take_while(|waiting| waiting.id != id).count();
         let starts = key.served.counter(&party.session).saturating_add(mean.saturating_mul(index as u64));
@@ -158,7 +172,7 @@ impl Queue {
         let of_others = others.map(|(owner, key)| {
             turns_before(starts, self.served.counter(owner), mean, |_| *owner < party.owner).min(key.len)
         });
-        of_key + of_others.sum::<usize>()
+        Ahead { of_key, of_all: of_key + of_others.sum::<usize>() }
     }
 
     /// Counters that are kept.

@@ -39,7 +39,9 @@ fn places_are_told_as_they_will_be_served() {
         let order = drain(&mut queue);
         for (ahead, waiter) in told.into_iter().zip(&waiting) {
             let served = order.iter().position(|served| served == waiter).unwrap();
-            assert_eq!(ahead, served, "seed {seed}, {waiter:?} of {order:?}");
+            let of_key = order[..served].iter().filter(|(party, _)| party.owner == waiter.0.owner).count();
+            assert_eq!(ahead.of_key, of_key, "seed {seed}, {waiter:?} of {order:?}");
+            assert_eq!(ahead.of_all, served, "seed {seed}, {waiter:?} of {order:?}");
         }
         assert!(queue.is_empty());
     }

@@ -226,7 +226,7 @@ fn who_waits_is_told_its_place_and_let_in_by_who_ends() {
     admission.release(running, &served(100), at_ms(400));
     assert_eq!(admission.poll_woken(), Some(places[0].waiter));
     let again = queued(&admission.look(places[1].waiter, at_ms(401)));
-    assert_eq!((again.number, again.wait_ms), (1, 400), "as long as the last turn took");
+    assert_eq!((again.number, again.wait_ms), (1, 399), "as long as the last turn took, of which 1 ms has passed");
     let grant = granted(&admission.look(places[0].waiter, at_ms(401)));
     assert_eq!(grant.decision.queued_ms, 399, "up to when its place was free");
     admission.forget(places[1].waiter, at_ms(402));
@@ -256,9 +256,40 @@ fn at_its_deadline_a_turn_goes_on_to_the_next_tier_or_is_refused_with_a_time() {
     granted(&admission.ask(ticket(1, 1, 100), at_ms(0)));
     let place = queued(&admission.ask(ticket(1, 2, 100), at_ms(0)));
     let refusal = refused(admission.look(place.waiter, at_ms(2_000)));
-    assert_eq!((refusal.kind, refusal.retry_after_ms), (ErrorKind::RateLimited, Some(1_000)));
-    assert!(refusal.message.ends_with("Please try again in 1.0s."), "{refusal}");
+    assert_eq!(
+        (refusal.kind, refusal.retry_after_ms),
+        (ErrorKind::RateLimited, Some(2_000)),
+        "as long again as it has run"
+    );
+    assert!(refusal.message.ends_with("Please try again in 2.0s."), "{refusal}");
     assert_eq!(admission.standing(Tier::Latency).refused[Why::Deadline.index()], 1);
+}
+
+#[test]
+fn a_wait_is_foretold_by_the_turns_that_are_in_the_way() {
+    let limits = Limits { turns_max: NonZeroU32::new(2), ..Limits::default() };
+    let settings = latency(Queueing { turns_max: 3, ..Queueing::default() }, limits);
+    let mut admission = Admission::new(&settings, fleet(Route::LatencyOnly), [0; 32]);
+    let short = granted(&admission.ask(ticket(2, 1, 100), at_ms(0)));
+    admission.release(short, &served(100), at_ms(100));
+    for ms in [100, 160] {
+        granted(&admission.ask(ticket(1, 1, 100), at_ms(ms)));
+    }
+    // Another key's turn, that will end sooner, is in nobody's way.
+    granted(&admission.ask(ticket(2, 1, 100), at_ms(150)));
+    let places = [1, 2, 3].map(|session| queued(&admission.ask(ticket(1, session, 100), at_ms(170))));
+    assert_eq!(places.map(|place| place.wait_ms), [70, 90, 170], "a mean of 100 ms, and what has run of it");
+    let refusal = refused(admission.ask(ticket(1, 4, 100), at_ms(170)));
+    assert_eq!(refusal.retry_after_ms, Some(190), "behind three");
+    let place = queued(&admission.look(places[0].waiter, at_ms(1_000)));
+    assert_eq!(place.wait_ms, 840, "what has run long may run as long again");
+
+    let mut full = fleet(Route::LatencyOnly);
+    Arc::make_mut(&mut full).endpoints[0].share.concurrency_max = Some(1);
+    let mut admission = Admission::new(&Settings::default(), full, [0; 32]);
+    granted(&admission.ask(ticket(1, 1, 100), at_ms(0)));
+    let place = queued(&admission.ask(ticket(1, 2, 100), at_ms(300)));
+    assert_eq!(place.wait_ms, 700, "an endpoint that has all it may");
 }
 
 #[test]
