@@ -29,8 +29,10 @@ struct Row {
     token_limit: &'static str,
     /// Forward the session's cache key as `prompt_cache_key`.
     cache_key: bool,
-    /// Lists of fields that the engine does not know: it would ignore them, warn about them or refuse them.
-    dropped: &'static [&'static [&'static str]],
+    /// Of [`OF_THE_PLATFORM`] what the engine knows. It would ignore the others, warn about them or refuse them.
+    known: &'static [&'static str],
+    /// Other fields that it does not know.
+    unknown: &'static [&'static str],
     effort: Effort,
     /// The prefix cache belongs to slots: what a busy one holds serves nobody else.
     has_slots: bool,
@@ -60,31 +62,11 @@ const OF_THE_PLATFORM: &[&str] = &[
     "web_search_options",
 ];
 
-/// Cerebras answers 400 to each field that it does not know. Of the platform's it knows `prediction`, `prompt_cache_key` and
-/// `service_tier`, by the types of its SDK 1.91.0.
-const UNKNOWN_TO_CEREBRAS: &[&str] = &[
-    "metadata",
-    "modalities",
-    "moderation",
-    "prompt_cache_retention",
-    "safety_identifier",
-    "store",
-    "verbosity",
-    "web_search_options",
-];
+/// By the types of its SDK 1.91.0. It answers 400 to each field that it does not know.
+const KNOWN_TO_CEREBRAS: &[&str] = &["prediction", "prompt_cache_key", "service_tier"];
 
 /// By the types of its SDK 1.7.0. `service_tier` has other values there, so a client's own is not passed on.
-const UNKNOWN_TO_GROQ: &[&str] = &[
-    "modalities",
-    "moderation",
-    "prediction",
-    "prompt_cache_key",
-    "prompt_cache_retention",
-    "safety_identifier",
-    "service_tier",
-    "verbosity",
-    "web_search_options",
-];
+const KNOWN_TO_GROQ: &[&str] = &["metadata", "store"];
 
 /// By the types of its SDK 1.13.0.
 const UNKNOWN_TO_SAMBANOVA: &[&str] = &["user"];
@@ -123,25 +105,24 @@ impl Dialect {
         let on_own_machines = Row {
             token_limit: "max_completion_tokens",
             cache_key: false,
-            dropped: &[OF_THE_PLATFORM],
+            known: &[],
+            unknown: &[],
             effort: Effort::AsIs,
             has_slots: false,
         };
         match self {
-            Self::Generic => Row { cache_key: true, dropped: &[], ..on_own_machines },
+            Self::Generic => Row { cache_key: true, known: OF_THE_PLATFORM, ..on_own_machines },
             Self::Cerebras => {
-                Row { cache_key: true, dropped: &[UNKNOWN_TO_CEREBRAS], effort: Effort::LowToHigh, ..on_own_machines }
+                Row { cache_key: true, known: KNOWN_TO_CEREBRAS, effort: Effort::LowToHigh, ..on_own_machines }
             }
-            Self::Groq => Row { dropped: &[UNKNOWN_TO_GROQ], effort: Effort::LowToHigh, ..on_own_machines },
-            Self::Sambanova => {
-                Row { dropped: &[OF_THE_PLATFORM, UNKNOWN_TO_SAMBANOVA], effort: Effort::LowToHigh, ..on_own_machines }
-            }
+            Self::Groq => Row { known: KNOWN_TO_GROQ, effort: Effort::LowToHigh, ..on_own_machines },
+            Self::Sambanova => Row { unknown: UNKNOWN_TO_SAMBANOVA, effort: Effort::LowToHigh, ..on_own_machines },
             Self::Vllm | Self::Sglang => on_own_machines,
             // Its older versions do not know the newer name.
             Self::LlamaCpp => Row { token_limit: "max_tokens", has_slots: true, ..on_own_machines },
             Self::Ollama => Row {
                 token_limit: "max_tokens",
-                dropped: &[OF_THE_PLATFORM, UNKNOWN_TO_OLLAMA],
+                unknown: UNKNOWN_TO_OLLAMA,
                 effort: Effort::OnlyNone,
                 has_slots: true,
                 ..on_own_machines
@@ -163,7 +144,11 @@ impl Dialect {
                 Effort::AsIs | Effort::LowToHigh => false,
                 Effort::OnlyNone => name == "reasoning_effort" && *field.value != *b"\"none\"",
             };
-            !harmful && !row.dropped.iter().any(|names| names.contains(&name))
+            let is_known = match OF_THE_PLATFORM.contains(&name) {
+                true => row.known.contains(&name),
+                false => !row.unknown.contains(&name),
+            };
+            is_known && !harmful
         });
         for field in fields.iter_mut().filter(|field| field.name == "max_completion_tokens") {
             field.name = Cow::Borrowed(row.token_limit);
