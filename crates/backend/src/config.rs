@@ -371,14 +371,14 @@ impl EndpointConfig {
             (Some(_), Some(_)) => return Err(self.error("api_key_file", Problem::TwoKeys)),
             (Some(variable), None) => {
                 let absent = |_| self.error("api_key_env", Problem::NoSuchVariable { variable: variable.clone() });
-                ("api_key_env", std::env::var(variable).map_err(absent)?)
+                ("api_key_env", Secret::new(std::env::var(variable).map_err(absent)?))
             }
             (None, Some(path)) => {
                 let unread = |source| self.error("api_key_file", Problem::File { path: path.clone(), source });
-                ("api_key_file", std::fs::read_to_string(path).map_err(unread)?)
+                ("api_key_file", Secret::read(path, KEY_BYTES_MAX).map_err(unread)?)
             }
         };
-        let key = key.trim();
+        let key = key.expose().trim();
         match key.len() {
             0 => Err(self.error(field, Problem::Empty)),
             1..=KEY_BYTES_MAX if key.bytes().all(|byte| byte.is_ascii_graphic()) => {

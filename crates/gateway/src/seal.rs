@@ -1,10 +1,11 @@
 //! `[seal]`: the keys of what clients keep for this server and bring back, summaries and reasoning. Knows nothing of what is sealed.
 
+use flashlane_backend::Secret;
 use flashlane_engine::seal::{KEYS_MAX, Keyring, SealError};
 use serde::{Deserialize, Serialize};
+use std::env;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::{env, fs};
 use thiserror::Error;
 
 const KEY_BYTES: usize = 32;
@@ -68,14 +69,14 @@ impl SealConfig {
             (Some(_), Some(_)) => return Err(("keys_file", Problem::TwoPlaces)),
             (Some(variable), None) => {
                 let absent = |_| ("keys_env", Problem::NoSuchVariable { variable: variable.clone() });
-                ("keys_env", env::var(variable).map_err(absent)?)
+                ("keys_env", Secret::new(env::var(variable).map_err(absent)?))
             }
             (None, Some(path)) => {
                 let unread = |source| ("keys_file", Problem::File { path: path.clone(), source });
-                ("keys_file", fs::read_to_string(path).map_err(unread)?)
+                ("keys_file", Secret::read(path, TEXT_BYTES_MAX).map_err(unread)?)
             }
         };
-        let ring = ring(&text, self.content_bytes_max).map_err(|problem| (field, problem))?;
+        let ring = ring(text.expose(), self.content_bytes_max).map_err(|problem| (field, problem))?;
         Ok(Keys::Given(ring))
     }
 }
@@ -170,6 +171,8 @@ mod tests {
         let (field, problem) = at("keys_env = \"FLASHLANE_NO_SUCH_VARIABLE\"");
         assert_eq!((field, problem.to_string().contains("FLASHLANE_NO_SUCH_VARIABLE")), ("keys_env", true));
         assert_eq!(at("keys_file = \"no/such/file\"").0, "keys_file");
+        let (field, problem) = at("keys_file = \"/dev/zero\"");
+        assert!(field == "keys_file" && matches!(problem, Problem::File { .. }), "{problem}");
         assert_eq!(at("keys_file = \"a\"\nkeys_env = \"b\"").0, "keys_file");
         assert!(matches!(SealConfig::default().keys(), Ok(Keys::Random(1_048_576))));
     }
