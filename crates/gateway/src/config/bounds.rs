@@ -1,7 +1,6 @@
 //! The least that each limit of the file may be. Knows their names and numbers, and nothing of what they limit.
 
 use super::File;
-use serde::Serialize;
 use toml::Value;
 
 /// Limits of which 0 switches one thing off and leaves the rest. Of every other, 0 would let nothing through at all.
@@ -33,27 +32,35 @@ const HEADER_BYTES_MIN: i64 = 8192;
 
 /// The first limit that is too small: its path, and why.
 pub fn too_small(file: &File) -> Option<(String, String)> {
+    limits(file).into_iter().find_map(|(path, limit)| fault(&path, limit).map(|why| (path, why)))
+}
+
+/// Every limit of the file's parts by its path, as the file would have it with every default written out. Endpoints and models have
+/// checks of their own.
+fn limits(file: &File) -> Vec<(String, i64)> {
     let parts = [
-        ("server", written(&file.server)),
-        ("session", written(&file.session)),
-        ("routing", written(&file.routing)),
-        ("limits", written(&file.limits)),
-        ("queue", written(&file.queue)),
-        ("store", written(&file.store)),
+        ("server", Value::try_from(&file.server)),
+        ("session", Value::try_from(&file.session)),
+        ("routing", Value::try_from(&file.routing)),
+        ("seal", Value::try_from(&file.seal)),
+        ("limits", Value::try_from(&file.limits)),
+        ("queue", Value::try_from(&file.queue)),
+        ("store", Value::try_from(&file.store)),
     ];
-    parts.into_iter().find_map(|(name, part)| in_part(name, &part?))
+    let mut limits = Vec::new();
+    for (name, part) in parts {
+        part.iter().for_each(|part| collect(name, part, &mut limits));
+    }
+    limits
 }
 
-/// A part by its fields' names, as the file would have it with every default written out.
-fn written(part: &impl Serialize) -> Option<Value> {
-    Value::try_from(part).ok()
-}
-
-fn in_part(path: &str, value: &Value) -> Option<(String, String)> {
+fn collect(path: &str, value: &Value, limits: &mut Vec<(String, i64)>) {
     match value {
-        Value::Table(fields) => fields.iter().find_map(|(name, value)| in_part(&format!("{path}.{name}"), value)),
-        Value::Integer(limit) => Some((path.to_owned(), fault(path, *limit)?)),
-        Value::String(_) | Value::Float(_) | Value::Boolean(_) | Value::Datetime(_) | Value::Array(_) => None,
+        Value::Table(fields) => {
+            fields.iter().for_each(|(name, value)| collect(&format!("{path}.{name}"), value, limits));
+        }
+        Value::Integer(limit) => limits.push((path.to_owned(), *limit)),
+        Value::String(_) | Value::Float(_) | Value::Boolean(_) | Value::Datetime(_) | Value::Array(_) => {}
     }
 }
 
@@ -79,19 +86,8 @@ mod tests {
     }
 
     /// Every limit that the file can hold, by its path.
-    fn limits() -> Vec<String> {
-        let file = File::default();
-        let mut paths = Vec::new();
-        let parts = [
-            ("server", written(&file.server)),
-            ("session", written(&file.session)),
-            ("routing", written(&file.routing)),
-            ("limits", written(&file.limits)),
-            ("queue", written(&file.queue)),
-        ];
-        for (name, part) in parts {
-            collect(name, &part.unwrap(), &mut paths);
-        }
+    fn paths() -> Vec<String> {
+        let mut paths: Vec<_> = limits(&File::default()).into_iter().map(|(path, _)| path).collect();
         // Their type refuses it.
         paths.retain(|path| !path.ends_with(".concurrency_min"));
         let of_store = ["bytes_max", "records_max", "age_ms_max", "file_bytes_max", "usage_age_ms_max"];
@@ -99,25 +95,16 @@ mod tests {
         paths
     }
 
-    fn collect(path: &str, value: &Value, paths: &mut Vec<String>) {
-        match value {
-            Value::Integer(_) => paths.push(path.to_owned()),
-            Value::Table(fields) => {
-                fields.iter().for_each(|(name, value)| collect(&format!("{path}.{name}"), value, paths));
-            }
-            Value::String(_) | Value::Float(_) | Value::Boolean(_) | Value::Datetime(_) | Value::Array(_) => {}
-        }
-    }
-
     #[test]
     fn zero_is_refused_wherever_it_switches_nothing_off() {
-        for path in limits() {
+        for path in paths() {
             let (part, field) = path.rsplit_once('.').unwrap();
             let at_fault = limit_at_fault(&format!("[{part}]\n{field} = 0\n"));
             assert_eq!(at_fault.is_none(), ZERO_IS_OFF.contains(&path.as_str()), "{path}: {at_fault:?}");
         }
-        assert!(ZERO_IS_OFF.iter().all(|path| limits().iter().any(|limit| limit == path)), "a name that is no field's");
+        assert!(ZERO_IS_OFF.iter().all(|path| paths().iter().any(|limit| limit == path)), "a name that is no field's");
         assert_eq!(limit_at_fault("[server]\nheader_bytes_max = 8191\n").as_deref(), Some("server.header_bytes_max"));
+        assert_eq!(limit_at_fault("[seal]\ncontent_bytes_max = 0\n").as_deref(), Some("seal.content_bytes_max"));
         let tls = "[server.tls]\ncertificate_file = \"c\"\nkey_file = \"k\"\nhandshake_ms_max = 0\n";
         assert_eq!(limit_at_fault(tls).as_deref(), Some("server.tls.handshake_ms_max"));
     }
