@@ -25,6 +25,7 @@ pub use client::io::Io;
 pub use client::leaving::Leaving;
 pub use config::{EndpointConfig, Kind, ProfileName, Tier};
 pub use error::{Error, Problem};
+pub use hosted::profile::{CEREBRAS_KEY_ENV, CEREBRAS_URL};
 pub use openai::dialect::Dialect;
 pub use secret::Secret;
 pub use stream::{Handed, TokenStream};

@@ -3,7 +3,7 @@
 
 use crate::config::{File, ModelConfig, RouteName};
 use flashlane_backend::detect::{self, Detected, DetectedModel, Look, detect};
-use flashlane_backend::{Dialect, EndpointConfig, Kind, Secret, Tier};
+use flashlane_backend::{CEREBRAS_KEY_ENV, CEREBRAS_URL, Dialect, EndpointConfig, Kind, Secret, Tier};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -143,8 +143,8 @@ impl Named {
             flag: "--latency cerebras".to_owned(),
             name: "cerebras",
             tier: Tier::Latency,
-            base_url: "https://api.cerebras.ai/v1".to_owned(),
-            key_variable: "CEREBRAS_API_KEY",
+            base_url: CEREBRAS_URL.to_owned(),
+            key_variable: CEREBRAS_KEY_ENV,
             service: Some(service),
         }
     }

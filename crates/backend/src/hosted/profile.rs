@@ -34,10 +34,14 @@ pub(crate) struct QueueHeader {
     pub(crate) ms_max: u64,
 }
 
+pub const CEREBRAS_URL: &str = "https://api.cerebras.ai/v1";
+/// The environment variable in which its key is looked for.
+pub const CEREBRAS_KEY_ENV: &str = "CEREBRAS_API_KEY";
+
 /// From the types of its SDK 1.91.0, whose constructor asks `/v1/tcp_warming`, and from its documentation. Never run.
 const CEREBRAS: Profile = Profile {
-    base_url: "https://api.cerebras.ai/v1",
-    api_key_env: "CEREBRAS_API_KEY",
+    base_url: CEREBRAS_URL,
+    api_key_env: CEREBRAS_KEY_ENV,
     dialect: Dialect::Cerebras,
     headers: &[("x-cerebras-version-patch", "2")],
     warm_path: Some("/tcp_warming"),
