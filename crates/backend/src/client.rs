@@ -6,6 +6,7 @@ pub(crate) mod address;
 pub(crate) mod dial;
 pub(crate) mod io;
 pub(crate) mod leaving;
+pub(crate) mod packing;
 pub(crate) mod pool;
 pub(crate) mod probing;
 pub(crate) mod warmth;

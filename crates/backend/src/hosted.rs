@@ -12,6 +12,7 @@ mod schema;
 
 use crate::client::Remote;
 use crate::client::dial::Version;
+use crate::client::packing::{Packer, Packing};
 use crate::openai::http1::Http1;
 use crate::openai::http2::Http2;
 use crate::openai::request::{Body, Coding, Outbound};
@@ -20,18 +21,13 @@ use account::{Account, Charge, spent};
 use bytes::Bytes;
 use flashlane_engine::{UpstreamRequest, tokens};
 use flashlane_wire::chat::{self, Field};
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use profile::Profile;
-use std::io::Write;
+use schema::Schemas;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Of one endpoint; more models than any service has share the last account.
 const ACCOUNTS_MAX: usize = 64;
-/// Mended arrays of tools that are kept, of some 20 KB each.
-const MENDED_MAX: usize = 16;
-
 /// One such endpoint.
 pub struct Hosted {
     pub(crate) remote: Arc<Remote>,
@@ -39,7 +35,8 @@ pub struct Hosted {
     settings: Settings,
     accounts: Mutex<Vec<(Arc<str>, Arc<Account>)>>,
     takes_gzip: Arc<AtomicBool>,
-    mended: Mutex<Vec<(Bytes, Option<Bytes>)>>,
+    packer: Packer,
+    schemas: Schemas,
 }
 
 /// What its endpoint's config says.
@@ -59,7 +56,8 @@ impl Hosted {
             settings,
             accounts: Mutex::default(),
             takes_gzip: Arc::new(AtomicBool::new(true)),
-            mended: Mutex::default(),
+            packer: Packer::new(),
+            schemas: Schemas::default(),
         }
     }
 
@@ -72,16 +70,18 @@ impl Hosted {
             return TokenStream::Failed(Some(spent(wait_ms)));
         }
         self.remote.is_in_use();
-        let body = self.body(&request);
-        let gzip = (body.coding == Coding::Gzip).then(|| Arc::clone(&self.takes_gzip));
+        let pieces = chat::body(&request.model, &request.fields, &request.messages);
+        let body = Body { pieces, coding: Coding::Identity };
+        let packing = self.packing(&body);
+        let gzip = packing.is_some().then(|| Arc::clone(&self.takes_gzip));
         let charge = Charge { account, tokens, gzip };
         let remote = Arc::clone(&self.remote);
         match remote.version {
             Version::Http1 => {
                 let outbound = Outbound::new(&remote.template, body);
-                TokenStream::Http1(Box::new(Http1::new(remote, outbound, false).charged(charge)))
+                TokenStream::Http1(Box::new(Http1::new(remote, outbound, false).charged(charge).packed(packing)))
             }
-            Version::Http2 => TokenStream::Http2(Box::new(Http2::new(remote, body).charged(charge))),
+            Version::Http2 => TokenStream::Http2(Box::new(Http2::new(remote, body, packing).charged(charge))),
         }
     }
 
@@ -93,7 +93,7 @@ impl Hosted {
         }
         if self.profile.strict_schemas {
             for field in fields.iter_mut().filter(|field| matches!(&*field.name, "tools" | "response_format")) {
-                if let Some(mended) = self.mended(&field.value) {
+                if let Some(mended) = self.schemas.mended(&field.value) {
                     field.value = mended;
                 }
             }
@@ -105,19 +105,6 @@ impl Hosted {
             fields.retain(|field| field.name != "service_tier");
             fields.push(Field::string("service_tier", tier));
         }
-    }
-
-    /// The same array comes with each turn of a session, in the same bytes.
-    fn mended(&self, raw: &Bytes) -> Option<Bytes> {
-        let is_same = |known: &Bytes| known.as_ptr() == raw.as_ptr() && known.len() == raw.len();
-        let mut kept = self.mended.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, mended)) = kept.iter().find(|(known, _)| is_same(known)) {
-            return mended.clone();
-        }
-        let mended = schema::mended(raw).map(Bytes::from);
-        kept.truncate(MENDED_MAX - 1);
-        kept.insert(0, (raw.clone(), mended.clone()));
-        mended
     }
 
     fn account(&self, model: &Arc<str>) -> Arc<Account> {
@@ -135,27 +122,12 @@ impl Hosted {
         account
     }
 
-    fn body(&self, request: &UpstreamRequest) -> Body {
-        let pieces = chat::body(&request.model, &request.fields, &request.messages);
-        let plain = Body { pieces, coding: Coding::Identity };
-        let is_worth_it = self.settings.gzip_bytes_min.is_some_and(|bytes_min| plain.len() >= bytes_min);
-        if !is_worth_it || !self.takes_gzip.load(Ordering::Relaxed) {
-            return plain;
-        }
-        match gzip(&plain) {
-            Ok(bytes) => Body { pieces: vec![bytes], coding: Coding::Gzip },
-            Err(_) => plain,
-        }
+    /// The body's way into gzip, where it pays.
+    fn packing(&self, body: &Body) -> Option<Packing> {
+        let is_worth_it = self.settings.gzip_bytes_min.is_some_and(|bytes_min| body.len() >= bytes_min);
+        let is_taken = is_worth_it && self.takes_gzip.load(Ordering::Relaxed);
+        is_taken.then(|| self.packer.pack(body.pieces.clone()))
     }
-}
-
-/// Level 1: on code it saves some 70 %, and a higher one costs three times the time for 6 % more.
-fn gzip(plain: &Body) -> std::io::Result<Bytes> {
-    let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 3), Compression::fast());
-    for piece in &plain.pieces {
-        encoder.write_all(piece)?;
-    }
-    Ok(Bytes::from(encoder.finish()?))
 }
 
 /// What the service will reserve: the prompt by its bytes, and all that the answer may have.

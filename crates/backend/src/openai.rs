@@ -38,7 +38,7 @@ impl OpenAi {
                 let outbound = Outbound::new(&remote.template, body);
                 TokenStream::Http1(Box::new(Http1::new(remote, outbound, self.dialect.has_slots())))
             }
-            Version::Http2 => TokenStream::Http2(Box::new(Http2::new(remote, body))),
+            Version::Http2 => TokenStream::Http2(Box::new(Http2::new(remote, body, None))),
         }
     }
 }

@@ -176,8 +176,15 @@ async fn limits_are_each_models_own() {
 
 #[tokio::test]
 async fn large_requests_go_out_in_gzip_until_a_415() {
+    for version in [1, 2] {
+        gzip_until_a_415(version).await;
+    }
+}
+
+async fn gzip_until_a_415(version: u8) {
     let wafer = wafer().await;
-    let backends = backends(EndpointConfig { gzip_bytes_min: Some(2048), ..config(&wafer) });
+    let backends =
+        backends(EndpointConfig { gzip_bytes_min: Some(2048), http_version: Some(version), ..config(&wafer) });
     let large = || UpstreamRequest {
         messages: vec![Bytes::from(format!(r#"{{"role":"user","content":"{}"}}"#, "let x = 1; ".repeat(1000)))],
         ..request(Vec::new())

@@ -4,7 +4,8 @@
 mod rig;
 
 use bytes::Bytes;
-use flashlane_backend::{Backends, EndpointConfig, Kind, Stats, Tier};
+use flashlane_backend::{Backends, Dialect, EndpointConfig, Kind, Stats, Tier};
+use flashlane_engine::router::Load;
 use flashlane_engine::{Ended, UpstreamFailure};
 use flashlane_testkit::upstream::{Identity, chat_events};
 use http::{Request, Response};
@@ -103,7 +104,9 @@ async fn answer(play: Play, request: Request<Incoming>, seen: Arc<watch::Sender<
         Play::Json => (200, "application/json"),
         Play::Whole | Play::Hang | Play::Cut | Play::Silent | Play::Leave => (200, "text/event-stream"),
     };
+    let load = "TEXT named_metrics.num_requests_running=4, named_metrics.num_requests_waiting=1";
     let response = Response::builder().status(status).header("content-type", content_type).header("retry-after", "1");
+    let response = response.header("endpoint-load-metrics", load);
     let pause = Box::pin(tokio::time::sleep(Duration::from_millis(20)));
     response.body(Answer { frames, play, pause, seen }).unwrap()
 }
@@ -200,6 +203,16 @@ async fn turns_share_one_connection_and_get_the_same_bytes() {
     assert_eq!(head.headers["content-length"], body.len().to_string());
     assert_eq!(head.headers["accept"], "text/event-stream");
     assert!(body.starts_with(br#"{"model":"m","stream":true"#) && body.ends_with(b"]}"));
+}
+
+#[tokio::test]
+async fn an_answers_own_word_of_the_load_counts_as_over_http1() {
+    let server = server(Play::Whole, None).await;
+    let config = EndpointConfig { dialect: Some(Dialect::Vllm), probe_ms: Some(10_000), ..server.config("http") };
+    let backends = rig::backends(config);
+    assert_eq!(run(&backends).await, whole());
+    let load = Load { waiting: 1, running: 4, kv_usage: None };
+    assert_eq!(backends.loads().next(), Some((ONLY, load)));
 }
 
 #[tokio::test]

@@ -1,9 +1,11 @@
 //! Strict JSON schemas in the form that a service insists on: every object closed by `additionalProperties: false`, definitions
 //! under `$defs`. The order of all fields stays, since a model answers in it. Knows JSON and JSON schema, nothing of tools' meaning.
 
+use bytes::Bytes;
 use flashlane_wire::json;
 use flashlane_wire::responses::Fields;
 use serde_json::value::RawValue;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// As deep as any schema that a person wrote.
 const DEPTH_MAX: usize = 64;
@@ -15,10 +17,49 @@ const SCHEMAS: [&str; 4] = ["anyOf", "allOf", "oneOf", "prefixItems"];
 /// Fields whose value is an object of schemas.
 const NAMED: [&str; 4] = ["properties", "$defs", "definitions", "patternProperties"];
 
+/// Arrays of tools and response formats that are kept, one of each for the sessions of a moment.
+const KEPT_MAX: usize = 16;
+/// A longer one is mended anew each time. Codex' tools have some 20 KB.
+const KEPT_BYTES_MAX: usize = 128 * 1024;
+
+/// What was mended lately, as it came and as it goes: with each turn of a session comes the same.
+#[derive(Default)]
+pub(crate) struct Schemas {
+    /// What was used last is in front: what comes once makes room for what comes again.
+    kept: Mutex<Vec<(Bytes, Option<Bytes>)>>,
+}
+
+impl Schemas {
+    /// As [`mended`].
+    pub(crate) fn mended(&self, raw: &Bytes) -> Option<Bytes> {
+        if raw.len() > KEPT_BYTES_MAX {
+            return mended(raw).map(Bytes::from);
+        }
+        {
+            let mut kept = self.kept();
+            if let Some(at) = kept.iter().position(|(known, _)| known == raw) {
+                let found = kept.remove(at);
+                let mended = found.1.clone();
+                kept.insert(0, found);
+                return mended;
+            }
+        }
+        let mended = mended(raw).map(Bytes::from);
+        let mut kept = self.kept();
+        kept.truncate(KEPT_MAX - 1);
+        // A copy holds nothing else of the request that it came in.
+        kept.insert(0, (Bytes::copy_from_slice(raw), mended.clone()));
+        mended
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Vec<(Bytes, Option<Bytes>)>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The same array of tools, or the same `response_format`, with each strict schema mended; `None` where nothing is strict, or
 /// where it cannot be read: then the service will say so.
-#[must_use]
-pub(crate) fn mended(raw: &[u8]) -> Option<Vec<u8>> {
+fn mended(raw: &[u8]) -> Option<Vec<u8>> {
     // Most send none: then this is all.
     if !raw.windows(STRICT.len()).any(|part| part == STRICT) {
         return None;
@@ -194,5 +235,20 @@ mod tests {
         assert_eq!(mended(br#"[{"strict":true,"#), None);
         let deep = r#"{"not":"#.repeat(100) + "{}" + &"}".repeat(100);
         assert_eq!(mended(tool("true", &deep).as_bytes()), None);
+    }
+
+    #[test]
+    fn what_comes_again_is_kept_wherever_it_lies_and_whatever_comes_once_beside_it() {
+        let (schemas, tools) = (Schemas::default(), tool("true", r#"{"type":"object"}"#));
+        let mend = |raw: &str| schemas.mended(&Bytes::from(raw.to_owned())).unwrap();
+        let first = mend(&tools);
+        for n in 0..10 * KEPT_MAX {
+            mend(&tool("true", &format!(r#"{{"type":"object","title":"{n}"}}"#)));
+            assert_eq!(mend(&tools).as_ptr(), first.as_ptr(), "it was mended anew after {n} others");
+        }
+        assert_eq!(schemas.kept().len(), KEPT_MAX);
+        let long = tool("true", &format!(r#"{{"type":"object","title":"{}"}}"#, "t".repeat(KEPT_BYTES_MAX)));
+        assert_ne!(mend(&long).as_ptr(), mend(&long).as_ptr());
+        assert!(schemas.kept().iter().all(|(raw, _)| raw.len() <= KEPT_BYTES_MAX));
     }
 }

@@ -4,10 +4,11 @@
 use crate::client::Remote;
 use crate::client::dial::DialError;
 use crate::client::leaving::Leaving;
+use crate::client::packing::Packing;
 use crate::client::pool::Connection;
 use crate::error::chain;
 use crate::hosted::account::Charge;
-use crate::openai::request::Outbound;
+use crate::openai::request::{Body, Outbound};
 use crate::openai::verdict::{Refused, Verdict};
 use crate::probe;
 use crate::stream::Handed;
@@ -34,13 +35,14 @@ pub struct Http1 {
 }
 
 /// ```text
-/// Waiting ──► Begin ──idle connection──────► Exchange ──end, failure──► Done
-///               └──none──► Dialing ──connected──►│   │
-///                            ▲──reused, closed before its answer began (once)
+/// Waiting, Packing ──► Begin ──idle connection──────► Exchange ──end, failure──► Done
+///                        └──none──► Dialing ──connected──►│   │
+///                                     ▲──reused, closed before its answer began (once)
 /// ```
 #[expect(clippy::large_enum_variant, reason = "the whole stream lies in one box already")]
 enum State {
     Waiting(Leaving),
+    Packing(Packing),
     Begin,
     Dialing(Pin<Box<dyn Future<Output = Result<Connection, DialError>> + Send>>),
     Exchange(Exchange),
@@ -88,6 +90,14 @@ impl Http1 {
         Self { charge: Some(charge), ..self }
     }
 
+    /// The request goes out packed, once it is.
+    pub(crate) fn packed(self, packing: Option<Packing>) -> Self {
+        match packing {
+            Some(packing) => Self { state: State::Packing(packing), ..self },
+            None => self,
+        }
+    }
+
     pub(crate) fn wait_for(&mut self, leaving: Leaving) {
         if self.has_slots {
             self.state = State::Waiting(leaving);
@@ -97,7 +107,12 @@ impl Http1 {
     pub(crate) fn cancel(self) -> Option<Leaving> {
         match self.state {
             State::Exchange(Exchange { connection, .. }) if self.has_slots => Some(Remote::leave(connection)),
-            State::Exchange(_) | State::Waiting(_) | State::Begin | State::Dialing(_) | State::Done => None,
+            State::Exchange(_)
+            | State::Waiting(_)
+            | State::Packing(_)
+            | State::Begin
+            | State::Dialing(_)
+            | State::Done => None,
         }
     }
 
@@ -107,6 +122,16 @@ impl Http1 {
                 State::Waiting(leaving) => match Pin::new(leaving).poll(cx) {
                     Poll::Pending => Step::Pending,
                     Poll::Ready(()) => {
+                        self.state = State::Begin;
+                        continue;
+                    }
+                },
+                State::Packing(packing) => match packing.as_mut().poll(cx) {
+                    Poll::Pending => Step::Pending,
+                    Poll::Ready(packed) => {
+                        if let Some(bytes) = packed {
+                            self.request = Outbound::new(&self.remote.template, Body::packed(bytes));
+                        }
                         self.state = State::Begin;
                         continue;
                     }

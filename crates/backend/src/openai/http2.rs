@@ -2,11 +2,13 @@
 //! fast one; dropping the turn resets its stream.
 
 use crate::client::Remote;
+use crate::client::packing::Packing;
 use crate::client::watch::Watch;
 use crate::error::chain;
 use crate::hosted::account::Charge;
 use crate::openai::request::{self, Coding};
 use crate::openai::verdict::{Refused, Verdict};
+use crate::probe;
 use bytes::{Buf, Bytes};
 use flashlane_engine::{Ended, UpstreamEvent, UpstreamFailure};
 use http::{HeaderMap, Response};
@@ -42,10 +44,17 @@ enum State {
 }
 
 impl Http2 {
-    pub(crate) fn new(remote: Arc<Remote>, body: request::Body) -> Self {
+    /// With `packing`, the request goes out packed, once it is.
+    pub(crate) fn new(remote: Arc<Remote>, body: request::Body, packing: Option<Packing>) -> Self {
         let opening = {
             let remote = Arc::clone(&remote);
-            Box::pin(async move { remote.send(Pieces::new(body)).await })
+            Box::pin(async move {
+                let packed = match packing {
+                    Some(packing) => packing.await,
+                    None => None,
+                };
+                remote.send(Pieces::new(packed.map_or(body, request::Body::packed))).await
+            })
         };
         Self { remote, charge: None, state: State::Opening(opening) }
     }
@@ -121,6 +130,9 @@ impl Http2 {
         let header = |name: &'static str| head.headers.get(name).map(http::HeaderValue::as_bytes);
         if let Some(charge) = &self.charge {
             charge.heed(header);
+        }
+        if let Some(load) = header(probe::HEADER) {
+            self.remote.heard_load(load);
         }
         let watch = Watch::new(self.remote.first_byte_ms_max);
         match Verdict::of(head.status.as_u16(), header) {

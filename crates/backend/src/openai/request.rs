@@ -34,6 +34,11 @@ pub(crate) enum Coding {
 }
 
 impl Body {
+    /// In gzip.
+    pub(crate) fn packed(bytes: Bytes) -> Self {
+        Self { pieces: vec![bytes], coding: Coding::Gzip }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.pieces.iter().map(Bytes::len).sum()
     }
@@ -48,9 +53,10 @@ pub(crate) struct Template {
 }
 
 impl Template {
+    /// `own` are fields beside those that every request has.
+    ///
     /// # Errors
     /// When the key or the path would break the head.
-    /// `own` are fields beside those that every request has.
     pub(crate) fn new(
         address: &Address,
         path: &str,
