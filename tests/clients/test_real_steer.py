@@ -50,9 +50,9 @@ def story(name: str) -> str:
     return f"{name}. Write a long story about a lighthouse keeper, a storm, and the sea."
 
 
-def begin(connection: ClientConnection, name: str) -> str:
+def begin(connection: ClientConnection, name: str, tokens_max: int = 64) -> str:
     """A long answer that has said some tokens; its id."""
-    connection.send(json.dumps({"type": "response.create", "model": MODEL, "input": story(name), "max_output_tokens": 64, "temperature": 0, "store": False}))
+    connection.send(json.dumps({"type": "response.create", "model": MODEL, "input": story(name), "max_output_tokens": tokens_max, "temperature": 0, "store": False}))
     response_id, deltas = "", 0
     while deltas < TOKENS_BEFORE:
         event = json.loads(connection.recv(timeout=60))
@@ -178,12 +178,14 @@ def test_a_steer_finds_its_history_in_the_engines_slot(gateway, connection, real
 
 @pytest.mark.parametrize("event", ["response.interrupt", "response.cancel"])
 def test_an_interrupt_and_a_cancel_free_the_slot(connection, real_model, event):
-    running = begin(connection, event)
+    # Left alone it would go on for many seconds.
+    running = begin(connection, event, tokens_max=4000)
     assert real_model.metric("requests_processing") == 1
     connection.send(json.dumps({"type": event, "response_id": running}))
     assert wait_for_slots(real_model) < 1
-    while json.loads(connection.recv(timeout=60))["type"] != "response.incomplete":
+    while (end := json.loads(connection.recv(timeout=60)))["type"] != "response.incomplete":
         pass
+    assert end["response"]["incomplete_details"]["reason"] == ("interrupted" if event == "response.interrupt" else "cancelled")
 
 
 def test_what_follows_an_interrupt_finds_its_history(connection, real_model):
@@ -197,6 +199,7 @@ def test_what_follows_an_interrupt_finds_its_history(connection, real_model):
         event = json.loads(connection.recv(timeout=60))
         if event["type"] in ("response.completed", "response.incomplete"):
             ends.append(event["response"])
+    assert ends[0]["incomplete_details"]["reason"] == "interrupted"
     usage = ends[-1]["usage"]
     template = of_the_steer(real_model)
     assert usage["input_tokens"] - usage["input_tokens_details"]["cached_tokens"] <= template
