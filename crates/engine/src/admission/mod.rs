@@ -453,7 +453,7 @@ impl Admission {
     fn turned_away(&self, waiter: &Waiter, blocked: Blocked, now: Now) -> Option<(Why, u64)> {
         let tier = waiter.tier();
         let gate = self.gates.of(tier);
-        let wait_ms_max = gate.queueing.wait_ms_max;
+        let wait_ms_max = self.wait_ms_max(waiter);
         let is_away = wait_ms_max == 0 || gate.is_full();
         match blocked {
             Blocked::Limit(exceeded) => {
@@ -467,10 +467,20 @@ impl Admission {
         }
     }
 
+    /// How long a turn may wait where it stands.
+    fn wait_ms_max(&self, waiter: &Waiter) -> u64 {
+        let queueing = &self.gates.of(waiter.tier()).queueing;
+        let is_last = waiter.index + 1 >= waiter.plan.tiers().len();
+        match waiter.ticket.traits.background && is_last {
+            true => queueing.background_wait_ms_max,
+            false => queueing.wait_ms_max,
+        }
+    }
+
     fn enqueue(&mut self, id: WaiterId, mut waiter: Waiter, now: Now) -> Place {
-        let gate = self.gates.of_mut(waiter.tier());
-        waiter.deadline_ns = now.after_ms(gate.queueing.wait_ms_max);
-        gate.queue.push(waiter.party, Waiting { id, tokens: waiter.tokens });
+        waiter.deadline_ns = now.after_ms(self.wait_ms_max(&waiter));
+        let queue = &mut self.gates.of_mut(waiter.tier()).queue;
+        queue.push(waiter.party, Waiting { id, tokens: waiter.tokens });
         let place = self.place(id, &waiter, now);
         self.waiters.insert(id, waiter);
         place

@@ -49,6 +49,9 @@ pub struct Queueing {
     pub turns_max: u32,
     /// How long one waits at most, in milliseconds. Default 2,000: then the next tier answers sooner. 0: nobody waits.
     pub wait_ms_max: u64,
+    /// How long a background response waits at most, in milliseconds, where no other tier is left for it. Default 600,000: nobody listens,
+    /// and it was promised to run; a minute's allowance comes back in that time, whatever was taken of it.
+    pub background_wait_ms_max: u64,
     /// Turns that the tier runs at once, at most. Default none: as many as come. With it the number adapts: it grows while all are used
     /// and first tokens come in time, and shrinks when they come late or an endpoint refuses for load.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,6 +71,7 @@ impl Default for Queueing {
         Self {
             turns_max: 256,
             wait_ms_max: 2_000,
+            background_wait_ms_max: 600_000,
             concurrency_max: None,
             concurrency_min: NonZeroU32::MIN,
             ttft_ms_max: 2_000,

@@ -19,6 +19,8 @@ pub struct Traits {
     pub effort: Option<Effort>,
     pub media: Media,
     pub origin: Origin,
+    /// No client waits for its answer.
+    pub background: bool,
     pub keys: Keys,
     /// Tokens of the input: counted, or a bound.
     pub tokens_input: u64,

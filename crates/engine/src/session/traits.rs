@@ -32,6 +32,7 @@ impl Session {
             service_tier: request.service_tier.as_deref().and_then(ServiceTier::named).unwrap_or_default(),
             effort: request.effort.as_deref().and_then(Effort::named),
             origin,
+            background: request.background,
             keys: self.keys(origin, request.cache_key.as_deref()),
             tokens_output_max: request.max_output_tokens,
             ..Traits::default()

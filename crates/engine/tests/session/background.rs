@@ -51,7 +51,8 @@ impl Job {
     fn settle(&mut self) {
         while let Some(effect) = self.session.poll_effect() {
             match effect {
-                Effect::Ask(turn, _) => {
+                Effect::Ask(turn, ticket) => {
+                    assert!(ticket.traits.background, "admission is told that it can wait");
                     let grant = Grant::outright(EndpointId(0), Tier::Latency);
                     self.session.handle_asked(turn, grant.into(), Now::default());
                 }

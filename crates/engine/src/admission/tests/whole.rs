@@ -317,6 +317,34 @@ fn who_would_wait_in_vain_or_in_a_crowd_goes_on_at_once() {
 }
 
 #[test]
+fn a_background_turn_waits_long_where_no_other_tier_is_left() {
+    let limits = Limits { requests_per_minute: NonZeroU32::new(1), ..Limits::default() };
+    let settings = latency(Queueing::default(), limits);
+    let in_background = |session| {
+        let ticket = ticket(1, session, 100);
+        Ticket { traits: Traits { background: true, ..ticket.traits }, ..ticket }
+    };
+    let mut admission = Admission::new(&settings, fleet(Route::LatencyOnly), [0; 32]);
+    granted(&admission.ask(in_background(1), at_ms(0)));
+    let refusal = refused(admission.ask(ticket(1, 2, 100), at_ms(500)));
+    assert_eq!(refusal.retry_after_ms, Some(59_500), "a client that waits is told at once");
+    let place = queued(&admission.ask(in_background(3), at_ms(500)));
+    assert_eq!((place.wait_ms, place.look_ns), (59_500, at_ms(60_000).mono_ns));
+    granted(&admission.look(place.waiter, at_ms(60_000)));
+
+    let mut admission = Admission::new(&latency(slots(1), Limits::default()), fleet(Route::LatencyOnly), [0; 32]);
+    granted(&admission.ask(in_background(1), at_ms(0)));
+    let place = queued(&admission.ask(in_background(2), at_ms(0)));
+    queued(&admission.look(place.waiter, at_ms(599_999)));
+    refused(admission.look(place.waiter, at_ms(600_000)));
+
+    let mut admission = Admission::new(&settings, fleet(Route::LatencyFirst), [0; 32]);
+    granted(&admission.ask(in_background(1), at_ms(0)));
+    let grant = granted(&admission.ask(in_background(2), at_ms(500)));
+    assert_eq!((grant.tier(), grant.decision.attempt), (Tier::Throughput, Attempt::Spill), "the next tier is sooner");
+}
+
+#[test]
 fn a_refused_turn_names_its_limit_in_words_that_clients_read() {
     let limits = Limits { requests_per_minute: NonZeroU32::new(1), ..Limits::default() };
     let mut admission = Admission::new(&latency(Queueing::default(), limits), fleet(Route::LatencyOnly), [0; 32]);
