@@ -18,7 +18,8 @@ pub struct RuntimeConfig {
     pub worker_threads: Option<NonZeroU8>,
     /// Tasks that a busy thread polls before it asks the system for new events. Default 61.
     pub event_interval: NonZeroU32,
-    /// Threads beside them, at most, for what blocks: looking up the names of engines. They end when idle. Default 8.
+    /// Threads beside them, at most, for what blocks: looking up the names of engines, counting tokens, packing requests. They end when
+    /// idle. Default 8.
     pub blocking_threads_max: NonZeroU8,
 }
 
