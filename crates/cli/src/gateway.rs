@@ -1,6 +1,7 @@
 //! A gateway as its clients reach it: address, key, and whom to trust. Knows no protocol.
 
 use crate::address::Address;
+use flashlane_backend::Secret;
 use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone)]
 pub struct Gateway {
     pub address: Address,
-    pub api_key: Option<String>,
+    pub api_key: Option<Secret>,
     /// PEM certificates of private authorities, in the place of the system's.
     pub cacert: Option<PathBuf>,
 }
@@ -36,6 +37,16 @@ impl Gateway {
             .map_err(|error| Untrusted { path: path.clone(), reason: error.to_string() })?;
         Ok(Some(config.with_root_certificates(roots).with_no_client_auth()))
     }
+}
+
+/// The key in an environment variable; `None`: there is none.
+pub fn key(variable: &str) -> Option<Secret> {
+    std::env::var(variable).ok().filter(|key| !key.is_empty()).map(Secret::new)
+}
+
+/// The key that goes to a gateway where no other is named.
+pub fn own_key() -> Option<Secret> {
+    key("FLASHLANE_API_KEY")
 }
 
 fn roots(path: &Path) -> Result<RootCertStore, String> {

@@ -2,7 +2,6 @@
 
 use crate::address::Address;
 use crate::gateway::{Gateway, Untrusted};
-use flashlane_backend::Secret;
 use flashlane_backend::detect::{self, Look, detect};
 use std::path::PathBuf;
 
@@ -42,7 +41,7 @@ pub async fn list(gateway: &Gateway) -> Result<Vec<String>, Error> {
     let is_plain = base_url.starts_with("http://");
     let look = Look {
         base_url,
-        api_key: gateway.api_key.as_ref().map(|key| Secret::new(key.clone())),
+        api_key: gateway.api_key.clone(),
         // As the WebSocket's roots do, and as curl and Python do.
         ca_file: gateway.cacert.clone().or_else(|| std::env::var_os("SSL_CERT_FILE").map(PathBuf::from)),
         wait_ms_max: WAIT_MS_MAX,

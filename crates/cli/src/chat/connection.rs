@@ -61,7 +61,7 @@ impl Connection {
         request.headers_mut().insert(TIMING_HEADER, HeaderValue::from_static("1"));
         if let Some(key) = &gateway.api_key {
             let mut bearer =
-                HeaderValue::from_str(&format!("Bearer {key}")).map_err(|_| ConnectError::KeyCharacters)?;
+                HeaderValue::from_str(&format!("Bearer {}", key.expose())).map_err(|_| ConnectError::KeyCharacters)?;
             bearer.set_sensitive(true);
             request.headers_mut().insert(header::AUTHORIZATION, bearer);
         }

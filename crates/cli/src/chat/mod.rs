@@ -9,9 +9,10 @@ mod screen;
 mod stopwatch;
 
 use crate::address::Address;
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, key, own_key};
 use crate::models;
 use conversation::{Conversation, TurnEnd, milliseconds};
+use flashlane_backend::Secret;
 use input::Input;
 use screen::Screen;
 use std::io;
@@ -206,12 +207,11 @@ async fn obey(command: Command<'_>, conversation: &mut Conversation, screen: &mu
 }
 
 /// The key to send. OpenAI's own variable is read for OpenAI's own address alone: a key goes to nobody else by accident.
-fn api_key(named: Option<String>, address: &Address) -> Result<Option<String>, Error> {
-    let read = |name: &str| std::env::var(name).ok().filter(|key| !key.is_empty());
+fn api_key(named: Option<String>, address: &Address) -> Result<Option<Secret>, Error> {
     match named {
-        Some(name) => read(&name).map(Some).ok_or(Error::KeyMissing(name)),
-        None if address.http().starts_with(OPENAI) => Ok(read("OPENAI_API_KEY")),
-        None => Ok(read("FLASHLANE_API_KEY")),
+        Some(name) => key(&name).map(Some).ok_or(Error::KeyMissing(name)),
+        None if address.http().starts_with(OPENAI) => Ok(key("OPENAI_API_KEY")),
+        None => Ok(own_key()),
     }
 }
 

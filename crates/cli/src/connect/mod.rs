@@ -6,7 +6,7 @@ mod codex;
 mod codex_file;
 
 use crate::address::{Address, DEFAULT_URL};
-use crate::gateway::{Gateway, Untrusted};
+use crate::gateway::{Gateway, Untrusted, own_key};
 use crate::models;
 use std::io::{self, Write};
 use std::path::{self, PathBuf};
@@ -151,8 +151,7 @@ impl Target {
     /// What a block names: the model asked for; otherwise the gateway's `preferred` one, or its first. A gateway that does not
     /// answer is no hindrance: the block then names what the embedded default offers.
     async fn server(&self, preferred: &str) -> Result<Server, Error> {
-        let api_key = std::env::var("FLASHLANE_API_KEY").ok().filter(|key| !key.is_empty());
-        let gateway = Gateway { address: self.url.clone(), api_key, cacert: self.cacert.clone() };
+        let gateway = Gateway { address: self.url.clone(), api_key: own_key(), cacert: self.cacert.clone() };
         gateway.tls()?;
         let model = match &self.model {
             Some(model) => model.clone(),
