@@ -90,8 +90,7 @@ impl Upstream {
     /// `http://127.0.0.1:PORT/v1`, or with https.
     #[must_use]
     pub fn base_url(&self) -> String {
-        let scheme = if self.tls { "https" } else { "http" };
-        format!("{scheme}://{}/v1", self.address)
+        base_url(self.address, self.tls)
     }
 
     #[must_use]
@@ -101,13 +100,20 @@ impl Upstream {
 
     /// Waits until what was seen fulfils `condition`. Bound it with a timeout.
     pub async fn until(&self, condition: impl FnMut(&Seen) -> bool) -> Seen {
-        let mut seen = self.seen.clone();
-        // The sender lives as long as the accepting task, which lives as long as `self`.
-        match seen.wait_for(condition).await {
-            Ok(seen) => seen.clone(),
-            Err(_) => self.seen(),
-        }
+        until(self.seen.clone(), condition).await
     }
+}
+
+pub(crate) fn base_url(address: SocketAddr, tls: bool) -> String {
+    let scheme = if tls { "https" } else { "http" };
+    format!("{scheme}://{address}/v1")
+}
+
+/// What was seen, once it fulfils `condition`.
+pub(crate) async fn until<S: Clone>(mut seen: watch::Receiver<S>, condition: impl FnMut(&S) -> bool) -> S {
+    let met = seen.wait_for(condition).await.ok().map(|met| met.clone());
+    // The sender lives as long as the server, which whoever waits here holds.
+    met.unwrap_or_else(|| seen.borrow().clone())
 }
 
 type Scripts = Vec<Arc<[Step]>>;

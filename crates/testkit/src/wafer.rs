@@ -10,7 +10,7 @@ mod rules;
 pub use answer::{Fault, Say, Timing};
 pub use rules::Refusal;
 
-use crate::upstream::Identity;
+use crate::upstream::{self, Identity};
 use answer::Answer;
 use bytes::Bytes;
 use flate2::read::GzDecoder;
@@ -163,8 +163,7 @@ impl Wafer {
     /// `http://127.0.0.1:PORT/v1`, or with https.
     #[must_use]
     pub fn base_url(&self) -> String {
-        let scheme = if self.tls { "https" } else { "http" };
-        format!("{scheme}://{}/v1", self.address)
+        upstream::base_url(self.address, self.tls)
     }
 
     /// Changes how it serves from the next request on.
@@ -179,11 +178,7 @@ impl Wafer {
 
     /// Waits until what was seen fulfils `condition`. Bound it with a timeout.
     pub async fn until(&self, condition: impl FnMut(&Seen) -> bool) -> Seen {
-        let mut seen = self.shared.seen.subscribe();
-        match seen.wait_for(condition).await {
-            Ok(seen) => seen.clone(),
-            Err(_) => self.seen(),
-        }
+        upstream::until(self.shared.seen.subscribe(), condition).await
     }
 }
 
