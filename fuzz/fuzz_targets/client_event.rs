@@ -69,12 +69,15 @@ fuzz_target!(|bytes: &[u8]| {
     session.handle_message(bytes, now);
     settle(&mut session, &shared);
     assert!(!session.outgoing().is_empty(), "a message is answered");
-    for chat in [false, true] {
+    let bodies: [fn(&mut Session, &[u8], Now); 4] = [
+        Session::handle_responses_body,
+        Session::handle_compact_body,
+        Session::handle_input_tokens_body,
+        Session::handle_chat_body,
+    ];
+    for handle_body in bodies {
         let mut session = Session::http(Arc::clone(&shared), ids(), Owner::default());
-        match chat {
-            true => session.handle_chat_body(bytes, now),
-            false => session.handle_responses_body(bytes, now),
-        }
+        handle_body(&mut session, bytes, now);
         settle(&mut session, &shared);
         assert!(session.answer().is_some(), "a request is answered");
     }
