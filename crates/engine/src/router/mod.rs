@@ -21,7 +21,7 @@ mod settings;
 mod traits;
 
 pub use decision::{Attempt, Decision, PickReason};
-pub use health::{Cause, Change, Standing, Verdict};
+pub use health::{Cause, Change, Verdict};
 pub use load::Load;
 pub use origin::{HEADERS, Origin, RequestKind, TIER_HEADER, model_named};
 pub use pick::{Pick, Return, Router, Unpicked, Wish};
@@ -31,28 +31,12 @@ pub use rules::{Digest, Rule, When};
 pub use settings::Routing;
 pub use traits::{Effort, Keys, Media, ServiceTier, SessionKey, Traits};
 
-use crate::fleet::{EndpointId, Fleet, Model, Tier};
+use crate::fleet::{EndpointId, Fleet, Model};
 
-/// The tiers that may serve `model`, in order.
-pub fn plan<'a>(model: &'a Model, fleet: &'a Fleet) -> impl Iterator<Item = Tier> + 'a {
-    model.route.tiers().iter().copied().filter(|&tier| fleet.tier(tier).next().is_some())
-}
-
-/// The endpoint of `tier` with the least turns in flight, the first of the config among equals, none of `tried`.
-#[must_use]
-pub fn pick(
-    fleet: &Fleet,
-    tier: Tier,
-    tried: &[EndpointId],
-    in_flight: impl Fn(EndpointId) -> u32,
-) -> Option<EndpointId> {
-    fleet.tier(tier).map(|(id, _)| id).filter(|id| !tried.contains(id)).min_by_key(|&id| in_flight(id))
-}
-
-/// The endpoint that a turn of `model` would go to if nothing else ran: the one to warm up.
+/// The endpoint that a turn of `model` would go to if nothing ran and nothing was known: the one to warm up.
 #[must_use]
 pub fn first(fleet: &Fleet, model: &Model) -> Option<EndpointId> {
-    plan(model, fleet).find_map(|tier| pick(fleet, tier, &[], |_| 0))
+    model.route.tiers().iter().find_map(|&tier| fleet.tier(tier).next()).map(|(id, _)| id)
 }
 
 #[cfg(test)]
@@ -62,22 +46,13 @@ mod fixture;
 mod tests {
     use super::fixture::{fleet, model};
     use super::*;
-    use crate::fleet::Route;
+    use crate::fleet::{Route, Tier};
 
     #[test]
-    fn a_plan_names_only_tiers_that_have_endpoints() {
-        let fleet = fleet(&[Tier::Throughput]);
+    fn the_first_endpoint_is_of_the_first_tier_that_has_any() {
         let model = model(Route::LatencyFirst);
-        assert_eq!(plan(&model, &fleet).collect::<Vec<_>>(), [Tier::Throughput]);
-        assert_eq!(first(&fleet, &model), Some(EndpointId(0)));
-    }
-
-    #[test]
-    fn the_least_loaded_endpoint_that_was_not_tried_is_picked() {
-        let fleet = fleet(&[Tier::Latency, Tier::Throughput, Tier::Throughput, Tier::Throughput]);
-        let load = |id: EndpointId| [0, 5, 2, 2].get(usize::from(id.0)).copied().unwrap();
-        assert_eq!(pick(&fleet, Tier::Throughput, &[], load), Some(EndpointId(2)));
-        assert_eq!(pick(&fleet, Tier::Throughput, &[EndpointId(2), EndpointId(3)], load), Some(EndpointId(1)));
-        assert_eq!(pick(&fleet, Tier::Latency, &[EndpointId(0)], load), None);
+        assert_eq!(first(&fleet(&[Tier::Throughput]), &model), Some(EndpointId(0)));
+        assert_eq!(first(&fleet(&[Tier::Throughput, Tier::Latency, Tier::Latency]), &model), Some(EndpointId(1)));
+        assert_eq!(first(&fleet(&[]), &model), None);
     }
 }

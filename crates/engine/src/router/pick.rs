@@ -151,23 +151,6 @@ impl Router {
         self.loads.in_flight(endpoint)
     }
 
-    #[must_use]
-    pub fn standing(&self, endpoint: EndpointId, now: Now) -> Standing {
-        self.health.standing(endpoint, now)
-    }
-
-    /// The endpoint that a turn of these keys would go to if nothing else ran: the one to see to beforehand.
-    #[must_use]
-    pub fn expected(&self, fleet: &Fleet, tier: Tier, keys: Keys, now: Now) -> Option<EndpointId> {
-        let is_well = |id: &EndpointId| self.health.standing(*id, now) == Standing::In;
-        let near = keys.iter().find_map(|key| self.affinity.find(key, tier, now));
-        let of_tier = |id: &EndpointId| fleet.endpoint(*id).is_some_and(|endpoint| endpoint.tier == tier);
-        near.filter(of_tier).filter(is_well).or_else(|| {
-            let well = fleet.tier(tier).map(|(id, _)| id).filter(is_well);
-            well.min_by(|&a, &b| self.loads.compare(fleet, a, b, now))
-        })
-    }
-
     /// An endpoint that holds the turn's prefix, if it can take it.
     fn near(&self, fleet: &Fleet, wish: &Wish<'_>, endpoint: Option<EndpointId>, now: Now) -> Option<Pick> {
         let endpoint = endpoint.filter(|endpoint| !wish.tried.contains(endpoint))?;

@@ -46,7 +46,7 @@ impl Rig {
             self.router.loads.begin(pick.endpoint);
             self.give_back(pick, Keys::default(), Verdict::Failed, ms);
         }
-        assert!(matches!(self.router.standing(EndpointId(endpoint), at(ms)), Standing::Out { .. }));
+        assert!(matches!(self.router.health.standing(EndpointId(endpoint), at(ms)), Standing::Out { .. }));
     }
 }
 
@@ -204,7 +204,7 @@ fn an_endpoint_that_is_out_gets_one_trial_and_never_of_a_turn_that_failed_once()
     assert_eq!((trial.endpoint, trial.reason, trial.is_trial), (EndpointId(1), PickReason::Trial, true));
     assert_ne!(rig.take(&any(), 1001).unwrap().endpoint, EndpointId(1));
     rig.give_back(trial, Keys::default(), SERVED, 1002);
-    assert_eq!(rig.router.standing(EndpointId(1), at(1002)), Standing::In);
+    assert_eq!(rig.router.health.standing(EndpointId(1), at(1002)), Standing::In);
 }
 
 #[test]
@@ -239,19 +239,6 @@ fn a_tier_takes_none_of_another() {
     for prefer in [None, Some(EndpointId(0))] {
         assert_eq!(rig.take(&Wish { prefer, ..wish(keys(1)) }, 0).map(|pick| pick.endpoint), Ok(EndpointId(1)));
     }
-}
-
-#[test]
-fn the_endpoint_to_see_to_is_the_one_that_the_turn_will_get() {
-    let mut rig = Rig::gpus(3);
-    rig.router.loads.begin(EndpointId(0));
-    let expected = |rig: &Rig, keys| rig.router.expected(&rig.fleet, Tier::Throughput, keys, at(0));
-    assert_eq!(expected(&rig, keys(1)), Some(EndpointId(1)));
-    rig.router.affinity.remember(keys(1).thread.unwrap(), Tier::Throughput, EndpointId(0), at(0));
-    assert_eq!(expected(&rig, keys(1)), Some(EndpointId(0)));
-    rig.break_down(0, 0);
-    rig.break_down(1, 0);
-    assert_eq!(expected(&rig, keys(1)), Some(EndpointId(2)));
 }
 
 /// 40,000 turns of 200 conversations at four endpoints, one of which is dead for the middle third, retried once by the budget.
