@@ -12,6 +12,7 @@ use crate::openai::request::{Body, Outbound};
 use crate::openai::verdict::{Refused, Verdict};
 use crate::probe;
 use crate::stream::Handed;
+use bytes::Bytes;
 use flashlane_engine::{Ended, UpstreamEvent, UpstreamFailure};
 use flashlane_wire::http1::{self, Event};
 use std::future::Future;
@@ -129,10 +130,7 @@ impl Http1 {
                 State::Packing(packing) => match packing.as_mut().poll(cx) {
                     Poll::Pending => Step::Pending,
                     Poll::Ready(packed) => {
-                        if let Some(bytes) = packed {
-                            self.request = Outbound::new(&self.remote.template, Body::packed(bytes));
-                        }
-                        self.state = State::Begin;
+                        self.begin_packed(packed);
                         continue;
                     }
                 },
@@ -179,6 +177,14 @@ impl Http1 {
         {
             self.remote.park(connection);
         }
+    }
+
+    /// What could not be packed goes out as it is.
+    fn begin_packed(&mut self, packed: Option<Bytes>) {
+        if let Some(bytes) = packed {
+            self.request = Outbound::new(&self.remote.template, Body::packed(bytes));
+        }
+        self.state = State::Begin;
     }
 
     fn begin(&mut self) {
