@@ -11,6 +11,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 use std::{env, fs};
 
 /// A folder that is gone after the test, with a config in it that names a data folder beside it.
@@ -111,32 +112,126 @@ fn what_a_client_saw_completed_is_on_the_disk() {
     }
 }
 
+/// A WebSocket's client: frames without a mask to speak of, and whole messages.
+struct Socket(TcpStream);
+
+impl Socket {
+    fn open(gateway: &Gateway) -> Self {
+        let mut socket = TcpStream::connect(&gateway.clients).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let asked = "GET /v1/responses HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+                     sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
+        socket.write_all(asked.as_bytes()).unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            socket.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        assert!(head.starts_with(b"HTTP/1.1 101"), "{}", text(&head));
+        Self(socket)
+    }
+
+    fn send(&mut self, mut event: Value) {
+        event["type"] = json!("response.create");
+        let payload = event.to_string();
+        assert!(payload.len() > 125, "it has the middle one of the three forms of a length");
+        let mut frame = vec![0x81, 0xfe];
+        frame.extend_from_slice(&u16::try_from(payload.len()).unwrap().to_be_bytes());
+        frame.extend_from_slice(&[0; 4]);
+        frame.extend_from_slice(payload.as_bytes());
+        self.0.write_all(&frame).unwrap();
+    }
+
+    fn next(&mut self) -> Value {
+        let mut head = [0; 2];
+        self.0.read_exact(&mut head).unwrap();
+        let mut length = vec![0; [0, 2, 8][usize::from(head[1].saturating_sub(125))]];
+        self.0.read_exact(&mut length).unwrap();
+        let long = length.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte));
+        let mut payload = vec![0; if length.is_empty() { usize::from(head[1]) } else { long }];
+        self.0.read_exact(&mut payload).unwrap();
+        assert_eq!(head[0], 0x81, "{payload:?}");
+        serde_json::from_slice(&payload).unwrap()
+    }
+
+    /// Sends it and waits for its response.
+    fn create(&mut self, event: &Value) -> Value {
+        self.send(event.clone());
+        loop {
+            let mut event = self.next();
+            let kind = event["type"].as_str().unwrap();
+            if kind == "response.completed" {
+                return event["response"].take();
+            }
+            assert!(!["response.failed", "response.incomplete", "error"].contains(&kind), "{event}");
+        }
+    }
+}
+
+fn is_on_disk(folder: &Path, word: &str) -> bool {
+    let files = fs::read_dir(folder).unwrap().map(|entry| fs::read(entry.unwrap().path()).unwrap());
+    let bytes: Vec<u8> = files.flatten().collect();
+    bytes.windows(word.len()).any(|window| window == word.as_bytes())
+}
+
+const SECRET: &str = "canary-secret-7c1e";
+const KEPT: &str = "canary-kept-7c1e";
+
+/// A request with the word wherever a client may put one.
+fn telling(word: &str, more: &Value) -> Value {
+    let mut asked = json!({
+        "model": "demo", "store": word != SECRET, "input": format!("repeat: {word}"),
+        "instructions": word, "metadata": {"of": word},
+        "tools": [{"type": "function", "name": "look", "description": word, "parameters": {"type": "object"}}],
+    });
+    asked.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    asked
+}
+
+/// One turn of `word`, of each kind that a client can ask for; what was sealed in them.
+fn tell_all(gateway: &Gateway, word: &str) -> Vec<String> {
+    let done = create(gateway, &telling(word, &json!({})));
+    assert!(done["output"].to_string().contains(word), "{done}");
+    let sealed = json!({"reasoning": {"effort": "high"}, "include": ["reasoning.encrypted_content"]});
+    let thought = create(gateway, &telling(word, &sealed))["output"][0].clone();
+    let user = json!({"role": "user", "content": format!("repeat: {word}")});
+    create(gateway, &telling(word, &json!({"input": [user, thought, user]})));
+    let window = json!({"model": "demo", "input": [user, {"role": "assistant", "content": word}, user]});
+    let compacted = json_of(gateway, "POST", "/v1/responses/compact", &window);
+
+    let mut socket = Socket::open(gateway);
+    let first = socket.create(&telling(word, &json!({})));
+    let second = socket.create(&telling(word, &json!({"stream_id": "lane", "previous_response_id": first["id"]})));
+    let warm = socket.create(&telling(word, &json!({"stream_id": "warm", "generate": false})));
+    socket.create(&telling(word, &json!({"stream_id": "warm", "previous_response_id": warm["id"]})));
+    // What goes on from what is not to be stored is not to be stored, whatever it says of itself.
+    let told = json!({"stream_id": "lane", "previous_response_id": second["id"], "store": true});
+    let third = socket.create(&telling(word, &told));
+    let above = json!([{"type": "compaction", "compact_threshold": 1}]);
+    let cut = json!({"previous_response_id": third["id"], "context_management": above, "store": true});
+    let cut = socket.create(&telling(word, &cut));
+    assert_eq!(cut["output"][0]["type"], "compaction", "{cut}");
+    let trigger = json!({"previous_response_id": cut["id"], "input": [user, {"type": "compaction_trigger"}]});
+    let last = socket.create(&telling(word, &trigger));
+    socket.create(&telling(word, &json!({"previous_response_id": last["id"], "store": true})));
+    let items =
+        [&thought, compacted["output"].as_array().unwrap().last().unwrap(), &cut["output"][0], &last["output"][0]];
+    items.map(|item| item["encrypted_content"].as_str().unwrap().to_owned()).to_vec()
+}
+
 #[test]
 fn what_is_not_to_be_stored_never_reaches_the_disk() {
     let place = Place::new();
     let mut gateway = place.start();
-    let canary = |name: &str| format!("canary-{name}-7c1e");
-    let turn = |store: bool, word: &str| {
-        json!({
-            "model": "demo", "store": store, "input": format!("repeat: {}", canary(word)),
-            "instructions": canary(word), "metadata": {"of": canary(word)},
-            "tools": [{"type": "function", "name": "look", "description": canary(word), "parameters": {"type": "object"}}],
-        })
-    };
-    let secret = create(&gateway, &turn(false, "secret"));
-    assert!(secret["output"].to_string().contains(&canary("secret")), "{secret}");
-    let failed =
-        json!({"model": "demo", "store": false, "previous_response_id": "resp_none", "input": canary("secret")});
+    let secrets = [tell_all(&gateway, SECRET), vec![SECRET.to_owned()]].concat();
+    let failed = json!({"model": "demo", "store": false, "previous_response_id": "resp_none", "input": SECRET});
     assert_eq!(create(&gateway, &failed)["error"]["code"], "previous_response_not_found");
-    assert_eq!(create(&gateway, &turn(true, "kept"))["status"], "completed");
-    let look = |folder: &Path, word: &str| {
-        let files = fs::read_dir(folder).unwrap().map(|entry| fs::read(entry.unwrap().path()).unwrap());
-        let bytes: Vec<u8> = files.flatten().collect();
-        bytes.windows(word.len()).any(|window| window == word.as_bytes())
-    };
+    let kept = tell_all(&gateway, KEPT);
     for _ in 0..2 {
-        assert!(!look(&place.data(), &canary("secret")), "what was not to be stored is there");
-        assert!(look(&place.data(), &canary("kept")), "the search finds nothing at all");
+        assert!(secrets.iter().all(|secret| !is_on_disk(&place.data(), secret)), "what was not to be stored is there");
+        assert!(is_on_disk(&place.data(), KEPT), "the search finds nothing at all");
+        assert!(is_on_disk(&place.data(), &kept[0]) && is_on_disk(&place.data(), &kept[2]), "nor what is sealed");
         // Then once more, with the log gone back into the database.
         gateway.running.signal("TERM");
         assert_eq!(gateway.running.end().status.code(), Some(0));
