@@ -240,6 +240,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::disallowed_methods, reason = "the test has a thread, the crate has none")]
     fn many_outputs_find_their_calls() {
         // Work that grows with the square of it takes minutes: the test is not to wait for these.
         let (done, is_done) = mpsc::channel();

@@ -158,6 +158,7 @@ fn many_calls_of_one_id_cost_no_more_than_as_many_others() {
 }
 
 /// Fails after a time that is short for work that grows with the square, and many times too long for any other.
+#[allow(clippy::disallowed_methods, reason = "the test has a thread, the crate has none")]
 fn soon(work: impl FnOnce() + Send + 'static) {
     let (done, is_done) = std::sync::mpsc::channel();
     let worker = std::thread::spawn(move || {
