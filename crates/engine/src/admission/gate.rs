@@ -20,8 +20,6 @@ pub struct Running {
     /// What it is thought to take.
     thought: u64,
     reservation: Option<Reservation>,
-    /// The window was bounded: it counts among its key's slots and shares.
-    is_counted: bool,
     pub began_ns: u64,
 }
 
@@ -62,12 +60,6 @@ impl Gate {
         Self { queueing, accounts: Accounts::new(limits), window, ..Self::default() }
     }
 
-    pub fn adopt(&mut self, limits: Limits, queueing: Queueing, now: Now) {
-        self.window.adopt(queueing.bounds());
-        self.accounts.adopt(limits, now);
-        self.queueing = queueing;
-    }
-
     /// What a turn is thought to take: its input, and as much output as it allows, or as others had.
     #[must_use]
     pub fn estimate(&self, tokens_input: u64, tokens_output_max: Option<u64>) -> u64 {
@@ -100,21 +92,20 @@ impl Gate {
     pub fn start(&mut self, party: Party, tokens: u64, now: Now) -> Running {
         let reservation = self.accounts.reserve(&party.owner, tokens, now);
         self.window.enter();
-        let is_counted = self.window.slots().is_some();
-        if is_counted {
+        if self.is_shared_out() {
             self.queue.start(party, tokens);
         }
-        Running { party, thought: tokens, reservation, is_counted, began_ns: now.mono_ns }
+        Running { party, thought: tokens, reservation, began_ns: now.mono_ns }
     }
 
     /// A turn has ended.
     pub fn end(&mut self, running: Running, ended: Ended, now: Now) {
-        let Running { party, thought, reservation, is_counted, began_ns } = running;
+        let Running { party, thought, reservation, began_ns } = running;
         if let Some(reservation) = reservation {
             self.accounts.settle(&party.owner, reservation, ended.tokens_used, now);
         }
         self.window.leave(ended.signal, began_ns, now);
-        if is_counted {
+        if self.is_shared_out() {
             self.queue.end(party, thought, ended.tokens_used);
         }
         follow(&mut self.turn_ns_mean, now.mono_ns.saturating_sub(began_ns));
@@ -127,6 +118,11 @@ impl Gate {
     #[must_use]
     pub fn turn_ms(&self) -> u64 {
         self.turn_ns_mean.map_or(TURN_MS_FIRST, |ns| ns / 1_000_000)
+    }
+
+    /// Whether its slots are counted, and shared out among keys by what they took.
+    fn is_shared_out(&self) -> bool {
+        self.window.slots().is_some()
     }
 
     #[must_use]

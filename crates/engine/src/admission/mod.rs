@@ -217,15 +217,6 @@ impl Admission {
         }
     }
 
-    /// New limits and queues, for what is asked from here on; what is queued or runs is counted on.
-    pub fn adopt(&mut self, settings: &Settings, now: Now) {
-        for tier in Tier::ALL {
-            let (limits, queueing) = (settings.limits.of(tier).clone(), settings.queue.of(tier).clone());
-            self.gates.of_mut(tier).adopt(limits, queueing, now);
-        }
-        Tier::ALL.into_iter().for_each(|tier| self.serve(tier, now));
-    }
-
     /// A turn asks to start. It says nothing more where it is granted or refused; where it is queued, it comes back by
     /// [`Self::look`] or [`Self::forget`].
     pub fn ask(&mut self, ticket: Ticket, now: Now) -> Asked {

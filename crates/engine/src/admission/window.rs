@@ -47,18 +47,6 @@ impl Window {
         Self { bounds, size, in_flight: 0, settled_ns: 0 }
     }
 
-    /// New bounds; what it has learned stays, within them.
-    pub fn adopt(&mut self, bounds: Option<Bounds>) {
-        match (self.bounds, bounds) {
-            (_, None) => self.bounds = None,
-            (None, Some(_)) => *self = Self { in_flight: self.in_flight, ..Self::new(bounds) },
-            (Some(_), Some(new)) => {
-                self.bounds = bounds;
-                self.size = within(new, self.size);
-            }
-        }
-    }
-
     /// Turns that may run at once; None: as many as are wanted.
     #[must_use]
     pub fn slots(&self) -> Option<u32> {

@@ -381,15 +381,3 @@ fn a_failed_turn_tries_the_next_endpoint_without_waiting_within_the_budget() {
     }
     assert!((10..=20).contains(&retried), "a floor of ten and a tenth of a hundred: {retried}");
 }
-
-#[test]
-fn what_changes_at_runtime_holds_for_those_that_wait() {
-    let mut admission = Admission::new(&latency(slots(1), Limits::default()), fleet(Route::LatencyOnly), [0; 32]);
-    granted(&admission.ask(ticket(1, 1, 100), at_ms(0)));
-    let place = queued(&admission.ask(ticket(1, 2, 100), at_ms(0)));
-    admission.adopt(&latency(slots(4), Limits::default()), at_ms(10));
-    assert_eq!(admission.poll_woken(), Some(place.waiter));
-    granted(&admission.look(place.waiter, at_ms(10)));
-    admission.adopt(&Settings::default(), at_ms(20));
-    granted(&admission.ask(ticket(1, 3, 100), at_ms(20)));
-}
