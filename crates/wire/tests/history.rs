@@ -177,7 +177,7 @@ fn outputs_behind_a_long_message_do_not_move_it() {
     for calls in [OUTPUTS, 0] {
         soon(move || {
             let ids: Vec<String> = (0..OUTPUTS).map(|id| format!("c{id}")).collect();
-            let long = "x".repeat(4 << 20);
+            let long = "x".repeat(32 << 20);
             let mut renderer = Renderer::default();
             for call_id in ids.iter().take(calls) {
                 let payload = Payload::Arguments("{}");
