@@ -168,10 +168,13 @@ class Flashlane:
 
 
 class RealModel:
-    """SmolLM2 on llama.cpp's server, by tests/real-model."""
+    """SmolLM2 on llama.cpp's server, by tests/real-model, with settings of that in the environment."""
+
+    def __init__(self, **environment: str) -> None:
+        self._environment = environment
 
     def __enter__(self) -> RealModel:
-        self.process = Process([ROOT / "tests/real-model", "0"])
+        self.process = Process([ROOT / "tests/real-model", "0"], self._environment)
         ready = self.process.wait_for(lambda line: line.startswith("READY "), 120)
         self.url = ready.removeprefix("READY ")
         return self
