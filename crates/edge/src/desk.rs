@@ -2,7 +2,7 @@
 //!
 //! Whoever waits has a signal of its own. A turn that ends, or a look, may let others in: theirs is given within the same call.
 
-use flashlane_engine::admission::{Admission, Asked, Ending, Grant, Standing, Ticket, WaiterId};
+use flashlane_engine::admission::{Admission, Asked, Ending, Foreseen, Grant, Standing, Ticket, WaiterId};
 use flashlane_engine::router::{Change, Load};
 use flashlane_engine::{EndpointId, Now, Tier};
 use std::collections::BTreeMap;
@@ -36,6 +36,11 @@ impl Desk {
         loads.for_each(|(endpoint, load)| held.admission.probed(endpoint, load, now));
         let asked = held.admission.ask(ticket, now);
         held.settle(asked)
+    }
+
+    /// Where such a turn would go now.
+    pub(crate) fn foresee(&self, ticket: &Ticket, now: Now) -> Option<Foreseen> {
+        self.held().admission.foresee(ticket, now)
     }
 
     /// How a turn that waits stands; its signal before is worth nothing any more.

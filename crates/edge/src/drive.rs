@@ -430,7 +430,7 @@ impl Drive {
                 }
             }
             Effect::Abort(turn) => self.leaving = self.take_stream(turn).and_then(TokenStream::cancel),
-            Effect::Warm(endpoint) => self.state.backends.warm(endpoint),
+            Effect::Warm(ticket) => drop(self.state.foresee(&ticket, now)),
             Effect::Load(turn, Source::Conversation(id)) => {
                 let items = self.state.store.conversation_items(self.owner, &id, Page::WHOLE, now.unix_ms);
                 self.work.push((turn, Work::LoadItems(items)));

@@ -9,12 +9,12 @@ use crate::listen::Connections;
 use crate::tls::Tls;
 use arc_swap::ArcSwap;
 use flashlane_backend::Backends;
-use flashlane_engine::admission::{self, Admission};
-use flashlane_engine::{EndpointId, Fleet, Shared, router};
+use flashlane_engine::admission::{self, Admission, Foreseen, Ticket};
+use flashlane_engine::router::Traits;
+use flashlane_engine::{EndpointId, Fleet, Now, Shared};
 use flashlane_store::Store;
 use flashlane_telemetry::Metrics;
 use flashlane_telemetry::metrics::{RenderError, Upstream};
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What the edge is built from.
@@ -64,10 +64,26 @@ impl State {
         }
     }
 
-    /// Opens what connections the next turns may need, so that none waits for one.
-    pub(crate) fn warm(&self, fleet: &Fleet) {
-        let endpoints: BTreeSet<_> = fleet.models.iter().filter_map(|model| router::first(fleet, model)).collect();
-        endpoints.into_iter().for_each(|endpoint| self.backends.warm(endpoint));
+    /// Opens the connection that such a turn would need, and looks up what else it will find.
+    pub(crate) fn foresee(&self, ticket: &Ticket, now: Now) -> Option<Foreseen> {
+        let foreseen = self.desk.foresee(ticket, now)?;
+        self.backends.warm(foreseen.endpoint);
+        Some(foreseen)
+    }
+
+    /// The same for a client that has said no more than who it is, and maybe its model; if not, for each that it may ask for.
+    pub(crate) fn expect(&self, fleet: &Fleet, traits: Traits, model: Option<&str>) -> Option<Foreseen> {
+        let now = self.clock.now();
+        let mut ticket = Ticket { model: "".into(), traits, tried: Vec::new(), prefer: None, planned: None };
+        let named = model.and_then(|name| fleet.model(name));
+        let mut first = None;
+        for model in named.map_or(&fleet.models[..], std::slice::from_ref) {
+            ticket.model = Arc::clone(&model.name);
+            first = first.or(self.foresee(&ticket, now));
+            // Models of one tier share what is drawn there.
+            ticket.planned = first.map(|foreseen: Foreseen| foreseen.endpoint);
+        }
+        first
     }
 
     /// All metrics in Prometheus' text format.

@@ -1,6 +1,5 @@
 //! `GET /v1/responses` with an upgrade: RFC 6455's opening handshake. What comes after it, [`crate::socket`] does.
 
-use crate::auth;
 use crate::drive::Drive;
 use crate::listen::Permit;
 use crate::reply::Refused;
@@ -8,10 +7,13 @@ use crate::routes::{RequestId, only_post};
 use crate::socket::Socket;
 use crate::state::State;
 use crate::watch::Watched;
+use crate::{allowance, auth};
 use axum::body::Body;
 use axum::extract::{self, Extension, Request};
 use axum::response::{IntoResponse, Response};
 use flashlane_backend::Io;
+use flashlane_engine::admission::limit::Allowance;
+use flashlane_engine::router::Traits;
 use flashlane_engine::{ErrorKind, Session};
 use flashlane_wire::websocket::{Decoder, Deflate, Encoder, Limits, accept_key};
 use http::header::{
@@ -54,10 +56,15 @@ pub(crate) async fn upgrade(
     let decoder = Decoder::new(limits, deflate);
     let owner = auth::owner(request.headers());
     let origin = auth::origin(&owner, request.headers());
+    let model = auth::model(request.headers());
+    let mut allowance = Allowance::default();
     let drive = Drive::new(Arc::clone(&state), owner, id, |shared, ids, owner| {
-        state.warm(&shared.fleet);
+        let traits = Traits { owner, origin, keys: origin.keys(None), ..Traits::default() };
+        let foreseen = state.expect(&shared.fleet, traits, model.as_deref());
+        allowance = foreseen.map(|foreseen| foreseen.allowance).unwrap_or_default();
         Session::websocket(shared, ids, owner, Encoder::new(deflate), timing)
             .with_origin(origin)
+            .with_planned(foreseen.map(|foreseen| foreseen.endpoint))
             .with_limits_told(rate_limits)
     });
     let mut drive = match drive {
@@ -73,7 +80,9 @@ pub(crate) async fn upgrade(
             connections.spawn(Socket::new(io, decoder, drive, permit).run(early));
         }
     });
-    switching_protocols(accept, deflate_header)
+    let mut response = switching_protocols(accept, deflate_header);
+    allowance::insert(response.headers_mut(), allowance);
+    response
 }
 
 /// The connection once the answer is out, and what was read behind the handshake. None: the client left first.

@@ -24,4 +24,5 @@ mod queue;
 mod stored;
 mod support;
 mod tls;
+mod warm;
 mod websocket;

@@ -49,6 +49,17 @@ pub struct Ticket {
     pub tried: Vec<EndpointId>,
     /// Taken whatever its load, where the plan has it: its prefix cache holds what this turn goes on from.
     pub prefer: Option<EndpointId>,
+    /// Where its client was expected to go, by [`Admission::foresee`].
+    pub planned: Option<EndpointId>,
+}
+
+/// What a client will find that has come, and has not asked for a turn yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Foreseen {
+    /// Where its turn would go now.
+    pub endpoint: EndpointId,
+    /// What is left of its limits there.
+    pub allowance: Allowance,
 }
 
 /// The leave to start at an endpoint; handed back by [`Admission::release`].
@@ -255,6 +266,18 @@ impl Admission {
         self.seek(id, waiter, now)
     }
 
+    /// Where such a turn would go, so that all is ready there when it comes. None: nowhere, or nobody can tell.
+    pub fn foresee(&mut self, ticket: &Ticket, now: Now) -> Option<Foreseen> {
+        let fleet = Arc::clone(&self.fleet);
+        let plan = router::route(&fleet, fleet.model(&ticket.model)?, &ticket.traits).ok()?;
+        let Ticket { traits, tried, prefer, planned, .. } = ticket;
+        plan.tiers().iter().find_map(|&tier| {
+            let wish = Wish { tier, keys: traits.keys, tried, prefer: *prefer, planned: *planned, is_last: false };
+            let endpoint = self.router.foresee(&fleet, &wish, now)?;
+            Some(Foreseen { endpoint, allowance: self.allowance(traits.owner, tier, now) })
+        })
+    }
+
     /// How a turn stands that waits: due when it is woken, and at its `look_ns`.
     pub fn look(&mut self, id: WaiterId, now: Now) -> Asked {
         if let Some(tier) = self.waiters.get(&id).map(Waiter::tier) {
@@ -412,7 +435,8 @@ impl Admission {
 
     fn grant(&mut self, waiter: &Waiter, is_last: bool, now: Now) -> Result<Grant, Stop> {
         let (tier, keys) = (waiter.tier(), waiter.ticket.traits.keys);
-        let wish = Wish { tier, keys, tried: &waiter.ticket.tried, prefer: waiter.ticket.prefer, is_last };
+        let Ticket { tried, prefer, planned, .. } = &waiter.ticket;
+        let wish = Wish { tier, keys, tried, prefer: *prefer, planned: *planned, is_last };
         let pick = self.router.take(&self.fleet, &wish, now).map_err(|unpicked| match unpicked {
             Unpicked::Full => Stop::Blocked(Blocked::Slots),
             Unpicked::Out => Stop::Out,

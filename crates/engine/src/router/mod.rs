@@ -23,7 +23,7 @@ mod traits;
 pub use decision::{Attempt, Decision, PickReason};
 pub use health::{Cause, Change, Verdict};
 pub use load::Load;
-pub use origin::{HEADERS, Origin, RequestKind, TIER_HEADER, model_named};
+pub use origin::{HEADERS, Origin, RequestKind, TIER_HEADER, TURN_METADATA, model_named};
 pub use pick::{Pick, Return, Router, Unpicked, Wish};
 pub use plan::{Plan, PlanReason, Unroutable, route};
 pub use retry::RetryBudget;

@@ -1,7 +1,7 @@
 //! Where a turn comes from, as its client says: which conversation, of which session, and whether a sub-agent's. Reads headers and
 //! `client_metadata`, whose names are Codex's and our own. What cannot be read is as if it were not said: routing refuses nobody.
 
-use super::traits::SessionKey;
+use super::traits::{Keys, SessionKey};
 use crate::fleet::Tier;
 use crate::session::Owner;
 use serde::de::IgnoredAny;
@@ -37,7 +37,8 @@ pub enum RequestKind {
 
 /// The header by which a client chooses the tier that is tried first.
 pub const TIER_HEADER: &str = "x-flashlane-tier";
-const TURN_METADATA: &str = "x-codex-turn-metadata";
+/// The header in which Codex tells of a turn, and of the model that it will ask for.
+pub const TURN_METADATA: &str = "x-codex-turn-metadata";
 
 /// The headers that tell of an origin, in small letters.
 pub const HEADERS: [&str; 6] =
@@ -125,6 +126,12 @@ impl Origin {
         };
         self.take(owner, said);
         self
+    }
+
+    /// Where its prefix may be cached. `cache_key` is what a request has named so.
+    #[must_use]
+    pub fn keys(self, cache_key: Option<SessionKey>) -> Keys {
+        Keys { thread: self.thread, session: cache_key.or(self.session) }
     }
 
     fn read_turn(&mut self, owner: &Owner, raw: &str) {

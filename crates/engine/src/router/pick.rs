@@ -34,6 +34,8 @@ pub struct Wish<'a> {
     pub tried: &'a [EndpointId],
     /// Goes before all others, whatever its load: it holds what the turn goes on from.
     pub prefer: Option<EndpointId>,
+    /// Goes before others that are as little busy: where nothing is known of the conversation, its client was expected here.
+    pub planned: Option<EndpointId>,
     /// No other tier is left: better an endpoint that is out than none.
     pub is_last: bool,
 }
@@ -107,10 +109,7 @@ impl Router {
     /// None can be had now.
     pub fn take(&mut self, fleet: &Fleet, wish: &Wish<'_>, now: Now) -> Result<Pick, Unpicked> {
         let near = self.near(fleet, wish, wish.prefer, now).or_else(|| self.due(fleet, wish, now));
-        let near = near.or_else(|| {
-            let known = wish.keys.iter().find_map(|key| self.affinity.find(key, wish.tier, now));
-            self.near(fleet, wish, known, now).filter(|pick| !self.is_crowded(fleet, pick.endpoint, now))
-        });
+        let near = near.or_else(|| self.known(fleet, wish, now));
         let pick = near.map_or_else(|| self.draw(fleet, wish, now), Ok)?;
         if pick.is_trial {
             self.health.try_out(pick.endpoint, now);
@@ -120,6 +119,12 @@ impl Router {
         }
         self.loads.begin(pick.endpoint);
         Ok(pick)
+    }
+
+    /// Where a turn would go now, for what is to be ready there when it comes. Nothing is counted, and no trial is made.
+    pub fn foresee(&mut self, fleet: &Fleet, wish: &Wish<'_>, now: Now) -> Option<EndpointId> {
+        let pick = self.known(fleet, wish, now).or_else(|| self.draw(fleet, wish, now).ok())?;
+        (!pick.is_trial).then_some(pick.endpoint)
     }
 
     /// A turn has left its endpoint.
@@ -166,6 +171,12 @@ impl Router {
         Some(Pick { endpoint, reason: PickReason::Affinity, is_trial })
     }
 
+    /// Where the conversation was before, unless it is better off elsewhere.
+    fn known(&self, fleet: &Fleet, wish: &Wish<'_>, now: Now) -> Option<Pick> {
+        let known = wish.keys.iter().find_map(|key| self.affinity.find(key, wish.tier, now));
+        self.near(fleet, wish, known, now).filter(|pick| !self.is_crowded(fleet, pick.endpoint, now))
+    }
+
     /// The endpoint whose trial is due. Conversations try it as well: where all of them have their endpoints, nobody else would. A turn
     /// that failed once is not made to fail again.
     fn due(&self, fleet: &Fleet, wish: &Wish<'_>, now: Now) -> Option<Pick> {
@@ -192,7 +203,7 @@ impl Router {
         })
     }
 
-    /// The less busy of two that are drawn, of those that can take the turn.
+    /// The less busy of two that are drawn, of those that can take the turn. The one where it was expected needs no drawing.
     fn draw(&mut self, fleet: &Fleet, wish: &Wish<'_>, now: Now) -> Result<Pick, Unpicked> {
         let found = self.look(fleet, wish, now);
         if found.free == 0 {
@@ -204,8 +215,12 @@ impl Router {
             return out.map(last).ok_or(if found.full > 0 { Unpicked::Full } else { Unpicked::Out });
         }
         let chance = self.chance.next_u64();
-        let first = below(chance, found.free);
         let mut free = self.seats(fleet, wish, now).filter(|(_, seat)| *seat == Seat::Free).map(|(id, _)| id);
+        let planned = wish.planned.filter(|_| found.free > 1).and_then(|planned| {
+            let mut free = self.seats(fleet, wish, now).filter(|(_, seat)| *seat == Seat::Free);
+            free.position(|(id, _)| id == planned)
+        });
+        let first = planned.unwrap_or(below(chance, found.free));
         let (endpoint, reason) = match found.free {
             1 => (free.next(), PickReason::Only),
             all => {

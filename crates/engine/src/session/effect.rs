@@ -5,7 +5,7 @@ use super::{Owner, TurnId};
 use crate::admission::limit::Allowance;
 use crate::admission::{Ending, Grant, Ticket, WaiterId};
 use crate::error::{ErrorKind, Refusal};
-use crate::fleet::{EndpointId, Tier};
+use crate::fleet::Tier;
 use crate::router::Decision;
 use crate::tokens::Job;
 use crate::turn::FailedAttempt;
@@ -32,8 +32,8 @@ pub enum Effect {
     Park(TurnId),
     /// Drop the stream now.
     Abort(TurnId),
-    /// See to a warm connection there.
-    Warm(EndpointId),
+    /// See to a warm connection where such a turn would go.
+    Warm(Box<Ticket>),
     /// Ask the store; answer by [`super::Session::handle_loaded`].
     Load(TurnId, Source),
     /// Ask the store for items of the owner's by their ids; answer by [`super::Session::handle_found`].

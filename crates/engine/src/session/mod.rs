@@ -19,7 +19,7 @@ mod truncate;
 
 use crate::draft::{Background, Contract, Draft};
 use crate::error::{ErrorKind, Refusal};
-use crate::fleet::Fleet;
+use crate::fleet::{EndpointId, Fleet};
 use crate::ids::IdSource;
 use crate::outgoing::Outgoing;
 use crate::recognition::{Found, Fresh, Limits, Recognition};
@@ -142,6 +142,8 @@ pub struct Session {
     owner: Owner,
     /// What the client said of itself when it came.
     origin: Origin,
+    /// Where its first turn was expected to go when it came: a connection is warm there.
+    planned: Option<EndpointId>,
     outgoing: Outgoing,
     transport: Transport,
     effects: VecDeque<Effect>,
@@ -223,6 +225,12 @@ impl Session {
         self
     }
 
+    /// Where its first turn is expected to go.
+    #[must_use]
+    pub fn with_planned(self, planned: Option<EndpointId>) -> Self {
+        Self { planned, ..self }
+    }
+
     /// Its life begins, and with it the time until its end.
     pub fn handle_connected(&mut self, now: Now) {
         self.ends_ns = Some(now.after_ms(self.shared.settings.life_ms_max));
@@ -241,6 +249,7 @@ impl Session {
             ids,
             owner,
             origin: Origin::default(),
+            planned: None,
             outgoing,
             transport,
             effects: VecDeque::new(),

@@ -11,7 +11,8 @@ use crate::chain::Chain;
 use crate::compaction::{self, Progress};
 use crate::draft::{Contract, Draft};
 use crate::error::{ErrorKind, Refusal};
-use crate::router::{self, Verdict};
+use crate::fleet::{EndpointId, Fleet};
+use crate::router::Verdict;
 use crate::seal::{Opener, Sealer};
 use crate::time::Now;
 use crate::tokens;
@@ -168,10 +169,8 @@ impl Session {
                 self.answer_warm_up(id, now);
                 return;
             }
-            let model = Arc::clone(&turn.draft.model);
-            let traits = traits(turn, &self.shared.fleet);
-            let ticket = Ticket { model, traits, tried: turn.tried.clone(), prefer: turn.prefer };
-            self.effects.push_back(Effect::Ask(id, Box::new(ticket)));
+            let ticket = ticket(turn, &self.shared.fleet, self.planned);
+            self.effects.push_back(Effect::Ask(id, ticket));
         }
     }
 
@@ -179,11 +178,7 @@ impl Session {
     fn answer_warm_up(&mut self, id: TurnId, now: Now) {
         self.speak(id.lane);
         let Some(turn) = self.lanes.turn(id) else { return };
-        if let Some(model) = self.shared.fleet.model(&turn.draft.model)
-            && let Some(endpoint) = router::first(&self.shared.fleet, model)
-        {
-            self.effects.push_back(Effect::Warm(endpoint));
-        }
+        self.effects.push_back(Effect::Warm(ticket(turn, &self.shared.fleet, self.planned)));
         if let Assembler::Responses(responses) = &mut turn.assembler {
             responses.set_usage(Usage { input: tokens::estimate(turn.chain.message_bytes()), ..Usage::default() });
             responses.announce(true, &mut self.outgoing);
@@ -441,6 +436,13 @@ impl Session {
         turn.state = TurnState::Waiting;
         self.ask(id, now);
     }
+}
+
+/// What the turn asks admission for.
+fn ticket(turn: &mut Turn, fleet: &Fleet, planned: Option<EndpointId>) -> Box<Ticket> {
+    let traits = traits(turn, fleet);
+    let (model, tried) = (Arc::clone(&turn.draft.model), turn.tried.clone());
+    Box::new(Ticket { model, traits, tried, prefer: turn.prefer, planned })
 }
 
 fn endpoint_name(shared: &super::Shared, grant: Grant) -> &str {

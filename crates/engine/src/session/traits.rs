@@ -33,7 +33,7 @@ impl Session {
             effort: request.effort.as_deref().and_then(Effort::named),
             origin,
             background: request.background,
-            keys: self.keys(origin, request.cache_key.as_deref()),
+            keys: origin.keys(self.cache_key(request.cache_key.as_deref())),
             tokens_output_max: request.max_output_tokens,
             ..Traits::default()
         }
@@ -50,15 +50,14 @@ impl Session {
             service_tier: service_tier.and_then(ServiceTier::named).unwrap_or_default(),
             effort: value("reasoning_effort").and_then(|effort| Effort::named(effort.trim_matches('"'))),
             origin: self.origin,
-            keys: self.keys(self.origin, draft.cache_key.as_deref()),
+            keys: self.origin.keys(self.cache_key(draft.cache_key.as_deref())),
             tokens_output_max: tokens_output_max.and_then(|tokens| tokens.parse().ok()),
             ..Traits::default()
         }
     }
 
-    fn keys(&self, origin: Origin, cache_key: Option<&str>) -> Keys {
-        let cache_key = cache_key.map(|name| SessionKey::new(&self.owner, name));
-        Keys { thread: origin.thread, session: cache_key.or(origin.session) }
+    fn cache_key(&self, named: Option<&str>) -> Option<SessionKey> {
+        named.map(|name| SessionKey::new(&self.owner, name))
     }
 }
 

@@ -47,7 +47,7 @@ pub fn ticket(key: u8, session: u64, tokens: u64) -> Ticket {
         tokens_output_max: Some(tokens / 2),
         ..Traits::default()
     };
-    Ticket { model: "m".into(), traits, tried: Vec::new(), prefer: None }
+    Ticket { model: "m".into(), traits, tried: Vec::new(), prefer: None, planned: None }
 }
 
 /// It took what it was thought to.

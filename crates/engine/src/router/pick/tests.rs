@@ -51,7 +51,7 @@ impl Rig {
 }
 
 fn wish(keys: Keys) -> Wish<'static> {
-    Wish { tier: Tier::Throughput, keys, tried: &[], prefer: None, is_last: false }
+    Wish { tier: Tier::Throughput, keys, tried: &[], prefer: None, planned: None, is_last: false }
 }
 
 fn any() -> Wish<'static> {
@@ -285,4 +285,33 @@ fn a_dead_endpoint_costs_few_attempts_and_no_place_is_lost() {
             .count()
     };
     assert!(share(2) > 20, "{:?}", [0, 1, 2, 3].map(share));
+}
+
+#[test]
+fn a_turn_goes_where_it_was_foreseen_unless_another_is_less_busy() {
+    let mut rig = Rig::gpus(5);
+    for ms in 0..20 {
+        let planned = rig.router.foresee(&rig.fleet, &any(), at(ms));
+        assert!(planned.is_some());
+        assert_eq!(rig.router.foresee(&rig.fleet, &Wish { planned, ..any() }, at(ms)), planned);
+        let pick = rig.take(&Wish { planned, ..any() }, ms).unwrap();
+        assert_eq!((Some(pick.endpoint), pick.reason), (planned, PickReason::LeastLoaded));
+        assert_eq!(rig.router.in_flight(pick.endpoint), 1, "to foresee counts nothing");
+        // Whatever other one is drawn, it is less busy.
+        let other = rig.take(&Wish { planned, ..any() }, ms).unwrap();
+        assert_ne!(other.endpoint, pick.endpoint);
+        rig.give_back(pick, Keys::default(), Verdict::Nothing, ms);
+        rig.give_back(other, Keys::default(), Verdict::Nothing, ms);
+    }
+}
+
+#[test]
+fn a_conversation_that_is_known_is_foreseen_where_it_was_and_never_where_all_are_out() {
+    let mut rig = Rig::gpus(2);
+    let first = rig.take(&wish(keys(1)), 0).unwrap();
+    rig.give_back(first, keys(1), SERVED, 0);
+    let other = (0..2).map(EndpointId).find(|&id| id != first.endpoint);
+    assert_eq!(rig.router.foresee(&rig.fleet, &Wish { planned: other, ..wish(keys(1)) }, at(1)), Some(first.endpoint));
+    (0..2).for_each(|endpoint| rig.break_down(endpoint, 2));
+    assert_eq!(rig.router.foresee(&rig.fleet, &wish(keys(1)), at(3)), None);
 }

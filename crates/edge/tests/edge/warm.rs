@@ -1,0 +1,92 @@
+//! What is ready before a client's first turn: the connection where it will go, and what is known of its limits.
+
+use crate::support::{Gateway, Socket, simulated, soon, upstream};
+use flashlane_backend::{EndpointConfig, Tier};
+use flashlane_engine::admission::limit::Limits;
+use flashlane_engine::admission::{PerTier, Settings};
+use flashlane_testkit::upstream::{Step, Upstream, chat_events, stream};
+use futures_util::future::select_all;
+use http::Response;
+use serde_json::{Value, json};
+use std::num::NonZeroU32;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+
+const CODEX: (&str, &str) = ("x-codex-turn-metadata", r#"{"model":"demo","request_kind":"prewarm"}"#);
+
+async fn engine() -> Upstream {
+    Upstream::start(vec![[stream(&chat_events(&["Hello"])), vec![Step::Again]].concat()]).await.unwrap()
+}
+
+fn endpoint(name: &str, tier: Tier, engine: &Upstream) -> EndpointConfig {
+    EndpointConfig { name: name.to_owned(), tier, ..upstream(&engine.base_url()) }
+}
+
+async fn connect(gateway: &Gateway, fields: &[(&'static str, &str)]) -> (Socket, Response<Option<Vec<u8>>>) {
+    let mut request = format!("ws://{}/v1/responses", gateway.address).into_client_request().unwrap();
+    for (name, value) in fields {
+        request.headers_mut().insert(*name, value.parse().unwrap());
+    }
+    let (socket, response) = tokio_tungstenite::client_async(request, gateway.connect().await).await.unwrap();
+    (Socket(socket), response)
+}
+
+/// The engine that was connected to first.
+async fn connected(engines: &[Upstream]) -> usize {
+    let connected = engines.iter().map(|engine| Box::pin(engine.until(|seen| !seen.closed.is_empty())));
+    soon("a connection before the first turn", select_all(connected)).await.1
+}
+
+fn create() -> Value {
+    json!({"type": "response.create", "model": "demo", "input": "hi", "store": false})
+}
+
+#[tokio::test]
+async fn the_first_turn_goes_where_the_handshake_opened_a_connection() {
+    for fields in [&[CODEX][..], &[], &[CODEX, ("thread-id", "t")]] {
+        let mut engines = Vec::new();
+        for _ in 0..5 {
+            engines.push(engine().await);
+        }
+        let endpoints: Vec<_> =
+            (0..).zip(&engines).map(|(n, e)| endpoint(&format!("gpu-{n}"), Tier::Throughput, e)).collect();
+        let gateway = Gateway::start_behind(&endpoints, Settings::default()).await;
+        let (mut socket, _) = connect(&gateway, fields).await;
+        let planned = connected(&engines).await;
+        socket.turn(&create()).await;
+        let served = engines.iter().map(|engine| engine.seen().requests.len());
+        assert_eq!(
+            served.enumerate().filter(|(_, turns)| *turns > 0).collect::<Vec<_>>(),
+            [(planned, 1)],
+            "{fields:?}"
+        );
+        let opened: usize = engines.iter().map(|engine| engine.seen().closed.len()).sum();
+        assert_eq!(opened, 1, "no other connection was needed, {fields:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_handshake_is_planned_as_its_turns_will_be() {
+    for (subagent, tier) in [(None, 0), (Some(("x-openai-subagent", "collab_spawn")), 1)] {
+        let engines = [engine().await, engine().await];
+        let endpoints = [endpoint("wafer", Tier::Latency, &engines[0]), endpoint("gpu", Tier::Throughput, &engines[1])];
+        let gateway = Gateway::start_behind(&endpoints, Settings::default()).await;
+        let fields: Vec<_> = [CODEX].into_iter().chain(subagent).collect();
+        let (mut socket, _) = connect(&gateway, &fields).await;
+        assert_eq!(connected(&engines).await, tier);
+        socket.turn(&create()).await;
+        assert_eq!(engines.map(|engine| engine.seen().closed.len()).iter().sum::<usize>(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_handshake_is_told_what_is_left_of_its_limits() {
+    let latency = Limits { tokens_per_minute: NonZeroU32::new(6000), ..Limits::default() };
+    let limits = PerTier { latency, ..PerTier::default() };
+    let gateway = Gateway::start_behind(&[simulated()], Settings { limits, ..Settings::default() }).await;
+    let (mut socket, response) = connect(&gateway, &[CODEX]).await;
+    assert_eq!(response.headers()["x-ratelimit-remaining-tokens"], "6000");
+    assert!(!response.headers().contains_key("x-ratelimit-limit-requests"), "those are not limited");
+    socket.turn(&create()).await;
+    let (_, response) = connect(&gateway, &[CODEX]).await;
+    assert_ne!(response.headers()["x-ratelimit-remaining-tokens"], "6000");
+}
