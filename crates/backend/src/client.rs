@@ -9,12 +9,14 @@ pub(crate) mod leaving;
 pub(crate) mod packing;
 pub(crate) mod pool;
 pub(crate) mod probing;
+pub(crate) mod reach;
 pub(crate) mod warmth;
 pub(crate) mod watch;
+pub(crate) mod witness;
 
 use crate::error::chain;
 use crate::openai::http2::{self, Pieces};
-use crate::openai::request::Template;
+use crate::openai::request::{Body, Template};
 use dial::{DialError, Dialer, Version};
 use flashlane_engine::UpstreamFailure;
 use flashlane_engine::router::Load;
@@ -26,10 +28,11 @@ use leaving::Leaving;
 use pool::{Connection, Pool};
 use probing::Probing;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use warmth::{TOUCH_MAX, Warmth, touch};
 use watch::Watch;
+use witness::{Head, Witness};
 
 /// A shared connection that is silent for so long is asked for a sign of life ...
 const PING_EVERY: Duration = Duration::from_secs(20);
@@ -51,6 +54,8 @@ pub(crate) struct Remote {
     /// `None`: a connection is opened ahead when somebody asks, and that is all.
     warmth: Option<Warmth>,
     probing: Option<Probing>,
+    /// Somebody looks on: nobody does while turns run.
+    witness: OnceLock<Arc<Witness>>,
 }
 
 /// What a [`Remote`] heeds, besides where it is.
@@ -88,6 +93,7 @@ impl Remote {
             warming: AtomicBool::new(false),
             warmth: None,
             probing: None,
+            witness: OnceLock::new(),
         }
     }
 
@@ -116,6 +122,30 @@ impl Remote {
     /// An answer has a word of the engine's load.
     pub(crate) fn heard_load(&self, header: &[u8]) {
         self.probing.iter().for_each(|probing| probing.heard(header));
+    }
+
+    /// From here on somebody looks on.
+    pub(crate) fn witnessed(&self) -> Arc<Witness> {
+        Arc::clone(self.witness.get_or_init(Arc::default))
+    }
+
+    /// A request with this body goes out.
+    pub(crate) fn sends(&self, body: &Body, is_packed: bool) {
+        if let Some(witness) = self.witness.get() {
+            witness.sent(&body.pieces, is_packed);
+        }
+    }
+
+    /// An answer begins.
+    pub(crate) fn answered(&self, head: impl FnOnce() -> Head) {
+        if let Some(witness) = self.witness.get() {
+            witness.answered(head());
+        }
+    }
+
+    /// Asks the engine for its load, now. `None`: nothing says where it tells it.
+    pub(crate) async fn look_at_load(&self) -> Option<Result<Load, String>> {
+        Some(self.probing.as_ref()?.look().await)
     }
 
     /// A turn runs here.

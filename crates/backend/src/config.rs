@@ -1,5 +1,6 @@
 //! An endpoint's part of the config file, and its check. Knows nothing of the other parts.
 
+mod exam;
 mod hosted;
 mod probing;
 

@@ -104,10 +104,11 @@ struct Meta {
     n_ctx_train: Option<u32>,
 }
 
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
+/// A small answer, whole.
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 /// Asks the engine at `look.base_url` what it is.
@@ -198,7 +199,11 @@ pub(crate) async fn ask_text(dialer: &Dialer, target: &str, key: Option<&Secret>
     }
 }
 
-async fn ask(dialer: &Dialer, target: &str, key: Option<&Secret>) -> Result<Answer, Error> {
+/// Asks over a connection of its own.
+///
+/// # Errors
+/// No answer came, or too large a one.
+pub(crate) async fn ask(dialer: &Dialer, target: &str, key: Option<&Secret>) -> Result<Answer, Error> {
     let url = dialer.address.url(target);
     let unreachable = |error: DialError| Error::Unreachable { reason: chain(&error) };
     let io = TokioIo::new(dialer.dial().await.map_err(unreachable)?);

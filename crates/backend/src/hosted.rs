@@ -6,7 +6,7 @@
 
 pub(crate) mod account;
 pub(crate) mod profile;
-mod quota;
+pub(crate) mod quota;
 mod refusal;
 mod schema;
 
@@ -31,7 +31,7 @@ const ACCOUNTS_MAX: usize = 64;
 /// One such endpoint.
 pub struct Hosted {
     pub(crate) remote: Arc<Remote>,
-    profile: &'static Profile,
+    pub(crate) profile: &'static Profile,
     settings: Settings,
     accounts: Mutex<Vec<(Arc<str>, Arc<Account>)>>,
     takes_gzip: Arc<AtomicBool>,
@@ -73,6 +73,7 @@ impl Hosted {
         let pieces = chat::body(&request.model, &request.fields, &request.messages);
         let body = Body { pieces, coding: Coding::Identity };
         let packing = self.packing(&body);
+        self.remote.sends(&body, packing.is_some());
         let gzip = packing.is_some().then(|| Arc::clone(&self.takes_gzip));
         let charge = Charge { account, tokens, gzip };
         let remote = Arc::clone(&self.remote);

@@ -12,6 +12,7 @@ mod client;
 mod config;
 pub mod detect;
 mod error;
+pub mod exam;
 mod hosted;
 mod openai;
 mod probe;

@@ -20,7 +20,7 @@ use std::sync::Arc;
 /// One such endpoint.
 pub struct OpenAi {
     pub(crate) remote: Arc<Remote>,
-    dialect: Dialect,
+    pub(crate) dialect: Dialect,
 }
 
 impl OpenAi {
@@ -32,6 +32,7 @@ impl OpenAi {
         self.dialect.alter(&mut request.fields, request.cache_key.as_deref());
         let pieces = chat::body(&request.model, &request.fields, &request.messages);
         let body = Body { pieces, coding: Coding::Identity };
+        self.remote.sends(&body, false);
         let remote = Arc::clone(&self.remote);
         match remote.version {
             Version::Http1 => {

@@ -166,7 +166,10 @@ async fn a_refusal_for_its_limits_says_how_long_it_holds_and_closes_the_way_unti
 async fn limits_are_each_models_own() {
     let wafer = wafer().await;
     let backends = backends(config(&wafer));
-    wafer.alter(|ways| ways.requests_left = 0);
+    wafer.alter(|ways| {
+        ways.requests_left = 0;
+        ways.models.push("qwen-3.8-27b".to_owned());
+    });
     refused(&backends).await;
     wafer.alter(|ways| ways.requests_left = 10);
     let other = UpstreamRequest { model: "qwen-3.8-27b".into(), ..request(Vec::new()) };

@@ -1,8 +1,10 @@
 //! One connection's bytes, with or without TLS, whoever opened it. Knows nothing of HTTP and of handshakes.
 
+use crate::client::reach::Handshake;
 use socket2::SockRef;
 use std::io::{self, IoSlice, Read};
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -18,6 +20,22 @@ pub enum Io {
 }
 
 impl Io {
+    /// The address at its other end.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        self.tcp().peer_addr().ok()
+    }
+
+    /// What was agreed on for TLS.
+    pub(crate) fn handshake(&self) -> Option<Handshake> {
+        let Self::Tls(tls) = self else { return None };
+        let (_, session) = tls.get_ref();
+        let certificate = session.peer_certificates().and_then(|chain| chain.first());
+        Some(Handshake {
+            version: session.protocol_version().map(|version| format!("{version:?}")).unwrap_or_default(),
+            certificate: certificate.map(|certificate| certificate.to_vec()).unwrap_or_default(),
+        })
+    }
+
     fn tcp(&self) -> &TcpStream {
         match self {
             Self::Plain(tcp) => tcp,

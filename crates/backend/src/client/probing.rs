@@ -2,6 +2,7 @@
 
 use crate::client::dial::Dialer;
 use crate::detect;
+use crate::error::chain;
 use crate::probe::{self, Gauges};
 use crate::secret::Secret;
 use flashlane_engine::router::Load;
@@ -64,17 +65,24 @@ impl Probing {
                 return false;
             }
         }
+        match self.look().await {
+            Ok(load) => self.said().load = Some(load),
+            Err(reason) => tracing::debug!(reason, "no word of an engine's load"),
+        }
+        true
+    }
+
+    /// What it says now, or why that is nothing.
+    pub(crate) async fn look(&self) -> Result<Load, String> {
         let asking = detect::ask_text(&self.dialer, &self.target, self.key.as_ref());
         match tokio::time::timeout(ANSWER_MAX, asking).await {
             Ok(Ok(text)) => {
-                if let Some(load) = self.gauges.read(&text) {
-                    self.said().load = Some(load);
-                }
+                let unread = || format!("{} tells neither who runs nor who waits", self.target);
+                self.gauges.read(&text).ok_or_else(unread)
             }
-            Ok(Err(error)) => tracing::debug!(error = crate::error::chain(&error), "no word of an engine's load"),
-            Err(_) => tracing::debug!("no word of an engine's load in time"),
+            Ok(Err(error)) => Err(chain(&error)),
+            Err(_) => Err(format!("{} does not answer within {ANSWER_MAX:?}", self.target)),
         }
-        true
     }
 
     fn said(&self) -> MutexGuard<'_, Said> {

@@ -27,12 +27,7 @@ impl EndpointConfig {
         self.refuse(&[("dialect", self.dialect.is_some()), ("probe_ms", self.probe_ms.is_some())])?;
         let own = self.own_fields(profile)?;
         let base_url = self.base_url.as_deref().unwrap_or(profile.base_url);
-        let service_key = profile.api_key_env.to_owned();
-        let api_key_env = match (&self.api_key_env, &self.api_key_file) {
-            (None, None) => Some(&service_key),
-            (named, _) => named.as_ref(),
-        };
-        let mut remote = self.remote(base_url, api_key_env, &own)?;
+        let mut remote = self.remote(base_url, self.key_variable().as_ref(), &own)?;
         if let Some(warmth) = self.warmth(profile, &remote)? {
             remote = remote.kept_warm(warmth);
         }

@@ -44,6 +44,33 @@ const NAMES: [Names; BUCKETS] = [
     names!(Tokens, "tokens"),
 ];
 
+/// One bucket, as an answer's headers tell it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// The header that tells what is left.
+    pub header: &'static str,
+    /// Tokens; requests otherwise.
+    pub is_tokens: bool,
+    pub limit: Option<u64>,
+    pub remaining: u64,
+    pub reset_ms: u64,
+}
+
+/// The buckets that `header`, which finds a field by its name in lower case, tells of as the shadow reads them.
+pub(crate) fn told<'a>(header: impl Fn(&'static str) -> Option<&'a [u8]>) -> Vec<Told> {
+    let mut quota = Quota::default();
+    quota.observe(header, 0);
+    let known = quota.buckets.iter().zip(&NAMES).filter_map(|(bucket, names)| Some((bucket.as_ref()?, names)));
+    let told = known.map(|(bucket, names)| Told {
+        header: names.remaining,
+        is_tokens: names.kind == Kind::Tokens,
+        limit: bucket.limit,
+        remaining: bucket.remaining,
+        reset_ms: bucket.resets_at_ms,
+    });
+    told.collect()
+}
+
 /// Two days: what is further off is nonsense.
 const RESET_MS_MAX: f64 = 2.0 * 86_400_000.0;
 

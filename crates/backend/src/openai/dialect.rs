@@ -135,6 +135,11 @@ impl Dialect {
         self.row().has_slots
     }
 
+    /// Whether a session's cache key goes with its requests.
+    pub(crate) fn sends_cache_key(self) -> bool {
+        self.row().cache_key
+    }
+
     /// Alters a request's fields, given in OpenAI's names, to what this engine takes. The order of those that stay stays.
     pub(crate) fn alter(self, fields: &mut Vec<Field>, cache_key: Option<&str>) {
         let row = self.row();

@@ -6,6 +6,7 @@ use crate::client::dial::DialError;
 use crate::client::leaving::Leaving;
 use crate::client::packing::Packing;
 use crate::client::pool::Connection;
+use crate::client::witness::Head;
 use crate::error::chain;
 use crate::hosted::account::Charge;
 use crate::openai::request::{Body, Outbound};
@@ -323,6 +324,8 @@ impl Exchange {
             },
             Event::Head(head) => {
                 keep_alive = Some(head.keep_alive);
+                remote
+                    .answered(|| Head::new(head.status, head.headers.iter().map(|(name, value)| (&**name, &**value))));
                 if let Some(load) = head.header(probe::HEADER) {
                     remote.heard_load(load);
                 }

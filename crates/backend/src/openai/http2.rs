@@ -4,6 +4,7 @@
 use crate::client::Remote;
 use crate::client::packing::Packing;
 use crate::client::watch::Watch;
+use crate::client::witness::Head;
 use crate::error::chain;
 use crate::hosted::account::Charge;
 use crate::openai::request::{self, Coding};
@@ -127,6 +128,10 @@ impl Http2 {
     /// `true`: an event stream follows.
     fn opened(&mut self, response: Response<Incoming>) -> Result<bool, UpstreamFailure> {
         let (head, body) = response.into_parts();
+        self.remote.answered(|| {
+            let fields = head.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+            Head::new(head.status.as_u16(), fields)
+        });
         let header = |name: &'static str| head.headers.get(name).map(http::HeaderValue::as_bytes);
         if let Some(charge) = &self.charge {
             charge.heed(header);
