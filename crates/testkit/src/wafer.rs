@@ -48,6 +48,59 @@ pub struct Ways {
     pub say: Say,
     pub timing: Timing,
     pub fault: Fault,
+    /// In what it differs from what it is known for.
+    pub odds: Vec<Odd>,
+}
+
+/// One difference from what the service is known for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Odd {
+    /// Each connection is closed after its answer.
+    Closes,
+    /// The list of models tells this context window.
+    TellsContext(u64),
+    /// The stream ends without `[DONE]`.
+    NotDone,
+    NoUsage,
+    NoTimes,
+    /// Reasoning comes under a name that nobody knows.
+    StrangeReasoning,
+    /// A limit on output is not heeded.
+    Talkative,
+    /// A field or header that it does not take.
+    Refuses(&'static str),
+    NothingCached,
+    /// A rule that it does not hold its clients to.
+    Overlooks(Rule),
+    /// Its limits stand under other names.
+    StrangeLimits,
+    /// Its refusals are a page for people.
+    PlainRefusals,
+    Http1Alone,
+    /// Refusals and headers repeat the client's key.
+    Echoes,
+}
+
+/// What it refuses otherwise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    UnknownFields,
+    UnknownModels,
+    ToolChoice,
+    ClosedSchemas,
+    AnsweredCalls,
+    Types,
+}
+
+impl Ways {
+    fn is(&self, odd: Odd) -> bool {
+        self.odds.contains(&odd)
+    }
+
+    /// What a client is held to.
+    fn holds(&self, rule: Rule) -> bool {
+        !self.is(Odd::Overlooks(rule))
+    }
 }
 
 /// What a bucket holds when it is full.
@@ -67,6 +120,7 @@ impl Default for Ways {
             say: Say::default(),
             timing: Timing::default(),
             fault: Fault::None,
+            odds: Vec::new(),
         }
     }
 }
@@ -140,6 +194,8 @@ pub struct Wafer {
 struct Shared {
     ways: Mutex<Ways>,
     seen: watch::Sender<Seen>,
+    /// The prompts that it has read.
+    prompts: Mutex<Vec<String>>,
 }
 
 impl Wafer {
@@ -148,7 +204,8 @@ impl Wafer {
     pub async fn start(ways: Ways, tls: Option<Identity>) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        let shared = Arc::new(Shared { ways: Mutex::new(ways), seen: watch::Sender::default() });
+        let shared =
+            Arc::new(Shared { ways: Mutex::new(ways), seen: watch::Sender::default(), prompts: Mutex::default() });
         let is_tls = tls.is_some();
         let mut tasks = JoinSet::new();
         tasks.spawn(accept(listener, tls, Arc::clone(&shared)));
@@ -186,6 +243,17 @@ impl Shared {
     fn ways(&self) -> MutexGuard<'_, Ways> {
         self.ways.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Of a prompt that it has read before, what its cache holds: whole blocks.
+    fn cached(&self, asked: &Asked) -> u64 {
+        const BLOCK_TOKENS: u64 = 128;
+        let mut prompts = self.prompts.lock().unwrap_or_else(PoisonError::into_inner);
+        if prompts.contains(&asked.prompt) {
+            return asked.prompt_tokens / BLOCK_TOKENS * BLOCK_TOKENS;
+        }
+        prompts.push(asked.prompt.clone());
+        0
+    }
 }
 
 async fn accept(listener: TcpListener, tls: Option<Identity>, shared: Arc<Shared>) {
@@ -216,12 +284,17 @@ async fn greet(tcp: TcpStream, tls: Option<Identity>, (number, shared): (usize, 
 }
 
 async fn serve(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, number: usize, shared: Arc<Shared>) {
+    let is_http1_alone = shared.ways().is(Odd::Http1Alone);
     let service = service_fn(move |request| {
         let shared = Arc::clone(&shared);
         async move { Ok::<_, Infallible>(respond(request, number, shared).await) }
     });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    if is_http1_alone {
+        builder = builder.http1_only();
+    }
     // A broken connection is what some tests are for.
-    let _ = auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(io), service).await;
+    let _ = builder.serve_connection(TokioIo::new(io), service).await;
 }
 
 async fn respond(request: Request<Incoming>, connection: usize, shared: Arc<Shared>) -> Response<Answer> {
@@ -234,9 +307,11 @@ async fn respond(request: Request<Incoming>, connection: usize, shared: Arc<Shar
         let mut result = judge(&mut ways, head.uri.path(), &head.headers, &body);
         if let Ok(Said::Stream(asked)) = &mut result {
             asked.number = shared.seen.borrow().requests.len();
+            asked.cached_tokens = if ways.is(Odd::NothingCached) { 0 } else { shared.cached(asked) };
         }
         (result.map(|say| (say, ways.clone())), ways.fault.clone())
     };
+    let bearer = head.headers.get("authorization").cloned();
     let refused = result.as_ref().err().map(|refusal| (refusal.status, refusal.code.to_owned()));
     let met = Met {
         connection,
@@ -251,7 +326,7 @@ async fn respond(request: Request<Incoming>, connection: usize, shared: Arc<Shar
     let is_turn = met.path == CHAT;
     shared.seen.send_modify(|seen| seen.requests.push(met));
     let (status, content_type, answer) = match result {
-        Err(refusal) => (refusal.status, "application/json", Answer::whole(refusal.body())),
+        Err(refusal) => refusal_of(&refusal, &shared.ways(), bearer.as_ref()),
         Ok((Said::Json(json), _)) => (200, "application/json", Answer::whole(Bytes::from(json.to_string()))),
         Ok((Said::Stream(asked), ways)) => answer::stream(&asked, &ways),
     };
@@ -264,12 +339,33 @@ async fn respond(request: Request<Incoming>, connection: usize, shared: Arc<Shar
     let mut response = Response::new(answer);
     *response.status_mut() = http::StatusCode::from_u16(status).unwrap_or_default();
     response.headers_mut().insert("content-type", http::HeaderValue::from_static(content_type));
-    limits(&shared.ways(), response.headers_mut());
+    let ways = shared.ways();
+    limits(&ways, response.headers_mut());
+    if ways.is(Odd::Closes) {
+        response.headers_mut().insert("connection", http::HeaderValue::from_static("close"));
+    }
+    if let Some(bearer) = bearer.filter(|_| ways.is(Odd::Echoes)) {
+        response.headers_mut().insert("x-asked-by", bearer);
+    }
+    drop(ways);
     response
+}
+
+fn refusal_of(refusal: &Refusal, ways: &Ways, bearer: Option<&http::HeaderValue>) -> (u16, &'static str, Answer) {
+    if ways.is(Odd::PlainRefusals) {
+        return (refusal.status, "text/html", Answer::whole(Bytes::from_static(b"<html>Something went wrong</html>")));
+    }
+    let bearer = bearer.and_then(|bearer| bearer.to_str().ok()).unwrap_or_default();
+    let told = if ways.is(Odd::Echoes) { bearer } else { "" };
+    (refusal.status, "application/json", Answer::whole(refusal.body(told)))
 }
 
 /// The headers that tell what is left.
 fn limits(ways: &Ways, headers: &mut HeaderMap) {
+    if ways.is(Odd::StrangeLimits) {
+        headers.insert("x-budget-left", http::HeaderValue::from_static("17"));
+        return;
+    }
     for (name, value) in [
         ("x-ratelimit-limit-tokens-minute", TOKENS_A_MINUTE.to_string()),
         ("x-ratelimit-remaining-tokens-minute", ways.tokens_left.to_string()),
@@ -297,14 +393,14 @@ fn judge(ways: &mut Ways, path: &str, headers: &HeaderMap, body: &[u8]) -> Resul
     }
     match path {
         WARMING if ways.warms => return Ok(Said::Json(Value::Null)),
-        MODELS => return Ok(Said::Json(rules::models(&ways.models))),
+        MODELS => return Ok(Said::Json(rules::models(ways))),
         CHAT => {}
         _ => return Err(Refusal::new(404, "not_found", "Unknown path")),
     }
     if headers.contains_key("content-encoding") && !ways.takes_gzip {
         return Err(Refusal::new(415, "unsupported_media_type", "This endpoint takes no compressed requests"));
     }
-    let asked = Asked::read(headers, body)?;
+    let asked = Asked::read(ways, headers, body)?;
     if asked.queue_ms_max.is_some_and(|ms_max| ways.queue_ms > ms_max) {
         return Err(Refusal::new(429, "queue_exceeded", "The expected time in the queue exceeds queue_threshold"));
     }

@@ -1,7 +1,7 @@
 //! What the service sends: a stream of chunks of several tokens, with its times and usage at the end, and the faults that it may have.
 
 use super::rules::Asked;
-use super::{Shared, Ways};
+use super::{Odd, Shared, Ways};
 use bytes::Bytes;
 use http_body::{Body, Frame};
 use serde_json::{Value, json};
@@ -122,7 +122,7 @@ impl Body for Answer {
 
 /// The stream that answers a turn: status, content type and body.
 pub(super) fn stream(asked: &Asked, ways: &Ways) -> (u16, &'static str, Answer) {
-    let mut events: VecDeque<Bytes> = events(asked, &ways.say).into();
+    let mut events: VecDeque<Bytes> = events(asked, ways).into();
     let mut steps = VecDeque::from([Step::Wait(ways.timing.first_token)]);
     match ways.fault {
         Fault::None | Fault::HangUp | Fault::Status { .. } | Fault::Silent => {}
@@ -164,7 +164,10 @@ pub(super) fn stream(asked: &Asked, ways: &Ways) -> (u16, &'static str, Answer) 
 }
 
 /// The events of a turn without faults.
-fn events(asked: &Asked, say: &Say) -> Vec<Bytes> {
+fn events(asked: &Asked, ways: &Ways) -> Vec<Bytes> {
+    let limit = asked.answer_tokens_max.filter(|_| !ways.is(Odd::Talkative)).unwrap_or(u64::MAX);
+    let (say, completion) = ways.say.within(limit);
+    let is_cut = completion < ways.say.tokens();
     let chunk = |choices: Value, more: Value| {
         let mut chunk = json!({"id": "chatcmpl-wafer", "object": "chat.completion.chunk", "created": 1_793_000_000,
             "model": asked.model, "system_fingerprint": "fp_wafer", "choices": choices});
@@ -175,7 +178,8 @@ fn events(asked: &Asked, say: &Say) -> Vec<Bytes> {
     };
     let delta = |delta: Value| chunk(json!([{"index": 0, "delta": delta, "finish_reason": null}]), Value::Null);
     let mut events = vec![delta(json!({"role": "assistant"}))];
-    events.extend(say.reasoning.iter().map(|text| delta(json!({"reasoning": text}))));
+    let reasoning_name = if ways.is(Odd::StrangeReasoning) { "musings" } else { "reasoning" };
+    events.extend(say.reasoning.iter().map(|text| delta(json!({reasoning_name: text}))));
     events.extend(say.texts.iter().map(|text| delta(json!({"content": text}))));
     if let Some((name, arguments)) = &say.call {
         events.push(delta(
@@ -183,19 +187,58 @@ fn events(asked: &Asked, say: &Say) -> Vec<Bytes> {
             "function": {"name": name, "arguments": arguments}}]}),
         ));
     }
-    // Some four letters a token: more tokens than chunks, as the real service sends them.
-    let letters = |texts: &[String]| texts.iter().map(String::len).sum::<usize>() as u64 / 4 + 1;
-    let (reasoning, text) = (letters(&say.reasoning), letters(&say.texts));
-    let finish = if say.call.is_some() { "tool_calls" } else { "stop" };
-    let completion = reasoning + text;
+    let reasoning = tokens(&say.reasoning).min(completion);
+    let finish = match (is_cut, &say.call) {
+        (true, _) => "length",
+        (false, Some(_)) => "tool_calls",
+        (false, None) => "stop",
+    };
     let usage = json!({"prompt_tokens": asked.prompt_tokens, "completion_tokens": completion,
-        "total_tokens": asked.prompt_tokens + completion, "prompt_tokens_details": {"cached_tokens": 0},
+        "total_tokens": asked.prompt_tokens + completion, "prompt_tokens_details": {"cached_tokens": asked.cached_tokens},
         "completion_tokens_details": {"accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0, "reasoning_tokens": reasoning}});
     let time_info = json!({"queue_time": 0.0005, "prompt_time": 0.002, "completion_time": 0.004, "total_time": 0.007, "created": 1_793_000_000.25});
     events.push(chunk(
         json!([{"index": 0, "delta": {}, "finish_reason": finish}]),
-        json!({"usage": usage, "time_info": time_info}),
+        match (ways.is(Odd::NoUsage), ways.is(Odd::NoTimes)) {
+            (false, false) => json!({"usage": usage, "time_info": time_info}),
+            (true, false) => json!({"time_info": time_info}),
+            (false, true) => json!({"usage": usage}),
+            (true, true) => json!({}),
+        },
     ));
-    events.push(Bytes::from_static(b"data: [DONE]\n\n"));
+    if !ways.is(Odd::NotDone) {
+        events.push(Bytes::from_static(b"data: [DONE]\n\n"));
+    }
     events
+}
+
+/// Some four letters a token: more tokens than chunks, as the real service sends them.
+const TOKEN_LETTERS: usize = 4;
+
+fn tokens(texts: &[String]) -> u64 {
+    (texts.iter().map(String::len).sum::<usize>() / TOKEN_LETTERS) as u64 + 1
+}
+
+impl Say {
+    fn tokens(&self) -> u64 {
+        tokens(&self.reasoning) + tokens(&self.texts)
+    }
+
+    /// What of it has so many tokens, and how many it has.
+    fn within(&self, tokens_max: u64) -> (Self, u64) {
+        if self.tokens() <= tokens_max {
+            return (self.clone(), self.tokens());
+        }
+        let mut letters = usize::try_from(tokens_max).unwrap_or(usize::MAX).saturating_mul(TOKEN_LETTERS);
+        let mut cut = |texts: &[String]| -> Vec<String> {
+            let pieces = texts.iter().map(|text| {
+                let piece: String = text.chars().take(letters).collect();
+                letters -= piece.chars().count();
+                piece
+            });
+            pieces.filter(|piece| !piece.is_empty()).collect()
+        };
+        let (reasoning, texts) = (cut(&self.reasoning), cut(&self.texts));
+        (Self { reasoning, texts, call: None }, tokens_max)
+    }
 }

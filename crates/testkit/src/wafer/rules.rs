@@ -1,5 +1,6 @@
 //! What the service refuses in a request: the fields that it does not know, and the rules on messages of its API version 2.
 
+use super::{Odd, Rule, Ways};
 use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::{Value, json};
@@ -61,14 +62,16 @@ impl Refusal {
         Self::new(400, "wrong_api_format", message)
     }
 
-    pub(super) fn body(&self) -> Bytes {
+    /// `told` stands behind its message.
+    pub(super) fn body(&self, told: &str) -> Bytes {
+        let message = format!("{} {told}", self.message);
         let (kind, param) = match self.status {
             429 if self.code.starts_with("queue") => ("too_many_requests_error", "queue"),
             429 => ("too_many_requests_error", "quota"),
             401 => ("authentication_error", "api_key"),
             _ => ("invalid_request_error", "validation_error"),
         };
-        let body = json!({"message": self.message, "type": kind, "param": param, "code": self.code});
+        let body = json!({"message": message.trim_end(), "type": kind, "param": param, "code": self.code});
         Bytes::from(body.to_string())
     }
 }
@@ -83,33 +86,60 @@ pub(super) struct Asked {
     /// What it is charged before it runs.
     pub(super) tokens: u64,
     pub(super) prompt_tokens: u64,
+    /// Its messages, and the cache that they belong to.
+    pub(super) prompt: String,
+    pub(super) cached_tokens: u64,
+    pub(super) answer_tokens_max: Option<u64>,
 }
 
 impl Asked {
-    pub(super) fn read(headers: &HeaderMap, body: &[u8]) -> Result<Self, Refusal> {
+    pub(super) fn read(ways: &Ways, headers: &HeaderMap, body: &[u8]) -> Result<Self, Refusal> {
         let json: Value = serde_json::from_slice(body).map_err(|error| Refusal::wrong(error.to_string()))?;
-        let Some(fields) = json.as_object() else { return Err(Refusal::wrong("no object")) };
-        if let Some(name) = fields.keys().find(|name| !FIELDS.contains(&name.as_str())) {
-            return Err(Refusal::wrong(format!("property '{name}' is unsupported")));
-        }
+        taken(ways, headers, &json)?;
         one_of(&json, "reasoning_effort", &EFFORTS)?;
         one_of(&json, "service_tier", &TIERS)?;
         let tier = json.get("service_tier").and_then(Value::as_str).unwrap_or("default");
         let queue_ms_max = queue(headers, tier)?;
-        if json.get("tools").is_none() && json.get("tool_choice").is_some() {
+        if json.get("tools").is_none() && json.get("tool_choice").is_some() && ways.holds(Rule::ToolChoice) {
             return Err(Refusal::wrong("'tool_choice' needs 'tools'"));
         }
-        strict_schemas(&json)?;
-        let Some(messages) = json.get("messages").and_then(Value::as_array) else {
-            return Err(Refusal::wrong("'messages' is missing"));
+        if ways.holds(Rule::ClosedSchemas) {
+            strict_schemas(&json)?;
+        }
+        let messages = match json.get("messages").and_then(Value::as_array) {
+            Some(messages) => messages.as_slice(),
+            None if ways.holds(Rule::Types) => return Err(Refusal::wrong("'messages' is missing")),
+            None => &[],
         };
-        answered(messages)?;
+        if ways.holds(Rule::AnsweredCalls) {
+            answered(messages)?;
+        }
         let prompt_tokens = body.len() as u64 / 4;
         let limit = ["max_completion_tokens", "max_tokens"].iter().find_map(|name| json.get(name)?.as_u64());
         let answer = limit.unwrap_or(CONTEXT_TOKENS.saturating_sub(prompt_tokens));
         let model = json.get("model").and_then(Value::as_str).unwrap_or_default().to_owned();
-        Ok(Self { model, number: 0, queue_ms_max, tokens: prompt_tokens + answer, prompt_tokens })
+        if !ways.models.contains(&model) && ways.holds(Rule::UnknownModels) {
+            return Err(Refusal::new(404, "model_not_found", format!("Model {model} does not exist")));
+        }
+        let cache = json.get("prompt_cache_key").and_then(Value::as_str).unwrap_or_default();
+        let prompt = format!("{cache} {}", json.get("messages").unwrap_or(&Value::Null));
+        let (number, cached_tokens, tokens) = (0, 0, prompt_tokens + answer);
+        Ok(Self { model, number, queue_ms_max, tokens, prompt_tokens, prompt, cached_tokens, answer_tokens_max: limit })
     }
+}
+
+/// Each field and header is one that it knows, and of its type.
+fn taken(ways: &Ways, headers: &HeaderMap, json: &Value) -> Result<(), Refusal> {
+    let Some(fields) = json.as_object() else { return Err(Refusal::wrong("no object")) };
+    let is_unknown = |name: &str| !FIELDS.contains(&name) && ways.holds(Rule::UnknownFields);
+    let is_refused = |name: &str| ways.odds.iter().any(|odd| matches!(odd, Odd::Refuses(other) if *other == name));
+    if let Some(name) = fields.keys().find(|name| is_unknown(name) || is_refused(name)) {
+        return Err(Refusal::wrong(format!("property '{name}' is unsupported")));
+    }
+    if let Some(name) = headers.keys().find(|name| is_refused(name.as_str())) {
+        return Err(Refusal::wrong(format!("header '{name}' is unsupported")));
+    }
+    Ok(())
 }
 
 fn one_of(json: &Value, name: &str, known: &[&str]) -> Result<(), Refusal> {
@@ -191,9 +221,11 @@ fn closed(schema: &Value) -> Result<(), Refusal> {
     children.into_iter().try_for_each(closed)
 }
 
-pub(super) fn models(names: &[String]) -> Value {
-    let models: Vec<_> =
-        names.iter().map(|name| json!({"id": name, "object": "model", "created": 0, "owned_by": "Cerebras"})).collect();
+pub(super) fn models(ways: &Ways) -> Value {
+    let context =
+        ways.odds.iter().find_map(|odd| if let Odd::TellsContext(tokens) = odd { Some(*tokens) } else { None });
+    let model = |name: &String| json!({"id": name, "object": "model", "created": 0, "owned_by": "Cerebras", "max_model_len": context});
+    let models: Vec<_> = ways.models.iter().map(model).collect();
     json!({"object": "list", "data": models})
 }
 
@@ -202,7 +234,8 @@ mod tests {
     use super::*;
 
     fn read(body: &Value) -> Result<Asked, Refusal> {
-        Asked::read(&HeaderMap::new(), body.to_string().as_bytes())
+        let models = vec![body.get("model").and_then(Value::as_str).unwrap_or_default().to_owned()];
+        Asked::read(&Ways { models, ..Ways::default() }, &HeaderMap::new(), body.to_string().as_bytes())
     }
 
     #[test]
