@@ -6,6 +6,7 @@ pub mod bench;
 pub mod chat;
 pub mod completions;
 pub mod connect;
+pub mod doctor;
 pub mod gateway;
 pub mod models;
 pub mod simulate;

@@ -3,6 +3,7 @@
 mod announce;
 mod app;
 mod config;
+mod doctor;
 mod places;
 mod runtime;
 mod seal;
@@ -56,6 +57,8 @@ enum Verb {
     Chat(chat::Args),
     /// Print what points a client at a gateway
     Connect(connect::Args),
+    /// Look at a config, its endpoints and this machine, and say what is wrong
+    Doctor(flashlane_cli::doctor::Args),
     /// Run the simulator as an inference server of its own
     Simulate(simulate::Args),
     /// Measure a gateway, this one or any other
@@ -91,6 +94,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
             block_on(Builder::new_current_thread(), connect::run(args))??;
             Ok(ExitCode::SUCCESS)
         }
+        Verb::Doctor(args) => doctor::run(&args),
         Verb::Simulate(args) => {
             block_on(Builder::new_multi_thread(), simulate::run(args))??;
             Ok(ExitCode::SUCCESS)
@@ -107,7 +111,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
 }
 
 /// Runs a verb to its end. Threads that still wait for a person's input are left behind.
-fn block_on<F: Future>(mut builder: Builder, verb: F) -> anyhow::Result<F::Output> {
+pub(crate) fn block_on<F: Future>(mut builder: Builder, verb: F) -> anyhow::Result<F::Output> {
     let runtime = builder.enable_all().build().context("the system gives no threads")?;
     let output = runtime.block_on(verb);
     runtime.shutdown_background();

@@ -67,12 +67,17 @@ pub enum End {
     CutShort,
 }
 
+/// The config that the environment names.
+pub fn config_named() -> Option<PathBuf> {
+    env::var_os(CONFIG_VARIABLE).filter(|named| !named.is_empty()).map(PathBuf::from)
+}
+
 /// Serves until a signal.
 ///
 /// # Errors
 /// [`Invalid`] for a bad config; otherwise what kept it from serving.
 pub fn run(args: &Args) -> anyhow::Result<End> {
-    let named = env::var_os(CONFIG_VARIABLE).filter(|named| !named.is_empty()).map(PathBuf::from);
+    let named = config_named();
     let file = match (&args.config, &named) {
         (Some(path), _) => Some(("--config", path)),
         (None, Some(path)) => Some((CONFIG_VARIABLE, path)),

@@ -7,7 +7,7 @@ mod rig;
 use std::path::Path;
 use std::{env, fs};
 
-const VERBS: [&[&str]; 11] = [
+const VERBS: [&[&str]; 12] = [
     &[],
     &["serve"],
     &["chat"],
@@ -16,6 +16,7 @@ const VERBS: [&[&str]; 11] = [
     &["connect", "python"],
     &["connect", "node"],
     &["connect", "curl"],
+    &["doctor"],
     &["simulate"],
     &["bench"],
     &["completions"],

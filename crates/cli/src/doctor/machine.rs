@@ -1,0 +1,200 @@
+//! The machine that a gateway is to run on: its clock, its limits, its ports, its folders. What was seen comes in as values; the looking
+//! is beside each judgement. Knows no endpoint.
+
+use super::Parts;
+use super::calendar::{date, expiry};
+use super::report::Line;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+const DAY_S: i64 = 86_400;
+/// A certificate that ends sooner should be renewed by now.
+const RENEW_DAYS: i64 = 14;
+/// 2026-01-01: this program is younger.
+const BUILT_S: i64 = 1_767_225_600;
+/// Beside connections: files, the database, the listener, standard streams.
+const OTHER_DESCRIPTORS: u64 = 256;
+
+pub fn now_unix_s() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// All lines about the machine itself.
+pub fn lines(parts: &Parts) -> Vec<Line> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok();
+    let admin_answers = is_flashlane(parts.admin_listen);
+    let mut lines = vec![
+        clock(now_unix_s()),
+        descriptors(limits.as_deref().and_then(open_files), parts),
+        port("clients", "server.listen", parts.listen, (bind(parts.listen), admin_answers)),
+        port("admin", "server.admin_listen", parts.admin_listen, (bind(parts.admin_listen), admin_answers)),
+        folder(parts),
+    ];
+    lines.extend(parts.certificate_file.as_deref().map(|path| own_certificate(path, now_unix_s())));
+    lines.into_iter().map(|line| line.about("machine")).collect()
+}
+
+fn clock(now_s: i64) -> Line {
+    match now_s < BUILT_S {
+        true => Line::failed("clock", "a date after this program was made", date(now_s))
+            .advise("set the clock: certificates are judged by it, and records are kept by it"),
+        false => Line::ok("clock", format!("{}, compared with each endpoint's below", date(now_s))),
+    }
+}
+
+/// The soft limit on open files.
+fn open_files(limits: &str) -> Option<u64> {
+    let row = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    let soft = row.split_ascii_whitespace().next()?;
+    if soft == "unlimited" { Some(u64::MAX) } else { soft.parse().ok() }
+}
+
+fn descriptors(soft: Option<u64>, parts: &Parts) -> Line {
+    // A client's connection, and one to an endpoint for its turn.
+    let wanted = 2 * u64::from(parts.connections_max) + OTHER_DESCRIPTORS;
+    let expected = format!(
+        "{wanted}: two for each of server.connections_max = {}, and {OTHER_DESCRIPTORS}",
+        parts.connections_max
+    );
+    let advice = "raise it (systemd: LimitNOFILE=, a shell: ulimit -n), or lower server.connections_max";
+    match soft {
+        None => Line::ok("open files", "this system does not tell its limit"),
+        Some(soft) if soft >= wanted => Line::ok("open files", format!("up to {soft}")),
+        Some(soft) if soft > OTHER_DESCRIPTORS => {
+            Line::warning("open files", expected, format!("up to {soft}")).advise(advice)
+        }
+        Some(soft) => Line::failed("open files", expected, format!("up to {soft}")).advise(advice),
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<()> {
+    TcpListener::bind(address).map(drop)
+}
+
+/// Whether a gateway answers at this admin address.
+fn is_flashlane(admin: SocketAddr) -> bool {
+    use std::io::{Read, Write};
+    let wait = std::time::Duration::from_secs(1);
+    let Ok(mut tcp) = std::net::TcpStream::connect_timeout(&admin, wait) else { return false };
+    let asked = tcp
+        .set_read_timeout(Some(wait))
+        .and_then(|()| tcp.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"));
+    let mut said = Vec::new();
+    let _ = asked.and_then(|()| tcp.take(1 << 20).read_to_end(&mut said).map(drop));
+    String::from_utf8_lossy(&said).contains("# TYPE flashlane_")
+}
+
+fn port(check: &'static str, field: &str, address: SocketAddr, (bound, is_ours): (io::Result<()>, bool)) -> Line {
+    match bound {
+        Ok(()) => Line::ok(check, format!("{address} is free")),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_ours => {
+            Line::warning(check, "a free address", format!("{address} is taken, and a running flashlane answers"))
+                .advise("nothing, if that is the gateway of this config")
+        }
+        Err(error) => Line::failed(check, "a free address of this machine", format!("{address}: {error}"))
+            .advise(format!("end what listens there (`ss -ltnp` shows it), or change {field}")),
+    }
+}
+
+fn folder(parts: &Parts) -> Line {
+    match &parts.folder {
+        None => Line::ok("store", "in memory: what is stored is forgotten at the end"),
+        Some((folder, Ok(()))) => Line::ok("store", format!("{} can be written", folder.display())),
+        Some((folder, Err(reason))) => {
+            Line::failed("store", "a folder that this user may write", format!("{}: {reason}", folder.display()))
+                .advise("make it, or give it to the user that runs flashlane; or change store.folder")
+        }
+    }
+}
+
+fn own_certificate(path: &Path, now_s: i64) -> Line {
+    match CertificateDer::from_pem_file(path) {
+        Ok(certificate) => certificate_line("own certificate", &certificate, now_s)
+            .advise_if_wrong("renew it, and restart flashlane: the files are read at its start"),
+        Err(error) => Line::failed("own certificate", "a PEM file", format!("{}: {error}", path.display()))
+            .advise("change server.tls.certificate_file"),
+    }
+}
+
+/// How long a certificate still is one.
+pub fn certificate_line(check: &'static str, certificate: &[u8], now_s: i64) -> Line {
+    let expected = format!("more than {RENEW_DAYS} days to its end");
+    match expiry(certificate) {
+        None => Line::warning(check, "an end that can be read", "its end cannot be read"),
+        Some(end_s) if end_s <= now_s => Line::failed(check, expected, format!("ended on {}", date(end_s))),
+        Some(end_s) => {
+            let days = (end_s - now_s) / DAY_S;
+            let found = format!("good until {}, for {days} days", date(end_s));
+            if days < RENEW_DAYS { Line::warning(check, expected, found) } else { Line::ok(check, found) }
+        }
+    }
+}
+
+impl Line {
+    pub(super) fn advise_if_wrong(self, advice: &str) -> Self {
+        if self.state == super::report::State::Ok { self } else { self.advise(advice) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::State;
+    use super::*;
+
+    fn parts() -> Parts {
+        Parts { connections_max: 1000, ..Parts::default() }
+    }
+
+    #[test]
+    fn the_limit_on_open_files_is_measured_by_the_connections() {
+        let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
+            Max open files            2255                 1048576              files     \n";
+        assert_eq!(open_files(limits), Some(2255));
+        assert_eq!(
+            open_files("Max open files            unlimited            unlimited            files"),
+            Some(u64::MAX)
+        );
+        for (soft, state) in
+            [(None, State::Ok), (Some(2256), State::Ok), (Some(2255), State::Warning), (Some(256), State::Failed)]
+        {
+            assert_eq!(descriptors(soft, &parts()).state, state, "{soft:?}");
+        }
+    }
+
+    #[test]
+    fn a_taken_port_is_wrong_unless_the_gateway_itself_has_it() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 8700));
+        let taken = || Err(io::Error::from(io::ErrorKind::AddrInUse));
+        assert_eq!(port("clients", "server.listen", address, (Ok(()), false)).state, State::Ok);
+        assert_eq!(port("clients", "server.listen", address, (taken(), true)).state, State::Warning);
+        let line = port("clients", "server.listen", address, (taken(), false));
+        assert!(line.state == State::Failed && line.advice.contains("server.listen"), "{line:?}");
+        let not_ours = Err(io::Error::from(io::ErrorKind::AddrNotAvailable));
+        assert_eq!(port("clients", "server.listen", address, (not_ours, true)).state, State::Failed);
+    }
+
+    #[test]
+    fn a_clock_before_this_program_is_wrong() {
+        assert_eq!(clock(0).state, State::Failed);
+        assert_eq!(clock(BUILT_S).state, State::Ok);
+    }
+
+    #[test]
+    fn a_certificate_is_renewed_before_its_end() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(2030, 1, 31);
+        let certificate = params.self_signed(&key).unwrap();
+        let end_s = expiry(certificate.der()).unwrap();
+        let state = |now_s| certificate_line("certificate", certificate.der(), now_s).state;
+        assert_eq!(state(end_s - RENEW_DAYS * DAY_S), State::Ok);
+        assert_eq!(state(end_s - RENEW_DAYS * DAY_S + 1), State::Warning);
+        assert_eq!(state(end_s), State::Failed);
+        assert_eq!(certificate_line("certificate", b"x", 0).state, State::Warning);
+    }
+}
