@@ -124,6 +124,8 @@ def test_what_is_assumed_of_llama_cpp_holds_for_the_real_one_but_for_its_connect
         assert states["gpu-1", check] == "ok", check
     told = verdicts(ran)
     assert told.pop("reasoning") == "could not be told"
+    # So small a model may end before the limit.
+    assert told.pop("output-limit") in ("holds", "could not be told")
     # It announces Keep-Alive, and closes its connection behind each event stream.
     assert told.pop("reuse") == "does not hold"
     assert set(told.values()) == {"holds"}, told

@@ -161,7 +161,7 @@ fn way(url: &str, reached: &Result<Reached, Unreached>) -> Vec<Line> {
         Ok(reached) => {
             let address = reached.address.map(|address| address.to_string()).unwrap_or_default();
             let found = format!(
-                "{url}: {} address(es) within {} ms, connected to {address} within {} ms",
+                "{url}: resolved (to {}) within {} ms, connected to {address} within {} ms",
                 reached.addresses.len(),
                 reached.named_within.as_millis(),
                 reached.connected_within.as_millis()

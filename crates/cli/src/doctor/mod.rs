@@ -191,7 +191,8 @@ fn config(subject: &Subject) -> Line {
 }
 
 fn named<'a>(args: &Args, subject: &'a Subject) -> Result<Vec<&'a EndpointConfig>, Error> {
-    let endpoints = subject.parts.as_ref().map(|parts| parts.endpoints.as_slice()).unwrap_or_default();
+    // What could not be read names nobody; its own line says why.
+    let Some(Parts { endpoints, .. }) = &subject.parts else { return Ok(Vec::new()) };
     let find = |named: &String| {
         endpoints.iter().find(|endpoint| endpoint.name == *named).ok_or_else(|| {
             let known: Vec<&str> = endpoints.iter().map(|endpoint| &*endpoint.name).collect();

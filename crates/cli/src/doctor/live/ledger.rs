@@ -5,16 +5,21 @@
 pub struct Ledger {
     pub tokens_max: u64,
     pub spent: u64,
+    /// What a question may cost is not what it costs: limits are not heeded.
+    is_open: bool,
 }
 
 impl Ledger {
     pub fn new(tokens_max: u64) -> Self {
-        Self { tokens_max, spent: 0 }
+        Self { tokens_max, spent: 0, is_open: false }
     }
 
     /// # Errors
     /// A question of so many tokens could pass the cap; why, for people.
     pub fn allow(&self, tokens: u64) -> Result<(), String> {
+        if self.is_open {
+            return Err("not asked: limits on output are not heeded, so that nothing would keep the cap".to_owned());
+        }
         let (spent, tokens_max) = (self.spent, self.tokens_max);
         match spent.saturating_add(tokens) <= tokens_max {
             true => Ok(()),
@@ -24,8 +29,10 @@ impl Ledger {
         }
     }
 
-    pub fn spend(&mut self, tokens: u64) {
+    /// A question cost so many tokens; more than it was allowed, and no other one is asked.
+    pub fn spend(&mut self, tokens: u64, allowed: u64) {
         self.spent = self.spent.saturating_add(tokens);
+        self.is_open |= tokens > allowed;
     }
 }
 
@@ -37,8 +44,16 @@ mod tests {
     fn the_cap_may_be_reached_and_not_passed() {
         let mut ledger = Ledger::new(100);
         assert!(ledger.allow(100).is_ok() && ledger.allow(101).is_err());
-        ledger.spend(60);
+        ledger.spend(60, 60);
         assert!(ledger.allow(40).is_ok());
         assert!(ledger.allow(41).unwrap_err().contains("60 of 100"));
+    }
+
+    #[test]
+    fn what_costs_more_than_it_may_is_the_last() {
+        let mut ledger = Ledger::new(100);
+        ledger.spend(11, 10);
+        assert_eq!(ledger.spent, 11);
+        assert!(ledger.allow(1).unwrap_err().contains("not heeded"));
     }
 }

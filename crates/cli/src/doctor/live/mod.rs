@@ -159,7 +159,8 @@ impl Asking<'_> {
             answer
         };
         let heard = Heard::read(&answer);
-        self.ledger.spend(cost(&heard, &prepared));
+        let (tokens, allowed) = cost(&heard, &prepared);
+        self.ledger.spend(tokens, allowed);
         Ok(Ok(heard))
     }
 }
@@ -171,12 +172,21 @@ async fn put(exam: &Exam, prepared: &Prepared) -> Answer {
     }
 }
 
-/// What it tells; where it tells nothing, the most that it can be. Refusals are free.
-fn cost(heard: &Heard, prepared: &Prepared) -> u64 {
+/// What it cost, and what of that it was allowed. Where it tells nothing, it cost the most that it may; refusals are free. Of a prompt the
+/// service has the last word, of an answer the limit.
+fn cost(heard: &Heard, prepared: &Prepared) -> (u64, u64) {
+    let tokens_max = prepared.tokens_max();
     match (heard.usage, &heard.end) {
-        (Some(usage), _) => usage.input.saturating_add(usage.output),
-        (None, End::Refused { .. }) => 0,
-        (None, End::Whole | End::Broken { .. }) => prepared.tokens_max(),
+        (Some(usage), _) => {
+            let allowed = usage.input.saturating_add(prepared.output_tokens_max);
+            (usage.input.saturating_add(usage.output), allowed)
+        }
+        (None, End::Refused { .. }) => (0, 0),
+        // A chunk has a token at least.
+        (None, End::Whole | End::Broken { .. }) => match heard.texts > prepared.output_tokens_max {
+            true => (tokens_max.saturating_add(heard.texts), tokens_max),
+            false => (tokens_max, tokens_max),
+        },
     }
 }
 

@@ -64,7 +64,7 @@ pub enum What {
 impl Prepared {
     /// What it costs at most: a token is a byte at least, and a template adds its own.
     pub fn tokens_max(&self) -> u64 {
-        const TEMPLATE: usize = 64;
+        const TEMPLATE: usize = 256;
         let bytes = match &self.what {
             What::Turn(ask) => ask.messages.len() + ask.fields.iter().map(|(_, value)| value.len()).sum::<usize>(),
             What::AsIs(body) => body.len(),
