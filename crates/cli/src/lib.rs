@@ -8,5 +8,6 @@ pub mod completions;
 pub mod connect;
 pub mod doctor;
 pub mod gateway;
+pub mod keys;
 pub mod models;
 pub mod simulate;

@@ -1,14 +1,66 @@
-//! Who asks, and what they say of themselves. No keys are configured yet, so every caller is served; but callers with different keys never see each other's state.
+//! Who asks, and what they say of themselves. With keys configured, whoever has none is refused before anything else is looked at; without
+//! any, every caller is served (on loopback alone), but callers with different `Authorization`s never see each other's state.
 
-use flashlane_engine::Owner;
+use crate::keys::Caller;
+use crate::reply::Refused;
+use crate::state::State;
+use axum::extract::{self, Request};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use flashlane_engine::router::{HEADERS, Origin, TURN_METADATA, model_named};
+use flashlane_engine::{ErrorKind, Owner};
+use flashlane_store::OwnerId;
 use http::HeaderMap;
-use http::header::AUTHORIZATION;
-use sha2::{Digest, Sha256};
+use http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
+use sha2::{Digest as _, Sha256};
+use std::sync::Arc;
 
-/// The owner of what a request makes: the digest of the `Authorization` sent, so that nothing can be read back. All who send none are one.
-pub(crate) fn owner(headers: &HeaderMap) -> Owner {
-    match headers.get(AUTHORIZATION) {
+/// The layer: handlers find the [`Caller`] in the request's extensions.
+pub(crate) async fn guard(
+    extract::State(state): extract::State<Arc<State>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    match caller(&state, request.headers()) {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(refused) => {
+            let mut response = refused.into_response();
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            response
+        }
+    }
+}
+
+fn caller(state: &State, headers: &HeaderMap) -> Result<Caller, Refused> {
+    let authorization = headers.get(AUTHORIZATION);
+    if state.keys.is_empty() {
+        return Ok(Caller { owner: unchecked(authorization), only: None, shared: state.shared.load_full() });
+    }
+    let refused = |message: &str| Refused::new(ErrorKind::InvalidApiKey, message);
+    let Some(authorization) = authorization else {
+        return Err(refused("No API key was sent. Send one as `Authorization: Bearer YOUR_KEY`."));
+    };
+    let Some(key) = bearer(authorization.as_bytes()) else {
+        return Err(refused(
+            "The Authorization header holds no bearer key. Send it as `Authorization: Bearer YOUR_KEY`.",
+        ));
+    };
+    let unknown = "The API key is not one of this server's. Ask whoever runs it for a key.";
+    state.keys.caller(key).cloned().ok_or_else(|| refused(unknown))
+}
+
+/// The key of `Bearer KEY`, the scheme in any case.
+fn bearer(authorization: &[u8]) -> Option<&[u8]> {
+    let (scheme, key) = authorization.split_at_checked("Bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| key.trim_ascii()).filter(|key| !key.is_empty())
+}
+
+/// The digest of the `Authorization` sent, so that nothing can be read back. All who send none are one.
+fn unchecked(authorization: Option<&HeaderValue>) -> Owner {
+    match authorization {
         Some(authorization) => Owner(Sha256::digest(authorization.as_bytes()).into()),
         None => Owner::default(),
     }
@@ -19,8 +71,29 @@ pub(crate) fn model(headers: &HeaderMap) -> Option<String> {
     model_named(headers.get(TURN_METADATA)?.to_str().ok()?)
 }
 
-/// Which conversation of which session the request is for, as its headers say.
-pub(crate) fn origin(owner: &Owner, headers: &HeaderMap) -> Origin {
-    let told = HEADERS.iter().filter_map(|name| Some((*name, headers.get(*name)?.to_str().ok()?)));
-    Origin::of_headers(owner, told)
+impl Caller {
+    /// Whose stored state it sees.
+    pub(crate) fn owner_id(&self) -> OwnerId {
+        OwnerId(self.owner.0)
+    }
+
+    /// Which conversation of which session the request is for, as its headers say.
+    pub(crate) fn origin(&self, headers: &HeaderMap) -> Origin {
+        let told = HEADERS.iter().filter_map(|name| Some((*name, headers.get(*name)?.to_str().ok()?)));
+        Origin { only: self.only, ..Origin::of_headers(&self.owner, told) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bearer_key_is_what_stands_behind_the_scheme() {
+        assert_eq!(bearer(b"Bearer k"), Some(&b"k"[..]));
+        assert_eq!(bearer(b"bearer  k "), Some(&b"k"[..]));
+        for none in [&b"Bearer "[..], b"Bearer", b"Basic k", b"", b"k", b"Bearer\tk"] {
+            assert_eq!(bearer(none), None);
+        }
+    }
 }

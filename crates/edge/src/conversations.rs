@@ -2,19 +2,18 @@
 //!
 //! Everything is looked for under the caller's own key: another's conversation is not there.
 
-use crate::auth;
 use crate::http::collect;
+use crate::keys::Caller;
 use crate::reply::Refused;
 use crate::state::State;
-use crate::stored::{Listed, Query, failed, json_of, list, owner, with_id};
+use crate::stored::{Listed, Query, failed, json_of, list, with_id};
 use axum::extract::rejection::PathRejection;
-use axum::extract::{self, Path, RawQuery, Request};
+use axum::extract::{self, Extension, Path, RawQuery, Request};
 use axum::response::Response;
 use bytes::Bytes;
 use flashlane_engine::{ErrorKind, Refusal};
 use flashlane_store::{Conversation, Listing, OwnerId, Page};
 use flashlane_wire::responses::{Fields, Item, metadata};
-use http::HeaderMap;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -26,15 +25,19 @@ type Id = Result<Path<String>, PathRejection>;
 type Ids = Result<Path<(String, String)>, PathRejection>;
 type Shared = extract::State<Arc<State>>;
 
-pub(crate) async fn create(extract::State(state): Shared, request: Request) -> Result<Response, Refused> {
+pub(crate) async fn create(
+    extract::State(state): Shared,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Refused> {
     let (head, body) = request.into_parts();
     let body = collect(&state, &head.headers, body).await?;
     let fields = Fields::parse(&body).map_err(refused)?;
     let id = format!("conv_{}", random_hex()?);
-    let items = items_of(&fields, &id, |raw| check(&state, &head.headers, raw))?;
+    let items = items_of(&fields, &id, |raw| check(&caller, raw))?;
     let conversation = Conversation {
         id,
-        owner: owner(&head.headers),
+        owner: caller.owner_id(),
         metadata: metadata_of(&fields)?.unwrap_or(Bytes::from_static(b"{}")),
         created_unix_ms: state.clock.now().unix_ms,
     };
@@ -43,13 +46,22 @@ pub(crate) async fn create(extract::State(state): Shared, request: Request) -> R
     Ok(shown(&conversation))
 }
 
-pub(crate) async fn retrieve(extract::State(state): Shared, id: Id, headers: HeaderMap) -> Result<Response, Refused> {
-    Ok(shown(&find(&state, owner(&headers), &named(id)?).await?))
+pub(crate) async fn retrieve(
+    extract::State(state): Shared,
+    id: Id,
+    Extension(caller): Extension<Caller>,
+) -> Result<Response, Refused> {
+    Ok(shown(&find(&state, caller.owner_id(), &named(id)?).await?))
 }
 
-pub(crate) async fn update(extract::State(state): Shared, id: Id, request: Request) -> Result<Response, Refused> {
+pub(crate) async fn update(
+    extract::State(state): Shared,
+    id: Id,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Refused> {
     let (head, body) = request.into_parts();
-    let (owner, id) = (owner(&head.headers), named(id)?);
+    let (owner, id) = (caller.owner_id(), named(id)?);
     let body = collect(&state, &head.headers, body).await?;
     let metadata = metadata_of(&Fields::parse(&body).map_err(refused)?)?.ok_or_else(|| {
         let message = "Missing required parameter: 'metadata'.";
@@ -62,9 +74,13 @@ pub(crate) async fn update(extract::State(state): Shared, id: Id, request: Reque
     Ok(shown(&find(&state, owner, &id).await?))
 }
 
-pub(crate) async fn delete(extract::State(state): Shared, id: Id, headers: HeaderMap) -> Result<Response, Refused> {
+pub(crate) async fn delete(
+    extract::State(state): Shared,
+    id: Id,
+    Extension(caller): Extension<Caller>,
+) -> Result<Response, Refused> {
     let id = named(id)?;
-    let deleted = state.store.conversation_delete(owner(&headers), &id, state.clock.now().unix_ms).await;
+    let deleted = state.store.conversation_delete(caller.owner_id(), &id, state.clock.now().unix_ms).await;
     if !deleted.map_err(|error| failed(&error))? {
         return Err(not_found(&id));
     }
@@ -75,24 +91,29 @@ pub(crate) async fn list_items(
     extract::State(state): Shared,
     id: Id,
     RawQuery(query): RawQuery,
-    headers: HeaderMap,
+    Extension(caller): Extension<Caller>,
 ) -> Result<Response, Refused> {
     let id = named(id)?;
     let page = Query::parse(query.as_deref()).page()?;
     let now = state.clock.now().unix_ms;
-    let listing = state.store.conversation_items(owner(&headers), &id, Page::WHOLE, now).await;
+    let listing = state.store.conversation_items(caller.owner_id(), &id, Page::WHOLE, now).await;
     let Some(Listing::Items { items, .. }) = listing.map_err(|error| failed(&error))? else {
         return Err(not_found(&id));
     };
     Ok(json_of(page.of(items.iter().map(|item| Listed::kept(item)).collect())?))
 }
 
-pub(crate) async fn add_items(extract::State(state): Shared, id: Id, request: Request) -> Result<Response, Refused> {
+pub(crate) async fn add_items(
+    extract::State(state): Shared,
+    id: Id,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Refused> {
     let (head, body) = request.into_parts();
-    let (owner, id) = (owner(&head.headers), named(id)?);
+    let (owner, id) = (caller.owner_id(), named(id)?);
     let body = collect(&state, &head.headers, body).await?;
     let fields = Fields::parse(&body).map_err(refused)?;
-    let items = items_of(&fields, &random_hex()?, |raw| check(&state, &head.headers, raw))?;
+    let items = items_of(&fields, &random_hex()?, |raw| check(&caller, raw))?;
     if items.is_empty() {
         let message = "Missing required parameter: 'items'.";
         return Err(Refused(Refusal::new(ErrorKind::MissingParameter, message).with_param("items")));
@@ -108,10 +129,10 @@ pub(crate) async fn add_items(extract::State(state): Shared, id: Id, request: Re
 pub(crate) async fn retrieve_item(
     extract::State(state): Shared,
     ids: Ids,
-    headers: HeaderMap,
+    Extension(caller): Extension<Caller>,
 ) -> Result<Response, Refused> {
     let (id, item_id) = both(ids)?;
-    let found = state.store.conversation_item(owner(&headers), &id, &item_id, state.clock.now().unix_ms).await;
+    let found = state.store.conversation_item(caller.owner_id(), &id, &item_id, state.clock.now().unix_ms).await;
     let item = found.map_err(|error| failed(&error))?;
     Ok(json_of(item.ok_or_else(|| no_item(&id, &item_id))?))
 }
@@ -119,9 +140,9 @@ pub(crate) async fn retrieve_item(
 pub(crate) async fn delete_item(
     extract::State(state): Shared,
     ids: Ids,
-    headers: HeaderMap,
+    Extension(caller): Extension<Caller>,
 ) -> Result<Response, Refused> {
-    let ((id, item_id), owner) = (both(ids)?, owner(&headers));
+    let ((id, item_id), owner) = (both(ids)?, caller.owner_id());
     let deleted = state.store.conversation_item_delete(owner, &id, &item_id, state.clock.now().unix_ms).await;
     if !deleted.map_err(|error| failed(&error))? {
         return Err(no_item(&id, &item_id));
@@ -174,8 +195,8 @@ fn shown(conversation: &Conversation) -> Response {
 }
 
 /// Whether a response in the conversation will be able to read them: sealed content has to be the caller's.
-fn check(state: &State, headers: &HeaderMap, items: &[&RawValue]) -> Result<(), Refusal> {
-    state.shared.load().check_items("items", items, auth::owner(headers))
+fn check(caller: &Caller, items: &[&RawValue]) -> Result<(), Refusal> {
+    caller.shared.check_items("items", items, caller.owner)
 }
 
 /// The body's items, each with an id.

@@ -11,6 +11,7 @@
 
 use crate::desk::Signal;
 use crate::error::Error;
+use crate::keys::Caller;
 use crate::state::State;
 use crate::stored::with_id;
 use crate::work::{Done, Work};
@@ -112,21 +113,21 @@ pub(crate) struct Drive {
 }
 
 impl Drive {
-    /// Begins a session of `owner`'s; `make` says of which kind, with the snapshot that it shares.
+    /// Begins a session of `caller`'s; `make` says of which kind, with the snapshot that it shares.
     pub(crate) fn new(
         state: Arc<State>,
-        owner: Owner,
+        caller: &Caller,
         request_id: Arc<str>,
         make: impl FnOnce(Arc<Shared>, IdSource, Owner) -> Session,
     ) -> Result<Self, Error> {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|source| Error::Random { source })?;
-        let shared = state.shared.load_full();
+        let shared = Arc::clone(&caller.shared);
         Ok(Self {
-            session: make(Arc::clone(&shared), IdSource::new(seed), owner),
+            session: make(Arc::clone(&shared), IdSource::new(seed), caller.owner),
             state,
             shared,
-            owner: OwnerId(owner.0),
+            owner: caller.owner_id(),
             request_id,
             streams: Vec::new(),
             leaving: None,

@@ -9,6 +9,8 @@ pub enum Error {
     Taken { address: SocketAddr, setting: &'static str, flag: &'static str },
     #[error("cannot listen on {address} (`server.{setting}` in the config, or `--{flag}`)")]
     Bind { address: SocketAddr, setting: &'static str, flag: &'static str, source: io::Error },
+    #[error("a request came by a way on which nobody asks who sends it")]
+    NoCaller,
     #[error("the system gives no random bytes")]
     Random { source: getrandom::Error },
 }

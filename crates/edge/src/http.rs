@@ -5,11 +5,11 @@
 
 use crate::afterwards::Afterwards;
 use crate::allowance;
-use crate::auth;
 use crate::background;
 use crate::drive::{Drive, Rest};
 use crate::follow::Reader;
 use crate::idle::Requests;
+use crate::keys::Caller;
 use crate::reply::{JSON, Refused};
 use crate::routes::RequestId;
 use crate::state::State;
@@ -80,10 +80,10 @@ async fn serve(
 ) -> Result<Response, Refused> {
     let (head, body) = request.into_parts();
     let body = collect(&state, &head.headers, body).await?;
-    let owner = auth::owner(&head.headers);
-    let origin = auth::origin(&owner, &head.headers);
+    let caller = head.extensions.get::<Caller>().ok_or(crate::Error::NoCaller)?;
+    let origin = caller.origin(&head.headers);
     let mut drive =
-        Drive::new(state, owner, id, |shared, ids, owner| Session::http(shared, ids, owner).with_origin(origin))?;
+        Drive::new(state, caller, id, |shared, ids, owner| Session::http(shared, ids, owner).with_origin(origin))?;
     let wants_route = head.headers.contains_key(allowance::ROUTE);
     let held = Held::of(head);
     if let Some(afterwards) = &held.afterwards {

@@ -19,6 +19,7 @@ mod error;
 mod follow;
 mod http;
 mod idle;
+mod keys;
 mod listen;
 mod models;
 mod origin;
@@ -34,6 +35,7 @@ mod ws;
 
 pub use config::{EdgeConfig, TlsConfig};
 pub use error::Error;
+pub use keys::{KeyConfig, TierName};
 pub use listen::Listeners;
 pub use state::{Parts, State};
 pub use tls::{Tls, TlsError, TlsProblem};

@@ -2,17 +2,16 @@
 //!
 //! The catalog's fields are those that Codex 0.169.0 insists on: one entry that it cannot decode makes it drop them all.
 
+use crate::keys::Caller;
 use crate::reply::{JSON, Refused};
-use crate::state::State;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{self, Path, RawQuery};
+use axum::extract::{Extension, Path, RawQuery};
 use axum::response::{IntoResponse, Response};
 use flashlane_engine::{ErrorKind, Fleet, Model, Refusal};
 use http::header::{CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH};
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use std::hash::Hasher as _;
-use std::sync::Arc;
 
 /// What a coding agent is told about its work, where the client brings no instructions of its own.
 const CODEX_INSTRUCTIONS: &str = "You are Codex, a coding agent that works in the user's terminal and workspace. Read the code before you change it, \
@@ -77,28 +76,25 @@ struct TruncationPolicy {
 }
 
 pub(crate) async fn list(
-    extract::State(state): extract::State<Arc<State>>,
+    Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
-    let fleet = Arc::clone(&state.shared.load().fleet);
+    let fleet = &caller.shared.fleet;
     let parameters = query.as_deref().unwrap_or_default().split('&');
     if parameters.into_iter().any(|parameter| parameter.split('=').next() == Some("client_version")) {
-        let models = (1..).zip(&fleet.models).map(|(place, model)| catalog_entry(&fleet, model, place)).collect();
+        let models = (1..).zip(&fleet.models).map(|(place, model)| catalog_entry(fleet, model, place)).collect();
         return tagged(&Catalog { models }, &headers);
     }
-    json(&List { object: "list", data: fleet.models.iter().map(|model| entry(&fleet, model)).collect() })
+    json(&List { object: "list", data: fleet.models.iter().map(|model| entry(fleet, model)).collect() })
 }
 
-pub(crate) async fn one(
-    extract::State(state): extract::State<Arc<State>>,
-    id: Result<Path<String>, PathRejection>,
-) -> Response {
+pub(crate) async fn one(Extension(caller): Extension<Caller>, id: Result<Path<String>, PathRejection>) -> Response {
     // What is not UTF-8 names no model.
     let Ok(Path(id)) = id else { return not_found("The model does not exist: its name is not UTF-8.".to_owned()) };
-    let fleet = Arc::clone(&state.shared.load().fleet);
+    let fleet = &caller.shared.fleet;
     match fleet.model(&id) {
-        Some(model) => json(&entry(&fleet, model)),
+        Some(model) => json(&entry(fleet, model)),
         None => not_found(format!("The model '{id}' does not exist.")),
     }
 }

@@ -1,7 +1,7 @@
-//! Which web pages may use this server. As long as it asks for no key, whoever reaches it is served, and the browser of somebody on
+//! Which web pages may use this server. Where it asks for no key, whoever reaches it is served, and the browser of somebody on
 //! this machine reaches it for every page that it shows: so pages of other sites are refused by their `Origin`, and pages that had
-//! their own name pointed at this machine (DNS rebinding), which need no `Origin`, by the name that they call. Knows nothing of what
-//! is asked for.
+//! their own name pointed at this machine (DNS rebinding), which need no `Origin`, by the name that they call. With keys no page
+//! can do what its visitor has no key for: names are not looked at, and `Origin` still is. Knows nothing of what is asked for.
 
 use crate::config::EdgeConfig;
 use crate::reply::Refused;
@@ -17,19 +17,23 @@ use std::sync::Arc;
 
 /// The layer: PROTOCOL clause 1.1.
 pub(crate) async fn guard(extract::State(state): extract::State<Arc<State>>, request: Request, next: Next) -> Response {
-    match check(&state.config, &request) {
+    match check(&state, &request) {
         Ok(()) => next.run(request).await,
         Err(refused) => refused.into_response(),
     }
 }
 
-fn check(config: &EdgeConfig, request: &Request) -> Result<(), Refused> {
+fn check(state: &State, request: &Request) -> Result<(), Refused> {
+    let config = &state.config;
     let headers = request.headers();
     let is_own_page = |origin: &HeaderValue| origin.to_str().is_ok_and(|origin| is_origin_allowed(origin, config));
     if !headers.get_all(ORIGIN).iter().all(is_own_page) {
-        let message = "This server asks for no key, so it serves no web pages of other sites: allow this page's origin by \
-                       `server.allowed_origins`, or send no Origin header.";
+        let message = "This server serves no web pages of other sites: allow this page's origin by `server.allowed_origins`, or \
+                       send no Origin header.";
         return Err(Refused::new(ErrorKind::OriginRefused, message));
+    }
+    if !state.keys.is_empty() {
+        return Ok(());
     }
     let is_own_name = |host: &HeaderValue| host.to_str().is_ok_and(|host| is_host_allowed(host, config));
     let is_target_own = request.uri().authority().is_none_or(|target| is_host_allowed(target.as_str(), config));

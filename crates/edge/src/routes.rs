@@ -3,7 +3,7 @@
 
 use crate::reply::Refused;
 use crate::state::State;
-use crate::{conversations, http as turns, models, origin, stored, ws};
+use crate::{auth, conversations, http as turns, models, origin, stored, ws};
 use axum::Router;
 use axum::extract::{self, Request};
 use axum::middleware::{self, Next};
@@ -45,6 +45,7 @@ pub(crate) fn router(state: &Arc<State>) -> Router {
         .route("/v1/models/{*id}", get(models::one))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(Arc::clone(state), auth::guard))
         .layer(middleware::from_fn_with_state(Arc::clone(state), origin::guard))
         .layer(middleware::from_fn_with_state(Arc::clone(state), stamp))
         .with_state(Arc::clone(state))

@@ -5,6 +5,7 @@ use crate::config::EdgeConfig;
 use crate::count::Counting;
 use crate::desk::Desk;
 use crate::drive::Clock;
+use crate::keys::{KeyConfig, Keys};
 use crate::listen::Connections;
 use crate::tls::Tls;
 use arc_swap::ArcSwap;
@@ -23,6 +24,8 @@ pub struct Parts {
     /// What `config.tls` amounts to.
     pub tls: Option<Tls>,
     pub shared: Arc<Shared>,
+    /// None: whoever reaches the server may use it.
+    pub keys: Vec<KeyConfig>,
     pub backends: Arc<Backends>,
     pub admission: admission::Settings,
     pub store: Arc<dyn Store>,
@@ -35,6 +38,7 @@ pub struct State {
     pub(crate) tls: Option<Tls>,
     /// The fleet's snapshot that the next session begins with.
     pub shared: ArcSwap<Shared>,
+    pub(crate) keys: Keys,
     pub(crate) backends: Arc<Backends>,
     pub(crate) desk: Desk,
     pub(crate) store: Arc<dyn Store>,
@@ -48,13 +52,14 @@ pub struct State {
 impl State {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, tls, shared, backends, admission, store, metrics } = parts;
+        let Parts { config, tls, shared, keys, backends, admission, store, metrics } = parts;
         Self {
             desk: Desk::new(Admission::new(&admission, Arc::clone(&shared.fleet), seed())),
             connections: Connections::new(config.connections_max),
             jobs: Jobs::new(config.background_turns_max),
             config,
             tls,
+            keys: Keys::new(&keys, &shared),
             shared: ArcSwap::new(shared),
             backends,
             store,

@@ -2,19 +2,18 @@
 //!
 //! Everything is looked for under the caller's own key: another's response is not there.
 
-use crate::auth;
 use crate::background;
 use crate::follow::Reader;
 use crate::http::Held;
+use crate::keys::Caller;
 use crate::reply::{JSON, Refused};
 use crate::state::State;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{self, Path, RawQuery, Request};
+use axum::extract::{self, Extension, Path, RawQuery, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use flashlane_engine::{ErrorKind, Refusal};
 use flashlane_store::{JobState, Listing, OwnerId, Page, Retrieved};
-use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
 use serde_json::json;
@@ -33,11 +32,12 @@ pub(crate) async fn retrieve(
     extract::State(state): extract::State<Arc<State>>,
     id: Id,
     RawQuery(query): RawQuery,
+    Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response, Refused> {
     let (head, _) = request.into_parts();
     let query = Query::parse(query.as_deref());
-    let (owner, id) = (owner(&head.headers), response_id(id)?);
+    let (owner, id) = (caller.owner_id(), response_id(id)?);
     let found = find(&state, owner, &id).await?;
     if query.value("stream") == Some("true") {
         let after = query.starting_after()?;
@@ -89,9 +89,9 @@ async fn is_streamed(state: &State, owner: OwnerId, id: &str, found: &Retrieved)
 pub(crate) async fn delete(
     extract::State(state): extract::State<Arc<State>>,
     id: Id,
-    headers: HeaderMap,
+    Extension(caller): Extension<Caller>,
 ) -> Result<Response, Refused> {
-    let (owner, id) = (owner(&headers), response_id(id)?);
+    let (owner, id) = (caller.owner_id(), response_id(id)?);
     if let Some(live) = state.jobs.live(owner, &id) {
         live.cancel().await;
     }
@@ -105,9 +105,9 @@ pub(crate) async fn delete(
 pub(crate) async fn cancel(
     extract::State(state): extract::State<Arc<State>>,
     id: Id,
-    headers: HeaderMap,
+    Extension(caller): Extension<Caller>,
 ) -> Result<Response, Refused> {
-    let (owner, id) = (owner(&headers), response_id(id)?);
+    let (owner, id) = (caller.owner_id(), response_id(id)?);
     let found = find(&state, owner, &id).await?;
     match found.job {
         None => {}
@@ -130,9 +130,9 @@ pub(crate) async fn input_items(
     extract::State(state): extract::State<Arc<State>>,
     id: Id,
     RawQuery(query): RawQuery,
-    headers: HeaderMap,
+    Extension(caller): Extension<Caller>,
 ) -> Result<Response, Refused> {
-    let (owner, id) = (owner(&headers), response_id(id)?);
+    let (owner, id) = (caller.owner_id(), response_id(id)?);
     let query = Query::parse(query.as_deref());
     let page = query.page()?;
     let now = state.clock.now().unix_ms;
@@ -140,10 +140,6 @@ pub(crate) async fn input_items(
     let Some(Listing::Items { items, .. }) = listing else { return Err(not_found(&id)) };
     let items = items.iter().enumerate().map(|(index, item)| Listed::made(&index.to_le_bytes(), item)).collect();
     Ok(json_of(page.of(items)?))
-}
-
-pub(crate) fn owner(headers: &HeaderMap) -> OwnerId {
-    OwnerId(auth::owner(headers).0)
 }
 
 fn response_id(id: Id) -> Result<String, Refused> {

@@ -1,6 +1,7 @@
 //! `GET /v1/responses` with an upgrade: RFC 6455's opening handshake. What comes after it, [`crate::socket`] does.
 
 use crate::drive::Drive;
+use crate::keys::Caller;
 use crate::listen::Permit;
 use crate::reply::Refused;
 use crate::routes::{RequestId, only_post};
@@ -36,6 +37,7 @@ pub(crate) async fn upgrade(
     extract::State(state): extract::State<Arc<State>>,
     Extension(RequestId(id)): Extension<RequestId>,
     Extension(permit): Extension<Permit>,
+    Extension(caller): Extension<Caller>,
     mut request: Request,
 ) -> Response {
     if !wants_websocket(&request) {
@@ -54,11 +56,10 @@ pub(crate) async fn upgrade(
     };
     let Handshake { accept, deflate, deflate_header, timing, rate_limits } = handshake;
     let decoder = Decoder::new(limits, deflate);
-    let owner = auth::owner(request.headers());
-    let origin = auth::origin(&owner, request.headers());
+    let origin = caller.origin(request.headers());
     let model = auth::model(request.headers());
     let mut allowance = Allowance::default();
-    let drive = Drive::new(Arc::clone(&state), owner, id, |shared, ids, owner| {
+    let drive = Drive::new(Arc::clone(&state), &caller, id, |shared, ids, owner| {
         let traits = Traits { owner, origin, keys: origin.keys(None), ..Traits::default() };
         let foreseen = state.expect(&shared.fleet, traits, model.as_deref());
         allowance = foreseen.map(|foreseen| foreseen.allowance).unwrap_or_default();

@@ -205,6 +205,15 @@ impl Fleet {
         self.models.iter().find(|model| &*model.name == name)
     }
 
+    /// What somebody sees of it who may use these models alone (None: all), at this tier alone (None: both).
+    #[must_use]
+    pub fn narrowed(&self, models: Option<&[String]>, only: Option<Tier>) -> Self {
+        let is_among = |model: &Model| models.is_none_or(|names| names.iter().any(|name| **name == *model.name));
+        let is_reached = |model: &Model| only.is_none_or(|tier| self.reaches(model, tier));
+        let models = self.models.iter().filter(|model| is_among(model) && is_reached(model)).cloned().collect();
+        Self { models, ..self.clone() }
+    }
+
     #[must_use]
     pub fn endpoint(&self, id: EndpointId) -> Option<&Endpoint> {
         self.endpoints.get(usize::from(id.0))

@@ -18,7 +18,8 @@ pub fn state(config: Config) -> anyhow::Result<Arc<State>> {
     Ok(Arc::new(State::new(Parts {
         config: config.server,
         tls: config.tls,
-        shared: Arc::new(Shared::new(config.settings, Arc::new(fleet), config.keys.ring()?)),
+        shared: Arc::new(Shared::new(config.settings, Arc::new(fleet), config.seal.ring()?)),
+        keys: config.keys,
         backends: Arc::new(config.backends),
         admission: config.admission,
         store: config.store.open().context("the store (`store.folder` in the config)")?,

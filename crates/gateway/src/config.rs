@@ -4,6 +4,7 @@
 mod base_url;
 mod bounds;
 mod check;
+mod keys;
 mod routing;
 mod words;
 
@@ -13,7 +14,7 @@ use crate::seal::{Keys, SealConfig};
 use crate::store::{Place, StoreConfig};
 use check::{Fault, check};
 use flashlane_backend::{Backends, EndpointConfig};
-use flashlane_edge::{EdgeConfig, Tls};
+use flashlane_edge::{EdgeConfig, KeyConfig, Tls};
 use flashlane_engine::admission::limit::Limits;
 use flashlane_engine::admission::{self, PerTier, Queueing};
 use flashlane_engine::router::{Routing, Rule};
@@ -32,7 +33,10 @@ pub struct Config {
     pub settings: Settings,
     /// `[routing]`, `[limits]` and `[queue]`.
     pub admission: admission::Settings,
-    pub keys: Keys,
+    /// What seals blobs that clients keep.
+    pub seal: Keys,
+    /// `[[keys]]`. None: only loopback is served.
+    pub keys: Vec<KeyConfig>,
     pub store: Place,
     pub backends: Backends,
     /// `created_unix_s` is the caller's.
@@ -81,8 +85,8 @@ pub struct File {
     /// Of all models, asked after a model's own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<Rule>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    keys: Option<toml::Value>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<KeyConfig>,
 }
 
 fn is_default<T: Default + PartialEq>(part: &T) -> bool {

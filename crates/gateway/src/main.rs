@@ -14,7 +14,7 @@ mod store;
 
 use anyhow::Context as _;
 use clap::{CommandFactory, Parser, Subcommand};
-use flashlane_cli::{bench, chat, completions, connect, simulate};
+use flashlane_cli::{bench, chat, completions, connect, keys, simulate};
 use mimalloc::MiMalloc;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -63,6 +63,8 @@ enum Verb {
     Simulate(simulate::Args),
     /// Measure a gateway, this one or any other
     Bench(Box<bench::Args>),
+    /// Make keys for clients
+    Keys(keys::Args),
     /// Print completions for a shell
     Completions(completions::Args),
 }
@@ -101,6 +103,10 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         }
         Verb::Bench(args) => {
             bench::run(&args)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Keys(args) => {
+            keys::run(&args)?;
             Ok(ExitCode::SUCCESS)
         }
         Verb::Completions(args) => {

@@ -114,6 +114,9 @@ async fn serve(config: Config) -> anyhow::Result<End> {
         is_tls: config.tls.is_some(),
         admin: listeners.admin_address()?,
     };
+    if !addresses.is_tls && !config.keys.is_empty() && !addresses.clients.ip().is_loopback() {
+        tracing::warn!("keys cross the network in the clear: there is no [server.tls]");
+    }
     let drain_ms_max = config.server.drain_ms_max;
     let state = app::state(config)?;
     announce::announce(&mut io::stdout().lock(), addresses, &state.shared.load().fleet)?;

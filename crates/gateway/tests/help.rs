@@ -7,7 +7,7 @@ mod rig;
 use std::path::Path;
 use std::{env, fs};
 
-const VERBS: [&[&str]; 12] = [
+const VERBS: [&[&str]; 15] = [
     &[],
     &["serve"],
     &["chat"],
@@ -19,6 +19,9 @@ const VERBS: [&[&str]; 12] = [
     &["doctor"],
     &["simulate"],
     &["bench"],
+    &["keys"],
+    &["keys", "create"],
+    &["keys", "digest"],
     &["completions"],
 ];
 

@@ -15,6 +15,7 @@ mod conversations;
 mod errors;
 mod http;
 mod idle;
+mod keys;
 mod life;
 mod limit;
 mod models;

@@ -1,7 +1,7 @@
 //! A gateway in this process, and clients that see every byte.
 
 use flashlane_backend::{Backends, EndpointConfig, Kind, Tier};
-use flashlane_edge::{EdgeConfig, Listeners, Parts, State, Tls};
+use flashlane_edge::{EdgeConfig, KeyConfig, Listeners, Parts, State, Tls};
 use flashlane_engine::admission;
 use flashlane_engine::seal::Keyring;
 use flashlane_engine::{Fleet, Modality, Model, ModelRouting, Route, Settings, Shared};
@@ -81,7 +81,14 @@ impl Gateway {
         store: Arc<dyn Store>,
         edit: impl FnOnce(&mut EdgeConfig, &mut Settings),
     ) -> Self {
-        Self::start_fleet(&[endpoint], store, admission::Settings::default(), edit).await
+        Self::start_fleet(&[endpoint], store, admission::Settings::default(), &[], edit).await
+    }
+
+    /// Two simulated tiers, for those alone who have one of these keys.
+    pub async fn start_keyed(keys: &[KeyConfig]) -> Self {
+        let gpu = EndpointConfig { name: "gpu".to_owned(), tier: Tier::Throughput, ..simulated() };
+        let store = Arc::new(MemoryStore::new(Limits::default()));
+        Self::start_fleet(&[simulated(), gpu], store, admission::Settings::default(), keys, |_, _| {}).await
     }
 
     /// Limits and queues before several endpoints.
@@ -94,13 +101,14 @@ impl Gateway {
         admission: admission::Settings,
         edit: impl FnOnce(&mut EdgeConfig, &mut Settings),
     ) -> Self {
-        Self::start_fleet(endpoints, Arc::new(MemoryStore::new(Limits::default())), admission, edit).await
+        Self::start_fleet(endpoints, Arc::new(MemoryStore::new(Limits::default())), admission, &[], edit).await
     }
 
     async fn start_fleet(
         endpoints: &[EndpointConfig],
         store: Arc<dyn Store>,
         admission: admission::Settings,
+        keys: &[KeyConfig],
         edit: impl FnOnce(&mut EdgeConfig, &mut Settings),
     ) -> Self {
         let any_port = "127.0.0.1:0".parse().unwrap();
@@ -122,6 +130,7 @@ impl Gateway {
             config,
             tls,
             shared: Arc::new(Shared::new(settings, Arc::new(fleet), Arc::new(ring))),
+            keys: keys.to_vec(),
             backends: Arc::new(backends),
             admission,
             store: Arc::clone(&store),

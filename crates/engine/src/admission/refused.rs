@@ -55,6 +55,7 @@ pub(super) fn no_model(model: &str) -> Refusal {
 pub(super) fn unroutable(model: &str, why: Unroutable) -> Refusal {
     match why {
         Unroutable::NoEndpoint => nobody(model),
+        Unroutable::Key => no_model(model),
         Unroutable::Media => {
             let message = format!("No endpoint of the model '{model}' takes such input: it has images or files.");
             Refusal::new(ErrorKind::InvalidValue, message).with_param("input")

@@ -27,7 +27,7 @@ pub use origin::{HEADERS, Origin, RequestKind, TIER_HEADER, TURN_METADATA, model
 pub use pick::{Pick, Return, Router, Unpicked, Wish};
 pub use plan::{Plan, PlanReason, Unroutable, route};
 pub use retry::RetryBudget;
-pub use rules::{Digest, Rule, When};
+pub use rules::{Digest, KeyName, Rule, When};
 pub use settings::Routing;
 pub use traits::{Effort, Keys, Media, ServiceTier, SessionKey, Traits};
 

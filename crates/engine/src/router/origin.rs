@@ -21,6 +21,8 @@ pub struct Origin {
     pub thread: Option<SessionKey>,
     /// The tier that the client asks for by `x-flashlane-tier`.
     pub wanted: Option<Tier>,
+    /// The one tier that its key may use; None: both.
+    pub only: Option<Tier>,
 }
 
 /// What a request is for.

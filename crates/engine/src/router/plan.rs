@@ -38,6 +38,8 @@ pub enum PlanReason {
     Media,
     /// The input is too long for the tier before.
     Context,
+    /// The key may not use the tier before.
+    Key,
 }
 
 impl PlanReason {
@@ -52,6 +54,7 @@ impl PlanReason {
             Self::ServiceTier => "service-tier",
             Self::Media => "media",
             Self::Context => "context",
+            Self::Key => "key",
         }
     }
 }
@@ -65,6 +68,8 @@ pub enum Unroutable {
     Media,
     /// The input is too long for each of them.
     Context,
+    /// The key may use none of them.
+    Key,
 }
 
 /// Plans a turn of `model`.
@@ -99,6 +104,7 @@ impl Unroutable {
             Self::NoEndpoint => otherwise,
             Self::Media => PlanReason::Media,
             Self::Context => PlanReason::Context,
+            Self::Key => PlanReason::Key,
         }
     }
 }
@@ -131,7 +137,9 @@ fn unfit(fleet: &Fleet, model: &Model, tier: Tier, traits: &Traits) -> Option<Un
     let modalities = accepts.modalities.as_ref().unwrap_or(&model.modalities);
     // Whether the model itself has room, the session has judged, who knows how its engines count.
     let is_too_long = accepts.context_tokens_max.is_some_and(|max| traits.tokens_input > u64::from(max));
-    if fleet.tier(tier).next().is_none() {
+    if traits.origin.only.is_some_and(|only| only != tier) {
+        Some(Unroutable::Key)
+    } else if fleet.tier(tier).next().is_none() {
         Some(Unroutable::NoEndpoint)
     } else if !traits.media.fits(modalities) {
         Some(Unroutable::Media)
@@ -151,6 +159,7 @@ mod tests {
     use super::*;
     use crate::fleet::{Accepts, Modality};
     use crate::session::Owner;
+    use std::sync::Arc;
 
     const BOTH: [Tier; 2] = [Tier::Latency, Tier::Throughput];
     const ROUTES: [Route; 4] = [Route::LatencyFirst, Route::ThroughputFirst, Route::LatencyOnly, Route::ThroughputOnly];
@@ -247,12 +256,11 @@ mod tests {
     #[test]
     fn a_rule_needs_every_field_that_it_has() {
         let whole = r#"{"when": {"service_tier": ["priority", "fast"], "effort": ["high"], "subagent": true,
-            "request_kind": ["turn"], "media": true, "tokens_input_min": 5, "tokens_input_max": 9, "authorization_sha256":
-            ["0101010101010101010101010101010101010101010101010101010101010101"]}, "route": "latency-only"}"#;
+            "request_kind": ["turn"], "media": true, "tokens_input_min": 5, "tokens_input_max": 9, "key": ["a", "b"]}, "route": "latency-only"}"#;
         let rule: Rule = serde_json::from_str(whole).unwrap();
         let origin = Origin { subagent: true, ..Origin::default() };
         let fits = Traits {
-            owner: Owner([1; 32]),
+            owner: Owner::of_key("b"),
             service_tier: ServiceTier::Fast,
             effort: Some(Effort::High),
             media: Media { image: true, file: false },
@@ -276,6 +284,8 @@ mod tests {
             assert!(!rule.when.fits(&other), "{other:?}");
         }
         assert!(When::default().fits(&others[0]));
+        let digest = When { authorization_sha256: Some(vec![Digest(fits.owner)]), ..When::default() };
+        assert!(digest.fits(&fits) && !digest.fits(&others[0]));
         let again: Rule = serde_json::from_str(&serde_json::to_string(&rule).unwrap()).unwrap();
         assert_eq!(again, rule);
     }
@@ -308,6 +318,24 @@ mod tests {
         assert_eq!(route(&fleet, &model, &file), Err(Unroutable::Media));
         model.route = Route::ThroughputFirst;
         assert_eq!(planned(&fleet, &model, &image), (vec![Tier::Throughput], PlanReason::ModelRoute));
+    }
+
+    #[test]
+    fn a_tier_that_the_key_may_not_use_is_left_out() {
+        let mut fleet = fleet(&BOTH);
+        let mut model = model(Route::LatencyFirst);
+        let only = |only| Traits { origin: Origin { only: Some(only), ..Origin::default() }, ..Traits::default() };
+        let (latency, throughput) = (only(Tier::Latency), only(Tier::Throughput));
+        assert_eq!(planned(&fleet, &model, &latency), (vec![Tier::Latency], PlanReason::ModelRoute));
+        assert_eq!(planned(&fleet, &model, &throughput), (vec![Tier::Throughput], PlanReason::Key));
+        // Neither a rule nor the client's own wish gives it back.
+        fleet.rules = [rule(When::default(), Route::LatencyFirst)].into();
+        let wish = Origin { wanted: Some(Tier::Latency), ..throughput.origin };
+        let wishing = Traits { origin: wish, ..Traits::default() };
+        assert_eq!(planned(&fleet, &model, &wishing), (vec![Tier::Throughput], PlanReason::Key));
+        fleet.rules = Arc::default();
+        model.route = Route::LatencyOnly;
+        assert_eq!(route(&fleet, &model, &throughput), Err(Unroutable::Key));
     }
 
     #[test]

@@ -43,7 +43,10 @@ pub struct When {
     /// At most so many tokens of input.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_input_max: Option<u64>,
-    /// SHA-256 of the `Authorization` header, in hexadecimal.
+    /// The name of the key in `[[keys]]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<Vec<KeyName>>,
+    /// SHA-256 of the `Authorization` header, in hexadecimal, where no key is configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authorization_sha256: Option<Vec<Digest>>,
 }
@@ -59,11 +62,32 @@ impl When {
             && self.media.is_none_or(|wanted| wanted != traits.media.is_empty())
             && self.tokens_input_min.is_none_or(|min| traits.tokens_input >= min)
             && self.tokens_input_max.is_none_or(|max| traits.tokens_input <= max)
+            && self.key.as_ref().is_none_or(|keys| keys.iter().any(|key| key.owner == traits.owner))
             && self.authorization_sha256.as_ref().is_none_or(|keys| keys.iter().any(|key| key.0 == traits.owner))
     }
 }
 
-/// Whose turn it is, as a config writes it.
+/// A key as a config names it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(from = "String", into = "String")]
+pub struct KeyName {
+    pub name: String,
+    owner: Owner,
+}
+
+impl From<String> for KeyName {
+    fn from(name: String) -> Self {
+        Self { owner: Owner::of_key(&name), name }
+    }
+}
+
+impl From<KeyName> for String {
+    fn from(key: KeyName) -> Self {
+        key.name
+    }
+}
+
+/// A digest as a config writes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest(pub Owner);

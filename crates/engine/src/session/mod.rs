@@ -34,6 +34,7 @@ use flashlane_wire::responses::{ClientEvent, CreateRequest, Fields};
 use flashlane_wire::websocket::Encoder;
 use lane::{LaneId, Lanes};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -102,7 +103,7 @@ impl Default for Settings {
 }
 
 /// One snapshot of what sessions share. A turn keeps the one that it began with.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Shared {
     pub settings: Settings,
     pub fleet: Arc<Fleet>,
@@ -123,9 +124,17 @@ impl Shared {
     }
 }
 
-/// Whose state a session sees: the digest of the key that it came with.
+/// Whose state a session sees: the digest of the configured key's name, or of what it came with where no key is configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Owner(pub [u8; 32]);
+
+impl Owner {
+    /// Who holds the key of this name: the same after the key's secret has changed.
+    #[must_use]
+    pub fn of_key(name: &str) -> Self {
+        Self(Sha256::new().chain_update("flashlane key ").chain_update(name).finalize().into())
+    }
+}
 
 /// A turn of this session, and the lane that runs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

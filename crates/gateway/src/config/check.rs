@@ -2,7 +2,7 @@
 //! lines.
 
 use super::{Config, File, ModalityName, ModelConfig, RouteName};
-use super::{base_url, bounds, routing};
+use super::{base_url, bounds, keys, routing};
 use flashlane_backend::{Backends, EndpointConfig};
 use flashlane_edge::{EdgeConfig, Tls, TlsError};
 use flashlane_engine::admission::{self, PerTier, Queueing};
@@ -16,8 +16,14 @@ pub struct Fault {
     pub message: String,
 }
 
+impl Fault {
+    pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { path: path.into(), message: message.into() }
+    }
+}
+
 fn fault(path: impl Into<String>, message: impl Into<String>) -> Fault {
-    Fault { path: path.into(), message: message.into() }
+    Fault::new(path, message)
 }
 
 /// Reads keys and certificates, connects to nothing.
@@ -25,11 +31,11 @@ fn fault(path: impl Into<String>, message: impl Into<String>) -> Fault {
 /// # Errors
 /// The first fault.
 pub fn check(file: File) -> Result<Config, Fault> {
-    if file.keys.is_some() {
-        return Err(fault("keys", "keys are not served yet: leave [[keys]] out; without keys only loopback is served"));
+    if file.keys.is_empty() {
+        let why = "no key is configured: expected [[keys]] (`flashlane keys create`), or";
+        check_loopback("server.listen", file.server.listen, why)?;
     }
-    check_loopback("server.listen", file.server.listen)?;
-    check_loopback("server.admin_listen", file.server.admin_listen)?;
+    check_loopback("server.admin_listen", file.server.admin_listen, "no key is asked for there: expected")?;
     check_apart(file.server.listen, file.server.admin_listen)?;
     if let Some((path, message)) = bounds::too_small(&file) {
         return Err(fault(path, message));
@@ -64,6 +70,11 @@ pub fn check(file: File) -> Result<Config, Fault> {
         fleet.models.push(model);
     }
     routing::check_rules(&file.rules, &fleet).map_err(|(field, message)| fault(field, message))?;
+    keys::check(&file.keys, &fleet)?;
+    keys::check_rules(&file.keys, "rules", &file.rules)?;
+    for (i, model) in file.models.iter().enumerate() {
+        keys::check_rules(&file.keys, &format!("models[{i}].rules"), &model.rules)?;
+    }
     fleet.rules = file.rules.into();
     routing::check(&file.routing).map_err(|(field, message)| fault(format!("routing.{field}"), message))?;
     let store = file.store.place().map_err(|(field, message)| fault(format!("store.{field}"), message))?;
@@ -71,20 +82,21 @@ pub fn check(file: File) -> Result<Config, Fault> {
         let expected = "expected a folder that this user may write, or the name of one to be made";
         fault("store.folder", format!("{}: {expected}", told(&error)))
     })?;
-    let keys = file.seal.keys().map_err(|(field, problem)| fault(format!("seal.{field}"), told(&problem)))?;
+    let seal = file.seal.keys().map_err(|(field, problem)| fault(format!("seal.{field}"), told(&problem)))?;
     check_queue(&file.queue)?;
     let admission = admission::Settings { limits: file.limits, queue: file.queue, routing: file.routing };
     let settings = file.session;
-    Ok(Config { runtime: file.runtime, server: file.server, tls, settings, admission, keys, store, backends, fleet })
+    let (runtime, server, keys) = (file.runtime, file.server, file.keys);
+    Ok(Config { runtime, server, tls, settings, admission, seal, keys, store, backends, fleet })
 }
 
-/// Who can reach the port can use the endpoints: without keys, only this machine may.
-fn check_loopback(path: &str, address: SocketAddr) -> Result<(), Fault> {
+/// Who can reach a port that asks for no key can use it: only this machine may.
+fn check_loopback(path: &str, address: SocketAddr, why: &str) -> Result<(), Fault> {
     match address.ip().is_loopback() {
         true => Ok(()),
         false => {
-            let message = "is reachable from elsewhere, and keys are not served yet: expected a loopback address (127.0.0.1, [::1])";
-            Err(fault(path, format!("{address} {message}")))
+            let is = "is reachable from elsewhere, and";
+            Err(fault(path, format!("{address} {is} {why} a loopback address (127.0.0.1, [::1])")))
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What a config may say, what it amounts to, and how its faults are told. Reads no file and starts nothing.
 
+mod keys;
 mod routing;
 
 use super::*;
@@ -129,15 +130,13 @@ fn a_route_must_have_endpoints_in_its_tiers() {
 fn what_is_not_served_yet_says_so() {
     let text = with_models("[[models]]\nname = \"m\"\nroute = \"split\" # here\n");
     assert_invalid(&text, "models[0].route", "not served yet");
-    let text = with_models("[[models]]\nname = \"m\"\n[[keys]] # here\nname = \"a\"\n");
-    assert_invalid(&text, "keys", "not served yet");
     let text = "[[endpoints]]\nname = \"wafer\"\ntier = \"latency\"\nbackend = \"responses\" # here\n";
     assert_invalid(text, "endpoints[0].backend", "not served yet");
 }
 
 #[test]
 fn only_loopback_is_served_without_keys() {
-    assert_invalid("[server]\nlisten = \"0.0.0.0:8700\" # here\n", "server.listen", "expected a loopback address");
+    assert_invalid("[server]\nlisten = \"0.0.0.0:8700\" # here\n", "server.listen", "or a loopback address");
     assert_invalid(
         "[server]\nadmin_listen = \"[::]:8701\" # here\n",
         "server.admin_listen",

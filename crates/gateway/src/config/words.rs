@@ -53,7 +53,9 @@ fn wanted_in_words(wanted: &str, field: &str) -> String {
         "u64" | "usize" => None,
         "a boolean" => return "true or false".to_owned(),
         "a string" | "path string" => return "a text in quotes".to_owned(),
-        "a sequence" if matches!(field, "endpoints" | "models" | "rules") => return format!("[[{field}]] tables"),
+        "a sequence" if matches!(field, "endpoints" | "keys" | "models" | "rules") => {
+            return format!("[[{field}]] tables");
+        }
         "a sequence" => return "a list in brackets".to_owned(),
         "socket address" => return LISTEN_EXPECTED.trim_start_matches("expected ").to_owned(),
         _ if wanted.starts_with("struct ") => return "a table".to_owned(),

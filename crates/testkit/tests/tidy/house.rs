@@ -22,7 +22,7 @@ const MAY_USE: [(&str, &[&str]); 12] = [
 ];
 
 /// What pure crates may use of others: nothing with a socket, a clock or a source of chance.
-const PURE_MAY_USE: [&str; 14] = [
+const PURE_MAY_USE: [&str; 15] = [
     "base64",
     "bpe-openai",
     "bytes",
@@ -35,6 +35,7 @@ const PURE_MAY_USE: [&str; 14] = [
     "serde",
     "serde_json",
     "sha1",
+    "sha2",
     "thiserror",
     "xxhash-rust",
 ];

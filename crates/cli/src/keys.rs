@@ -1,0 +1,131 @@
+//! `flashlane keys`: makes keys for clients. What is made is shown once and kept nowhere; the config gets its digest. Knows no config file.
+
+use sha2::{Digest as _, Sha256};
+use std::io::{self, IsTerminal as _, Write};
+
+/// So that whoever finds one knows what it is, and scanners for leaked secrets can.
+const PREFIX: &str = "flk_";
+const RANDOM_BYTES: usize = 32;
+
+/// Arguments of `flashlane keys`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  flashlane keys create --name design-partner-a
+  flashlane keys create --name ci | tail -n 3 >> flashlane.toml   the key goes by; see it on the terminal
+  printf %s \"$KEY\" | flashlane keys digest                        of a key that is there already")]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Make a key: print it once, and the TOML that lets it in
+    Create(Create),
+    /// Print the digest of a key on standard input, as the config writes it
+    #[command(after_help = "Example:\n  printf %s \"$KEY\" | flashlane keys digest")]
+    Digest,
+}
+
+/// Arguments of `flashlane keys create`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "The key goes to whoever calls the server, as `Authorization: Bearer KEY`; SDKs read it from OPENAI_API_KEY.
+The three lines of TOML go into the server's config. To change a key, make another one of the same
+name, put its digest beside the old one (sha256 = [\"old\", \"new\"]), and take the old one out when
+nobody uses it any more: what the key has stored stays its own.
+
+Example:
+  flashlane keys create --name design-partner-a"
+)]
+struct Create {
+    /// Whose key it is: shown in logs and usage, and what is stored belongs to it
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    name: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the system gives no random bytes")]
+    Random(#[source] getrandom::Error),
+    #[error("standard input and output")]
+    Io(#[from] io::Error),
+    #[error("standard input holds no key: send one, without blanks in it")]
+    NoKey,
+}
+
+fn name(name: &str) -> Result<String, &'static str> {
+    let is_name = !name.is_empty() && name.len() <= 64 && !name.chars().any(char::is_control);
+    if is_name { Ok(name.to_owned()) } else { Err("expected 1 to 64 bytes without line breaks and the like") }
+}
+
+/// Makes a key, or tells the digest of one.
+///
+/// # Errors
+/// When there are no random bytes, or standard input or output fails.
+pub fn run(args: &Args) -> Result<(), Error> {
+    match &args.verb {
+        Verb::Create(create) => {
+            let mut random = [0; RANDOM_BYTES];
+            getrandom::fill(&mut random).map_err(Error::Random)?;
+            let key = key(&random);
+            let mut out = io::stdout().lock();
+            // In a pipe the key would be lost in what reads it: a person sees it all the same.
+            if out.is_terminal() {
+                told(&mut out, &key)?;
+            } else {
+                told(&mut io::stderr().lock(), &key)?;
+            }
+            write!(out, "{}", table(&create.name, &key))?;
+            Ok(out.flush()?)
+        }
+        Verb::Digest => {
+            let text = io::read_to_string(io::stdin())?;
+            let key = text.trim();
+            if key.is_empty() || key.contains(char::is_whitespace) {
+                return Err(Error::NoKey);
+            }
+            Ok(writeln!(io::stdout().lock(), "{}", hex(&Sha256::digest(key)))?)
+        }
+    }
+}
+
+fn told(out: &mut impl Write, key: &str) -> io::Result<()> {
+    writeln!(out, "The key, shown this once and kept nowhere:\n\n  {key}\n\nInto the server's config:\n")
+}
+
+/// The digits are hexadecimal: no character that a shell, a URL or a double click takes for an end.
+fn key(random: &[u8; RANDOM_BYTES]) -> String {
+    format!("{PREFIX}{}", hex(random))
+}
+
+fn table(name: &str, key: &str) -> String {
+    let name = toml_edit::Value::from(name);
+    format!("[[keys]]\nname = {}\nsha256 = [\"{}\"]\n", name.to_string().trim(), hex(&Sha256::digest(key)))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_printed_lets_the_key_in() {
+        let key = key(&[0xab; RANDOM_BYTES]);
+        assert_eq!(key, format!("flk_{}", "ab".repeat(32)));
+        let table: toml_edit::DocumentMut = table("a \"b\"", &key).parse().unwrap();
+        let first = &table["keys"].as_array_of_tables().unwrap().iter().next().unwrap().clone();
+        assert_eq!(first["name"].as_str(), Some("a \"b\""));
+        let digest = first["sha256"].as_array().unwrap().get(0).unwrap().as_str().unwrap();
+        assert_eq!(digest, hex(&Sha256::digest(key.as_bytes())));
+    }
+
+    #[test]
+    fn a_name_is_short_and_on_one_line() {
+        assert!(name("design-partner-a").is_ok() && name(&"x".repeat(64)).is_ok());
+        assert!(name("").is_err() && name("a\nb").is_err() && name(&"x".repeat(65)).is_err());
+    }
+}
