@@ -59,7 +59,7 @@ fn what_a_key_may_use_is_there() {
         ("models = [\"x\"] # here", "keys[0].models", "no [[models]] table's name"),
         ("models = [] # here", "keys[0].models", "is empty"),
         ("tiers = [] # here", "keys[0].tiers", "is empty"),
-        ("tiers = [\"fast\"] # here", "keys[0].tiers", "unknown value"),
+        ("tiers = [\"fast\"] # here", "keys[0].tiers[0]", "unknown value"),
         ("models = [\"gpu\"]\ntiers = [\"latency\"] # here", "keys[0].tiers", "leaves no model"),
     ] {
         assert_invalid(&key(fields), field, message);
