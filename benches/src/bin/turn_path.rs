@@ -61,6 +61,7 @@ fn drive(session: &mut Session) -> (String, usize) {
                 session.handle_upstream(turn, UpstreamEvent::Opened, now);
                 session.handle_upstream(turn, UpstreamEvent::Bytes(STREAM), now);
             }
+            Effect::Prepare(turn, _) => session.handle_prepared(turn, None, now),
             Effect::Commit(turn, _) => session.handle_committed(turn, Ok(()), now),
             Effect::Count(turn, job) => session.handle_counted(turn, &Counter::load().count(&job), now),
             Effect::Release(..)
@@ -69,6 +70,7 @@ fn drive(session: &mut Session) -> (String, usize) {
             | Effect::Park(_)
             | Effect::Abort(_)
             | Effect::Warm(_)
+            | Effect::Prefilled(_)
             | Effect::Load(..)
             | Effect::Find(..)
             | Effect::EndJob(..)

@@ -2,9 +2,11 @@
 //!
 //! Whoever waits has a signal of its own. A turn that ends, or a look, may let others in: theirs is given within the same call.
 
-use flashlane_engine::admission::{Admission, Asked, Ending, Foreseen, Grant, Standing, Ticket, WaiterId};
+use flashlane_engine::admission::{
+    Admission, Asked, Ending, Foreseen, Grant, Prefill, Prepared, Standing, Ticket, WaiterId,
+};
 use flashlane_engine::router::{Change, Load};
-use flashlane_engine::{EndpointId, Now, Tier};
+use flashlane_engine::{EndpointId, Now, Prefilled, Tier};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
@@ -41,6 +43,28 @@ impl Desk {
     /// Where such a turn would go now.
     pub(crate) fn foresee(&self, ticket: &Ticket, now: Now) -> Option<Foreseen> {
         self.held().admission.foresee(ticket, now)
+    }
+
+    /// Where a warm-up's turn would go, and the leave to have its prompt read there, with what tells when that has to make room.
+    pub(crate) fn prepare(
+        &self,
+        ticket: &Ticket,
+        loads: impl Iterator<Item = (EndpointId, Load)>,
+        now: Now,
+    ) -> Option<(EndpointId, Option<(Prefill, Signal)>)> {
+        let mut held = self.held();
+        loads.for_each(|(endpoint, load)| held.admission.probed(endpoint, load, now));
+        let Prepared { endpoint, prefill } = held.admission.prepare(ticket, now)?;
+        let prefill = prefill.map(|prefill| (prefill, held.signal(prefill.id)));
+        Some((endpoint, prefill))
+    }
+
+    pub(crate) fn end_prefill(&self, prefilled: &Prefilled, now: Now) {
+        let mut held = self.held();
+        held.signals.remove(&prefilled.leave.id);
+        let tokens = prefilled.usage.input.saturating_add(prefilled.usage.output);
+        held.admission.end_prefill(prefilled.leave.id, tokens, now);
+        held.wake();
     }
 
     /// How a turn that waits stands; its signal before is worth nothing any more.
@@ -84,15 +108,17 @@ impl Desk {
 impl Held {
     fn settle(&mut self, asked: Asked) -> (Asked, Option<Signal>) {
         let signal = match &asked {
-            Asked::Queued(place) => {
-                let (sender, signal) = oneshot::channel();
-                self.signals.insert(place.waiter, sender);
-                Some(signal)
-            }
+            Asked::Queued(place) => Some(self.signal(place.waiter)),
             Asked::Granted(..) | Asked::Refused(..) => None,
         };
         self.wake();
         (asked, signal)
+    }
+
+    fn signal(&mut self, waiter: WaiterId) -> Signal {
+        let (sender, signal) = oneshot::channel();
+        self.signals.insert(waiter, sender);
+        signal
     }
 
     fn wake(&mut self) {

@@ -17,17 +17,17 @@ use crate::stored::with_id;
 use crate::work::{Done, Work};
 use bytes::Bytes;
 use flashlane_backend::{Alarm, Handed, Leaving, TokenStream};
-use flashlane_engine::admission::{Asked, WaiterId};
+use flashlane_engine::admission::{Asked, Ticket, WaiterId};
 use flashlane_engine::{
-    Answer, Effect, ErrorKind, IdSource, Now, Outcome, Outgoing, Owner, Refusal, Routed, Session, Shared, Source, Tier,
-    TurnId, UpstreamEvent, Usage,
+    Answer, Effect, ErrorKind, IdSource, Now, Outcome, Outgoing, Owner, Prefilled, Refusal, Routed, Session, Shared,
+    Source, Tier, TurnId, UpstreamEvent, Usage,
 };
 use flashlane_store::{Items, OwnerId, Page, Record, Tokens, UsageEntry};
 use flashlane_telemetry::log;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
@@ -282,11 +282,8 @@ impl Drive {
         for outcome in self.finished.drain(..) {
             log::turn(&self.request_id, &outcome);
             if let Some(tier) = outcome.tier {
-                let row = usage_of(self.owner, tier, outcome, self.state.clock.now());
-                if let Err(error) = taken(self.state.store.usage_append(row)) {
-                    self.state.metrics.usage_row_lost();
-                    tracing::warn!(error = &error as &dyn std::error::Error, "a turn's usage is not in the ledger");
-                }
+                let Outcome { response_id, model, usage, .. } = outcome;
+                self.state.bill(usage_of(self.owner, tier, (response_id, &model, usage), self.state.clock.now()));
             }
         }
         self.counted = 0;
@@ -432,23 +429,9 @@ impl Drive {
             }
             Effect::Abort(turn) => self.leaving = self.take_stream(turn).and_then(TokenStream::cancel),
             Effect::Warm(ticket) => drop(self.state.foresee(&ticket, now)),
-            Effect::Load(turn, Source::Conversation(id)) => {
-                let items = self.state.store.conversation_items(self.owner, &id, Page::WHOLE, now.unix_ms);
-                self.work.push((turn, Work::LoadItems(items)));
-                self.has_changed = true;
-            }
-            Effect::Load(turn, Source::Response(response_id))
-                if self.state.jobs.live(self.owner, &response_id).is_some() =>
-            {
-                let standing = self.state.store.retrieve(self.owner, &response_id, now.unix_ms);
-                self.work.push((turn, Work::Standing(response_id, standing)));
-                self.has_changed = true;
-            }
-            Effect::Load(turn, Source::Response(response_id)) => {
-                let load = self.state.store.load(self.owner, &response_id, now.unix_ms);
-                self.work.push((turn, Work::Load(load)));
-                self.has_changed = true;
-            }
+            Effect::Prepare(turn, ticket) => self.prepare(turn, &ticket, now),
+            Effect::Prefilled(prefilled) => self.prefilled(*prefilled, now),
+            Effect::Load(turn, source) => self.load(turn, source, now),
             Effect::Find(turn, ids) => {
                 let ids = ids.iter().map(|id| id.as_ref().to_owned()).collect();
                 let find = self.state.store.find_items(self.owner, ids, now.unix_ms);
@@ -468,6 +451,42 @@ impl Drive {
             Effect::EndJob(_, record) => self.ended = Some(record_of(*record)),
             Effect::Finish(_, outcome) => self.finished.push(*outcome),
             Effect::Close { code, reason } => self.close = Some((code, reason)),
+        }
+    }
+
+    /// Asks the store for what a turn goes on from.
+    fn load(&mut self, turn: TurnId, source: Source, now: Now) {
+        let (store, jobs) = (&self.state.store, &self.state.jobs);
+        let work = match source {
+            Source::Conversation(id) => {
+                Work::LoadItems(store.conversation_items(self.owner, &id, Page::WHOLE, now.unix_ms))
+            }
+            Source::Response(id) if jobs.live(self.owner, &id).is_some() => {
+                let standing = store.retrieve(self.owner, &id, now.unix_ms);
+                Work::Standing(id, standing)
+            }
+            Source::Response(id) => Work::Load(store.load(self.owner, &id, now.unix_ms)),
+        };
+        self.work.push((turn, work));
+        self.has_changed = true;
+    }
+
+    /// A connection is seen to where a warm-up's turn will go, and its prompt may be read there: whoever needs that room has it stopped
+    /// by the signal.
+    fn prepare(&mut self, turn: TurnId, ticket: &Ticket, now: Now) {
+        let (leave, signal) = self.state.prepare(ticket, now).unzip();
+        self.queued.extend(leave.zip(signal).map(|(leave, signal)| (turn, leave.id, signal)));
+        self.session.handle_prepared(turn, leave, now);
+    }
+
+    /// The prompt was read, or not: what it cost is its owner's.
+    fn prefilled(&mut self, prefilled: Prefilled, now: Now) {
+        self.queued.retain(|(_, known, _)| *known != prefilled.leave.id);
+        self.state.desk.end_prefill(&prefilled, now);
+        self.state.metrics.prefilled(&prefilled);
+        let Prefilled { leave, response_id, model, usage, .. } = prefilled;
+        if usage != Usage::default() {
+            self.state.bill(usage_of(self.owner, leave.tier, (response_id, &model, usage), now));
         }
     }
 
@@ -525,23 +544,15 @@ pub(crate) fn record_of(record: flashlane_engine::Record) -> Record {
     Record { id, owner, previous, conversation, items, inherited, outputs, response, created_unix_ms }
 }
 
-fn usage_of(owner: OwnerId, tier: Tier, outcome: Outcome, now: Now) -> UsageEntry {
-    let Usage { input, cached, output, reasoning, .. } = outcome.usage;
+fn usage_of(owner: OwnerId, tier: Tier, (response_id, model, usage): (String, &str, Usage), now: Now) -> UsageEntry {
+    let Usage { input, cached, output, reasoning, .. } = usage;
     UsageEntry {
         owner,
-        response_id: outcome.response_id,
-        model: outcome.model.as_ref().to_owned(),
+        response_id,
+        model: model.to_owned(),
         tier: tier.name().to_owned(),
         tokens: Tokens { input, cached, output, reasoning },
         unix_ms: now.unix_ms,
-    }
-}
-
-/// Whether the store has taken the row: what it takes it writes, whoever waits; what fails at its disk, the commits tell of.
-fn taken(mut appended: flashlane_store::Answer<()>) -> Result<(), flashlane_store::Error> {
-    match appended.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(result) => result,
-        Poll::Pending => Ok(()),
     }
 }
 
@@ -571,19 +582,5 @@ impl Timer {
             self.armed_ns = None;
         }
         rung
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use flashlane_store::Error;
-    use std::future::{pending, ready};
-
-    #[test]
-    fn a_row_that_the_store_refuses_is_lost_and_one_that_waits_is_not() {
-        assert!(matches!(taken(Box::pin(ready(Err(Error::Busy { queue_max: 1 })))), Err(Error::Busy { .. })));
-        assert!(taken(Box::pin(ready(Ok(())))).is_ok());
-        assert!(taken(Box::pin(pending())).is_ok());
     }
 }

@@ -3,20 +3,21 @@
 use crate::background::Jobs;
 use crate::config::EdgeConfig;
 use crate::count::Counting;
-use crate::desk::Desk;
+use crate::desk::{Desk, Signal};
 use crate::drive::Clock;
 use crate::keys::{KeyConfig, Keys};
 use crate::listen::Connections;
 use crate::tls::Tls;
 use arc_swap::ArcSwap;
 use flashlane_backend::Backends;
-use flashlane_engine::admission::{self, Admission, Foreseen, Ticket};
+use flashlane_engine::admission::{self, Admission, Foreseen, Prefill, Ticket};
 use flashlane_engine::router::Traits;
 use flashlane_engine::{EndpointId, Fleet, Now, Shared};
-use flashlane_store::Store;
+use flashlane_store::{Store, UsageEntry};
 use flashlane_telemetry::Metrics;
 use flashlane_telemetry::metrics::{RenderError, Upstream};
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 /// What the edge is built from.
 pub struct Parts {
@@ -91,6 +92,23 @@ impl State {
         first
     }
 
+    /// The same for a warm-up, whose prompt may be read there as well. The signal says that it has to make room.
+    pub(crate) fn prepare(&self, ticket: &Ticket, now: Now) -> Option<(Prefill, Signal)> {
+        let (endpoint, prefill) = self.desk.prepare(ticket, self.backends.loads(), now)?;
+        if prefill.is_none() {
+            self.backends.warm(endpoint);
+        }
+        prefill
+    }
+
+    /// Writes a row of the ledger.
+    pub(crate) fn bill(&self, row: UsageEntry) {
+        if let Err(error) = taken(self.store.usage_append(row)) {
+            self.metrics.usage_row_lost();
+            tracing::warn!(error = &error as &dyn std::error::Error, "a turn's usage is not in the ledger");
+        }
+    }
+
     /// All metrics in Prometheus' text format.
     pub(crate) fn render_metrics(&self) -> Result<String, RenderError> {
         let upstreams = (0u16..).map(EndpointId).zip(self.backends.endpoints()).map(|(id, endpoint)| {
@@ -108,9 +126,31 @@ impl State {
     }
 }
 
+/// Whether the store has taken the row: what it takes it writes, whoever waits; what fails at its disk, the commits tell of.
+fn taken(mut appended: flashlane_store::Answer<()>) -> Result<(), flashlane_store::Error> {
+    match appended.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => result,
+        Poll::Pending => Ok(()),
+    }
+}
+
 /// For draws between endpoints. Without the system's generator they are the same at each start, and no worse.
 fn seed() -> [u8; 32] {
     let mut seed = [0; 32];
     let _ = getrandom::fill(&mut seed);
     seed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flashlane_store::Error;
+    use std::future::{pending, ready};
+
+    #[test]
+    fn a_row_that_the_store_refuses_is_lost_and_one_that_waits_is_not() {
+        assert!(matches!(taken(Box::pin(ready(Err(Error::Busy { queue_max: 1 })))), Err(Error::Busy { .. })));
+        assert!(taken(Box::pin(ready(Ok(())))).is_ok());
+        assert!(taken(Box::pin(pending())).is_ok());
+    }
 }

@@ -31,7 +31,8 @@ pub use ids::IdSource;
 pub use outgoing::Outgoing;
 pub use recognition::Recognition;
 pub use session::{
-    Answer, Effect, Enlisting, Outcome, Owner, Record, Routed, Session, Settings, Shared, Source, Status, TurnId,
+    Answer, Effect, Enlisting, Outcome, Owner, PrefillEnd, Prefilled, Record, Routed, Session, Settings, Shared,
+    Source, Status, TurnId,
 };
 pub use time::Now;
 pub use turn::FailedAttempt;

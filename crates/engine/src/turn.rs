@@ -169,6 +169,14 @@ impl Turn {
         }
     }
 
+    #[must_use]
+    pub fn response_id(&self) -> String {
+        match &self.assembler {
+            Assembler::Responses(responses) => responses.response_id(),
+            Assembler::Chat(chat) => chat.id().to_owned(),
+        }
+    }
+
     /// All is said, and the store is asked.
     #[must_use]
     pub fn is_ending(&self) -> bool {

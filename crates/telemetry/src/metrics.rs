@@ -4,7 +4,7 @@
 
 use crate::label::{self, Direction, Handshake, Transport};
 use flashlane_engine::admission::{Standing, Why};
-use flashlane_engine::{ErrorKind, Outcome, Tier};
+use flashlane_engine::{ErrorKind, Outcome, Prefilled, Tier, Usage};
 use prometheus::core::Collector;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -62,6 +62,8 @@ pub struct Metrics {
     websocket_bytes: [IntCounter; 2],
     usage_rows_lost: IntCounter,
     routes: IntCounterVec,
+    /// How many, and their tokens.
+    prefills: [IntCounterVec; 2],
     /// Behind a lock, for two scrapes at once: each brings the counters up to what it was told.
     told: Mutex<(UpstreamFamilies, GateFamilies)>,
 }
@@ -172,6 +174,7 @@ impl Metrics {
                 "Turns that went to an endpoint, by why",
                 &["tier", "plan", "pick", "attempt"],
             )?,
+            prefills: prefills(&registry)?,
             told: Mutex::new((UpstreamFamilies::new(&registry)?, GateFamilies::new(&registry)?)),
             registry,
         };
@@ -204,6 +207,17 @@ impl Metrics {
             None => none,
         }
         .turn_done(outcome);
+    }
+
+    /// A warm-up's prompt was read, or not.
+    pub fn prefilled(&self, prefilled: &Prefilled) {
+        let tier = prefilled.leave.tier.name();
+        let [prefills, of_tokens] = &self.prefills;
+        prefills.with_label_values(&[tier, prefilled.end.name()]).inc();
+        let Usage { input, cached, output, .. } = prefilled.usage;
+        for (kind, tokens) in [("input", input), ("cached", cached), ("output", output)] {
+            of_tokens.with_label_values(&[tier, kind]).inc_by(tokens);
+        }
     }
 
     /// A request was refused before it became a turn. (A turn's own error is counted by [`Self::turn_done`].)
@@ -449,6 +463,16 @@ impl GateFamilies {
             refused.inc_by(count.saturating_sub(refused.get()));
         }
     }
+}
+
+/// Of prompts that are read for warm-ups: how many, and their tokens.
+fn prefills(registry: &Registry) -> Result<[IntCounterVec; 2], prometheus::Error> {
+    let read = "Prompts read for warm-ups, before their turns came";
+    let tokens = "Tokens that prompts took that were read for warm-ups, of no turn";
+    Ok([
+        counters(registry, "flashlane_prefills_total", read, &["tier", "outcome"])?,
+        counters(registry, "flashlane_prefill_tokens_total", tokens, &["tier", "kind"])?,
+    ])
 }
 
 fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> Result<IntCounterVec, prometheus::Error> {

@@ -112,6 +112,8 @@ pub struct Exceeded {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reservation {
     tokens: u64,
+    /// 0: it is no turn of the client's.
+    turns: u64,
     /// In the account of those who came when the table was full.
     is_shared: bool,
 }
@@ -278,15 +280,22 @@ impl Accounts {
 
     /// Takes what [`Self::check`] allowed; None where nothing is limited.
     pub fn reserve(&mut self, owner: &Owner, tokens: u64, now: Now) -> Option<Reservation> {
+        let reservation = self.reserve_tokens(owner, tokens, now)?;
+        let account = self.account(owner, now);
+        account.turns += 1;
+        account.requests.level = account.requests.level.saturating_add(MINUTE_MS);
+        Some(Reservation { turns: 1, ..reservation })
+    }
+
+    /// Takes tokens alone, for what is no turn and no request of the client's.
+    pub fn reserve_tokens(&mut self, owner: &Owner, tokens: u64, now: Now) -> Option<Reservation> {
         if self.limits.is_none() {
             return None;
         }
         let is_shared = self.is_shared(owner, now);
         let account = self.account(owner, now);
-        account.turns += 1;
-        account.requests.level = account.requests.level.saturating_add(MINUTE_MS);
         account.tokens.reserved = account.tokens.reserved.saturating_add(tokens);
-        Some(Reservation { tokens, is_shared })
+        Some(Reservation { tokens, turns: 0, is_shared })
     }
 
     /// The turn is over, and so many tokens were used.
@@ -296,7 +305,7 @@ impl Accounts {
             false => self.accounts.entry(*owner).or_default(),
         };
         account.leak(self.limits.rates(), ms(now));
-        account.turns = account.turns.saturating_sub(1);
+        account.turns = account.turns.saturating_sub(reservation.turns);
         account.tokens.settle(reservation.tokens, used);
     }
 

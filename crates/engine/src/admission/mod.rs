@@ -13,6 +13,7 @@
 mod forecast;
 mod gate;
 pub mod limit;
+pub mod prefill;
 pub mod queue;
 mod refused;
 mod settings;
@@ -31,11 +32,13 @@ use crate::session::Owner;
 use crate::time::Now;
 use gate::{Blocked, Ended, Gate, Running};
 use limit::{Allowance, Exceeded};
+use prefill::Prefills;
 use queue::{Party, Waiting};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use window::Signal;
 
+pub use prefill::{Prefill, Prepared};
 pub use queue::WaiterId;
 pub use refused::Why;
 pub use settings::{PerTier, Queueing, Settings};
@@ -199,6 +202,7 @@ pub struct Admission {
     gates: PerTier<Gate>,
     waiters: BTreeMap<WaiterId, Waiter>,
     granted: BTreeMap<u64, Granted>,
+    prefills: Prefills,
     woken: VecDeque<WaiterId>,
     standing: PerTier<Standing>,
     asked: u64,
@@ -222,6 +226,7 @@ impl Admission {
             gates: PerTier { latency: gate(Tier::Latency), throughput: gate(Tier::Throughput) },
             waiters: BTreeMap::new(),
             granted: BTreeMap::new(),
+            prefills: Prefills::default(),
             woken: VecDeque::new(),
             standing: PerTier::default(),
             asked: 0,
@@ -445,6 +450,7 @@ impl Admission {
         let number = self.asked;
         self.asked += 1;
         self.granted.insert(number, Granted { tier, running, keys, pick });
+        self.make_room(tier, pick.endpoint);
         let queued_ms = now.mono_ns.saturating_sub(waiter.asked_ns) / 1_000_000;
         let is_first = waiter.index == 0 || waiter.ticket.prefer == Some(pick.endpoint);
         let attempt = match (waiter.is_retry(), is_first) {

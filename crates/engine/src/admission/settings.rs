@@ -64,6 +64,15 @@ pub struct Queueing {
     /// allows by `first_byte_ms_max`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_token_ms_max: Option<u64>,
+    /// A warm-up has the endpoint where its turn will go read its prompt, by a request of one token. Default false: it is the key's cost,
+    /// whether or not the turn comes.
+    pub prefill_on_warm_up: bool,
+    /// Tokens of input that such a request may have. Default 32,768: twice what an agent's instructions and tools take.
+    pub prefill_tokens_max: u64,
+    /// Such requests a minute, of all keys together. Default 60.
+    pub prefills_per_minute_max: u32,
+    /// How long one may take, in milliseconds; a turn that comes meanwhile waits as long. Default 10,000.
+    pub prefill_ms_max: u64,
 }
 
 impl Default for Queueing {
@@ -76,6 +85,10 @@ impl Default for Queueing {
             concurrency_min: NonZeroU32::MIN,
             ttft_ms_max: 2_000,
             first_token_ms_max: None,
+            prefill_on_warm_up: false,
+            prefill_tokens_max: 32_768,
+            prefills_per_minute_max: 60,
+            prefill_ms_max: 10_000,
         }
     }
 }

@@ -40,11 +40,14 @@ struct Probed {
 }
 
 impl Seat {
+    /// What the engine said, if that was not too long ago.
+    fn told(&self, now: Now) -> Option<Probed> {
+        self.probed.filter(|probed| now.mono_ns.saturating_sub(probed.at_ns) <= AGE_NS_MAX)
+    }
+
     /// Turns that a new one would share the endpoint with; those that wait there count twice.
     fn turns(&self, now: Now) -> u32 {
-        let Some(probed) = self.probed.filter(|probed| now.mono_ns.saturating_sub(probed.at_ns) <= AGE_NS_MAX) else {
-            return self.in_flight;
-        };
+        let Some(probed) = self.told(now) else { return self.in_flight };
         let Load { waiting, running, kv_usage } = probed.load;
         let then = running.saturating_add(waiting);
         let turns = then.saturating_add(self.in_flight).saturating_sub(probed.in_flight).max(self.in_flight);
@@ -89,6 +92,13 @@ impl Loads {
     #[must_use]
     pub fn turns(&self, endpoint: EndpointId, now: Now) -> u32 {
         self.seats.get(usize::from(endpoint.0)).map_or(0, |seat| seat.turns(now))
+    }
+
+    /// Whether requests wait there for a place, as far as the engine tells.
+    #[must_use]
+    pub fn is_waited_for(&self, endpoint: EndpointId, now: Now) -> bool {
+        let told = self.seats.get(usize::from(endpoint.0)).and_then(|seat| seat.told(now));
+        told.is_some_and(|probed| probed.load.waiting > 0)
     }
 
     /// Whether its own setting allows no more.

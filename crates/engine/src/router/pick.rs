@@ -127,14 +127,25 @@ impl Router {
         (!pick.is_trial).then_some(pick.endpoint)
     }
 
+    /// Whether one more would find room at an endpoint beside its turns and so many others, and nobody waits there.
+    #[must_use]
+    pub fn has_room(&self, fleet: &Fleet, endpoint: EndpointId, others: u32, now: Now) -> bool {
+        let Some(at) = fleet.endpoint(endpoint) else { return false };
+        let max = at.share.concurrency_max.unwrap_or(u32::MAX);
+        self.loads.in_flight(endpoint).saturating_add(others) < max && !self.loads.is_waited_for(endpoint, now)
+    }
+
+    /// Where a conversation's prefix is being cached.
+    pub fn remember(&mut self, keys: Keys, tier: Tier, endpoint: EndpointId, now: Now) {
+        keys.iter().for_each(|key| self.affinity.remember(key, tier, endpoint, now));
+    }
+
     /// A turn has left its endpoint.
     pub fn give_back(&mut self, fleet: &Fleet, returned: &Return, now: Now) -> Option<Change> {
         let Return { pick, tier, keys, verdict } = *returned;
         self.loads.end(pick.endpoint);
         match verdict {
-            Verdict::Served { .. } => {
-                keys.iter().for_each(|key| self.affinity.remember(key, tier, pick.endpoint, now));
-            }
+            Verdict::Served { .. } => self.remember(keys, tier, pick.endpoint, now),
             Verdict::Failed | Verdict::Refused | Verdict::Nothing => {}
         }
         self.health.observe(fleet, (pick.endpoint, pick.is_trial), verdict, now)

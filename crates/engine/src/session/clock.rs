@@ -15,7 +15,7 @@ impl Session {
     pub fn poll_timeout(&self) -> Option<u64> {
         let turns = self.lanes.running().filter_map(|turn| self.due_at(turn)).min();
         let end = self.ends_ns.filter(|_| self.life == Life::Open);
-        [turns, self.keepalive_at(), end].into_iter().flatten().min()
+        [turns, self.keepalive_at(), self.prefill_due_at(), end].into_iter().flatten().min()
     }
 
     /// Only a client that listens to events needs signs of life, and only once an answer has begun.
@@ -36,6 +36,9 @@ impl Session {
         let due: Vec<_> = self.lanes.running().filter(is_due).map(|turn| turn.id).collect();
         for turn in due {
             self.handle_due(turn, now);
+        }
+        if self.prefill_due_at().is_some_and(|at| at <= now.mono_ns) {
+            self.stop_prefill(now);
         }
         if self.keepalive_at().is_some_and(|at| at <= now.mono_ns) {
             self.send_keepalive(now);

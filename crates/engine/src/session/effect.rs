@@ -1,6 +1,7 @@
 //! What a session asks for, and what it tells of a turn: the values that pass between the machine and its driver.
 
 use super::background::Enlisting;
+use super::prefill::Prefilled;
 use super::{Owner, TurnId};
 use crate::admission::limit::Allowance;
 use crate::admission::{Ending, Grant, Ticket, WaiterId};
@@ -34,6 +35,10 @@ pub enum Effect {
     Abort(TurnId),
     /// See to a warm connection where such a turn would go.
     Warm(Box<Ticket>),
+    /// The same, and ask admission whether the warm-up's prompt is to be read there; answer by [`super::Session::handle_prepared`].
+    Prepare(TurnId, Box<Ticket>),
+    /// A prompt was read, or not: hand the leave back, count what it cost.
+    Prefilled(Box<Prefilled>),
     /// Ask the store; answer by [`super::Session::handle_loaded`].
     Load(TurnId, Source),
     /// Ask the store for items of the owner's by their ids; answer by [`super::Session::handle_found`].

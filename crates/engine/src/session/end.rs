@@ -263,6 +263,7 @@ impl Session {
             self.leave(id, Verdict::Nothing);
             self.finish(id, Status::Cancelled, None, now);
         }
+        self.stop_prefill(now);
     }
 
     /// The server wants to end: the session does when nothing runs and nothing is queued.
@@ -299,14 +300,10 @@ impl Session {
     pub(super) fn outcome(&self, turn: &Turn, status: Status, error: Option<ErrorKind>, now: Now) -> Outcome {
         let endpoint = turn.served.and_then(|grant| self.shared.fleet.endpoint(grant.endpoint()));
         let since = |ns: u64| ns.saturating_sub(turn.times.received_ns);
-        let response_id = match &turn.assembler {
-            Assembler::Responses(responses) => responses.response_id(),
-            Assembler::Chat(chat) => chat.id().to_owned(),
-        };
         let carried = turn.chain.tools().map(|tools| tools.set.hosted()).unwrap_or_default();
         let hosted_tools: BTreeSet<&String> = turn.draft.hosted_tools().chain(carried).collect();
         Outcome {
-            response_id,
+            response_id: turn.response_id(),
             model: Arc::clone(&turn.draft.model),
             status,
             error,

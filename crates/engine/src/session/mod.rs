@@ -10,6 +10,7 @@ mod effect;
 mod end;
 mod lane;
 mod limit;
+mod prefill;
 mod references;
 mod reply;
 mod run;
@@ -33,6 +34,7 @@ use flashlane_wire::chat::ChatRequest;
 use flashlane_wire::responses::{ClientEvent, CreateRequest, Fields};
 use flashlane_wire::websocket::Encoder;
 use lane::{LaneId, Lanes};
+use prefill::Prefilling;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::borrow::Cow;
@@ -41,6 +43,7 @@ use std::sync::{Arc, Mutex};
 
 pub use background::Enlisting;
 pub use effect::{Answer, Effect, Outcome, Record, Routed, Source, Status};
+pub use prefill::{PrefillEnd, Prefilled};
 pub use steer::Steer;
 pub use truncate::Cut;
 
@@ -153,6 +156,8 @@ pub struct Session {
     origin: Origin,
     /// Where its first turn was expected to go when it came: a connection is warm there.
     planned: Option<EndpointId>,
+    /// A warm-up's prompt is being read.
+    prefill: Option<Box<Prefilling>>,
     outgoing: Outgoing,
     transport: Transport,
     effects: VecDeque<Effect>,
@@ -259,6 +264,7 @@ impl Session {
             owner,
             origin: Origin::default(),
             planned: None,
+            prefill: None,
             outgoing,
             transport,
             effects: VecDeque::new(),

@@ -165,20 +165,30 @@ impl Session {
     /// Asks for a place, or answers the warm-up.
     pub(super) fn ask(&mut self, id: TurnId, now: Now) {
         if let Some(turn) = self.lanes.turn(id) {
-            if matches!(&turn.draft.contract, Contract::Responses(responses) if responses.warm_up) {
-                self.answer_warm_up(id, now);
-                return;
-            }
+            let is_warm_up = matches!(&turn.draft.contract, Contract::Responses(responses) if responses.warm_up);
             let ticket = ticket(turn, &self.shared.fleet, self.planned);
-            self.effects.push_back(Effect::Ask(id, ticket));
+            if is_warm_up {
+                self.prepare(id, ticket, now);
+            } else if !self.waits_for_prefill(id) {
+                self.effects.push_back(Effect::Ask(id, ticket));
+            }
         }
     }
 
-    /// A warm-up costs no upstream turn: its input is kept, and a connection is seen to.
-    fn answer_warm_up(&mut self, id: TurnId, now: Now) {
+    /// What is to be ready for the turn after a warm-up: over a WebSocket, which outlives it, its prompt may be read as well.
+    fn prepare(&mut self, id: TurnId, ticket: Box<Ticket>, now: Now) {
+        if self.is_websocket() && self.prefill.is_none() {
+            self.effects.push_back(Effect::Prepare(id, ticket));
+        } else {
+            self.effects.push_back(Effect::Warm(ticket));
+            self.answer_warm_up(id, now);
+        }
+    }
+
+    /// A warm-up costs no upstream turn: its input is kept.
+    pub(super) fn answer_warm_up(&mut self, id: TurnId, now: Now) {
         self.speak(id.lane);
         let Some(turn) = self.lanes.turn(id) else { return };
-        self.effects.push_back(Effect::Warm(ticket(turn, &self.shared.fleet, self.planned)));
         if let Assembler::Responses(responses) = &mut turn.assembler {
             responses.set_usage(Usage { input: tokens::estimate(turn.chain.message_bytes()), ..Usage::default() });
             responses.announce(true, &mut self.outgoing);
@@ -194,7 +204,8 @@ impl Session {
             match asked {
                 Asked::Granted(grant, _) => self.effects.push_back(Effect::Release(grant, Ending::NOTHING)),
                 Asked::Queued(place) => self.effects.push_back(Effect::Forget(place.waiter)),
-                Asked::Refused(..) => {}
+                // Or it was a warm-up, whose prompt is read where a turn wants to go.
+                Asked::Refused(..) => self.displace_prefill(id, now),
             }
             return;
         };
@@ -284,7 +295,10 @@ impl Session {
 
     /// An upstream stream is over. A turn that ended drops what still comes for it.
     fn handle_ended(&mut self, id: TurnId, ended: Ended, now: Now) {
-        let Some(turn) = self.lanes.turn(id) else { return };
+        let Some(turn) = self.lanes.turn(id) else {
+            self.handle_prefill_ended(id, &ended, now);
+            return;
+        };
         match (&turn.state, ended) {
             (TurnState::Opening { .. }, Ended::Failed(failure)) => self.try_elsewhere(id, &failure, now),
             (TurnState::Opening { .. }, Ended::Complete) => {
@@ -320,7 +334,10 @@ impl Session {
     ///
     /// hot: per token
     fn stream(&mut self, id: TurnId, bytes: &[u8], now: Now) -> Result<bool, Refusal> {
-        let Some(turn) = self.lanes.turn(id) else { return Ok(false) };
+        let Some(turn) = self.lanes.turn(id) else {
+            self.read_prefill(id, bytes, now);
+            return Ok(false);
+        };
         let TurnState::Streaming { grant, events, chunks } = &mut turn.state else { return Ok(false) };
         let (assembler, out) = (&mut turn.assembler, &mut self.outgoing);
         let told_before = out.len();
@@ -450,7 +467,7 @@ fn endpoint_name(shared: &super::Shared, grant: Grant) -> &str {
 }
 
 /// What the turn asks of the model now: the fields of its request, and the messages.
-fn asked(turn: &mut Turn) -> Result<(Vec<Field>, Vec<Bytes>), Refusal> {
+pub(super) fn asked(turn: &mut Turn) -> Result<(Vec<Field>, Vec<Bytes>), Refusal> {
     let mut fields = turn.draft.fields.clone();
     let responses = match &turn.draft.contract {
         Contract::Responses(responses) => responses,

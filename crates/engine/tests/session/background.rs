@@ -62,6 +62,7 @@ impl Job {
                 Effect::Release(..) => self.released += 1,
                 Effect::Look(..) | Effect::Forget(_) => panic!("nobody waits here"),
                 Effect::Open(..) | Effect::Park(_) | Effect::Warm(_) => {}
+                Effect::Prepare(..) | Effect::Prefilled(_) => panic!("no WebSocket"),
                 Effect::Load(..) | Effect::Find(..) | Effect::Count(..) | Effect::Commit(..) | Effect::Close { .. } => {
                     panic!("{effect:?}")
                 }

@@ -15,6 +15,7 @@ mod http;
 mod lanes;
 mod limit;
 mod peer;
+mod prefill;
 mod queue;
 mod references;
 mod rules;

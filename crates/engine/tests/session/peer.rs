@@ -3,12 +3,12 @@
 
 use crate::watch::Watch;
 use bytes::Bytes;
-use flashlane_engine::admission::{self, Admission, Asked, Ending, WaiterId};
+use flashlane_engine::admission::{self, Admission, Asked, Ending, Ticket, WaiterId};
 use flashlane_engine::seal::Keyring;
 use flashlane_engine::tokens::{Counted, Counter, Job};
 use flashlane_engine::{
-    Effect, Ended, Endpoint, ErrorKind, Fleet, IdSource, Modality, Model, ModelRouting, Now, Outcome, Owner, Refusal,
-    Route, Session, Settings, Share, Shared, Tier, TurnId, UpstreamEvent, UpstreamFailure,
+    Effect, Ended, Endpoint, ErrorKind, Fleet, IdSource, Modality, Model, ModelRouting, Now, Outcome, Owner, Prefilled,
+    Refusal, Route, Session, Settings, Share, Shared, Tier, TurnId, UpstreamEvent, UpstreamFailure, UpstreamRequest,
 };
 use flashlane_wire::websocket::Encoder;
 use serde_json::Value;
@@ -123,6 +123,10 @@ pub struct Peers {
     open_streams: BTreeMap<TurnId, u32>,
     granted: u32,
     waiting: BTreeMap<WaiterId, TurnId>,
+    /// Prefills that have their leave, the last one's stream, and what became of those before.
+    prefills: usize,
+    prefill_stream: Option<TurnId>,
+    pub prefilled: Vec<Prefilled>,
     /// What became of grants.
     pub endings: Vec<Ending>,
     pub outcomes: Vec<Outcome>,
@@ -196,6 +200,9 @@ impl Peers {
             open_streams: BTreeMap::new(),
             granted: 0,
             waiting: BTreeMap::new(),
+            prefills: 0,
+            prefill_stream: None,
+            prefilled: Vec::new(),
             endings: Vec::new(),
             outcomes: Vec::new(),
             effects: Vec::new(),
@@ -414,22 +421,13 @@ impl Peers {
                 self.admission.release(grant, &ending, self.now);
                 self.endings.push(ending);
             }
-            Effect::Open(turn, request) => {
-                self.begun(turn);
-                *self.open_streams.entry(turn).or_default() += 1;
-                let body = flashlane_wire::chat::body(&request.model, &request.fields, &request.messages);
-                let body: Vec<u8> = body.into_iter().flatten().collect();
-                let fields = request.fields.iter();
-                let fields =
-                    fields.map(|f| (f.name.to_string(), String::from_utf8(f.value.to_vec()).unwrap())).collect();
-                let body = String::from_utf8(body).unwrap();
-                serde_json::from_str::<Value>(&body).expect("a body is JSON");
-                self.sent.push((fields, body));
-            }
+            Effect::Open(turn, request) => self.open(turn, &request),
             Effect::Park(turn) | Effect::Abort(turn) => {
                 assert!(self.open_streams.remove(&turn).is_some(), "{turn:?} has a stream to end");
             }
             Effect::Warm(_) => {}
+            Effect::Prepare(turn, ticket) => self.prepare(turn, &ticket),
+            Effect::Prefilled(prefilled) => self.prefilled(*prefilled),
             Effect::Load(turn, source) => {
                 let flashlane_engine::Source::Response(id) = source else { panic!("no conversation over a WebSocket") };
                 self.begun(turn);
@@ -460,6 +458,39 @@ impl Peers {
             }
             Effect::Close { .. } => self.gone = true,
         }
+    }
+
+    fn open(&mut self, turn: TurnId, request: &UpstreamRequest) {
+        self.begun(turn);
+        *self.open_streams.entry(turn).or_default() += 1;
+        let body = flashlane_wire::chat::body(&request.model, &request.fields, &request.messages);
+        let body: Vec<u8> = body.into_iter().flatten().collect();
+        let fields = request.fields.iter();
+        let fields = fields.map(|f| (f.name.to_string(), String::from_utf8(f.value.to_vec()).unwrap()));
+        let fields: Vec<_> = fields.collect();
+        let body = String::from_utf8(body).unwrap();
+        serde_json::from_str::<Value>(&body).expect("a body is JSON");
+        if self.prefills > 0 && fields.contains(&("max_completion_tokens".to_owned(), "1".to_owned())) {
+            self.prefill_stream = Some(turn);
+        }
+        self.sent.push((fields, body));
+    }
+
+    fn prepare(&mut self, turn: TurnId, ticket: &Ticket) {
+        let leave = self.admission.prepare(ticket, self.now).and_then(|prepared| prepared.prefill);
+        if let Some(leave) = leave {
+            self.prefills += 1;
+            self.waiting.insert(leave.id, turn);
+        }
+        self.session.handle_prepared(turn, leave, self.now);
+    }
+
+    fn prefilled(&mut self, prefilled: Prefilled) {
+        self.prefills = self.prefills.checked_sub(1).expect("handed back once");
+        self.waiting.remove(&prefilled.leave.id);
+        self.admission.end_prefill(prefilled.leave.id, prefilled.usage.input, self.now);
+        self.turns.retain(|known| Some(*known) != self.prefill_stream);
+        self.prefilled.push(prefilled);
     }
 
     fn answer(&mut self, turn: TurnId, asked: Asked) {
@@ -497,7 +528,7 @@ impl Peers {
             self.session.handle_client_gone(self.now);
             self.settle();
         }
-        assert_eq!(self.granted, 0, "every grant is released");
+        assert_eq!((self.granted, self.prefills), (0, 0), "every grant is released");
         assert!(self.waiting.is_empty(), "nobody waits for nobody");
         for tier in Tier::ALL {
             let standing = self.admission.standing(tier);

@@ -2,6 +2,7 @@
 
 mod limit;
 mod load;
+mod prefill;
 mod queue;
 mod whole;
 mod window;
