@@ -1,13 +1,16 @@
-"""What is left of the engines' work by sending a conversation where its prefix is cached: two llama.cpp servers with SmolLM2 behind one flashlane.
+"""What is left of the engines' work by sending a conversation where its prefix is cached, or is read ahead: two llama.cpp servers with SmolLM2 behind one flashlane.
 
-Each engine's own words are what is compared: the `cached_tokens` of its usage, its /slots, its metrics. AFFINITY_CONVERSATIONS (4) and AFFINITY_TURNS (3) set how
-much is said; what was measured is printed (`-s`).
+Each engine's own words are what is compared: the `cached_tokens` of its usage, its /slots, its metrics; and, with a prompt that is read ahead and without in the same
+rounds, the time to the first token. AFFINITY_CONVERSATIONS (4), AFFINITY_TURNS (3) and PREFILL_ROUNDS (2) set how much is said; what was measured is printed (`-s`).
 """
 
+import http.client
 import json
 import os
+import re
 import statistics
 import time
+from urllib.parse import urlsplit
 
 import pytest
 from websockets.sync.client import connect
@@ -16,6 +19,7 @@ from rig import SERVER, Flashlane, RealModel, endpoint, fetch, poll_until
 
 CONVERSATIONS = int(os.environ.get("AFFINITY_CONVERSATIONS", "4"))
 TURNS = int(os.environ.get("AFFINITY_TURNS", "3"))
+PREFILL_ROUNDS = int(os.environ.get("PREFILL_ROUNDS", "2"))
 CANCELS = 3
 MODEL = "smollm2-135m"
 MODELS = f'\n[[models]]\nname = "{MODEL}"\ncontext_tokens_max = 2048\n'
@@ -28,9 +32,9 @@ def engines():
         yield one, other
 
 
-def gateway(*engines: RealModel) -> Flashlane:
+def gateway(*engines: RealModel, more: str = "") -> Flashlane:
     rows = [endpoint(f"gpu-{number}", "throughput", "openai", dialect="llama_cpp", base_url=f"{engine.url}/v1") for number, engine in enumerate(engines)]
-    return Flashlane(SERVER + "".join(rows) + MODELS)
+    return Flashlane(SERVER + "".join(rows) + MODELS + more)
 
 
 class Conversation:
@@ -133,3 +137,78 @@ def until(socket, kind: str) -> dict:
 
 def working(engine: RealModel) -> int:
     return sum(slot["is_processing"] for slot in json.loads(fetch(f"{engine.url}/slots")))
+
+
+@pytest.mark.timeout(max(120, 60 * PREFILL_ROUNDS))
+def test_a_prompt_that_is_read_ahead_halves_the_time_to_the_first_token(engines):
+    ttft_ms: dict[str, list[float]] = {"without": [], "read": [], "being read": []}
+    with gateway(engines[0]) as without, gateway(engines[0], more="\n[queue.throughput]\nprefill_on_warm_up = true\nprefill_ms_max = 60000\n") as reading:
+        for number in range(PREFILL_ROUNDS):
+            for way, gateway_of_way in (("without", without), ("read", reading), ("being read", reading)):
+                ttft_ms[way].append(first_turn_ms(gateway_of_way, f"{way} {number}", is_read=way == "read"))
+    medians = {way: statistics.median(times) for way, times in ttft_ms.items()}
+    compared = {way: statistics.median(overtaken_ms(engines[1], f"{way} {number}", way) for number in range(PREFILL_ROUNDS)) for way in ("waits", "cancels")}
+    print(f"\nto the first token after a warm-up, medians of {PREFILL_ROUNDS} rounds: " + ", ".join(f"{way} {ms:.0f} ms" for way, ms in medians.items()))
+    print("at the engine itself, of a turn that comes while its prefix is read: " + ", ".join(f"{way} {ms:.0f} ms" for way, ms in compared.items()))
+    assert medians["read"] < medians["without"] / 2
+
+
+def first_turn_ms(gateway: Flashlane, name: str, *, is_read: bool) -> float:
+    """From a session's first turn to its first token. The warm-up before it names all but the question; with `is_read` its prompt has been read by then."""
+    same = {"model": MODEL, "instructions": f"{name}. {RULES}", "temperature": 0, "max_output_tokens": 4, "store": False}
+    read_before = prefills(gateway)
+    with connect(f"ws://127.0.0.1:{gateway.port}/v1/responses") as socket:
+        warm_up = over_websocket(socket, {**same, "generate": False})
+        if is_read:
+            poll_until(lambda: prefills(gateway) > read_before, 60, "the prompt is read")
+        began_s = time.monotonic()
+        socket.send(json.dumps({"type": "response.create", **same, "input": "What do you see?", "previous_response_id": warm_up["id"]}))
+        until(socket, "response.output_text.delta")
+        took_ms = (time.monotonic() - began_s) * 1000
+        until(socket, "response.incomplete")
+    return took_ms
+
+
+def prefills(gateway: Flashlane) -> int:
+    counted = re.search(r'flashlane_prefills_total\{outcome="completed",tier="throughput"\} (\d+)', fetch(f"{gateway.admin_url}/metrics"))
+    return int(counted[1]) if counted else 0
+
+
+def overtaken_ms(engine: RealModel, name: str, way: str) -> float:
+    """To the first token of a turn at the engine itself that comes 300 ms after a request of one token for its prefix: which it waits for, or cancels."""
+    prefix = [{"role": "system", "content": f"{name}. {RULES}"}]
+    ahead = Direct(engine, prefix, 1)
+    time.sleep(0.3)
+    began_s = time.monotonic()
+    if way == "waits":
+        ahead.read_to_the_end()
+    ahead.close()
+    turn = Direct(engine, [*prefix, {"role": "user", "content": "What do you see?"}], 4)
+    turn.read_to_the_first_token()
+    took_ms = (time.monotonic() - began_s) * 1000
+    turn.read_to_the_end()
+    turn.close()
+    return took_ms
+
+
+class Direct:
+    """One streamed request to an engine itself."""
+
+    def __init__(self, engine: RealModel, messages: list[dict], tokens_max: int) -> None:
+        self._connection = http.client.HTTPConnection(urlsplit(engine.url).netloc, timeout=60)
+        body = {"model": MODEL, "messages": messages, "stream": True, "max_tokens": tokens_max, "temperature": 0}
+        self._connection.request("POST", "/v1/chat/completions", json.dumps(body), {"content-type": "application/json"})
+        self._answer: http.client.HTTPResponse | None = None
+
+    def read_to_the_first_token(self) -> None:
+        self._answer = self._answer or self._connection.getresponse()
+        while line := self._answer.readline().decode():
+            if line.startswith("data: {") and json.loads(line.removeprefix("data: "))["choices"][0]["delta"].get("content"):
+                return
+
+    def read_to_the_end(self) -> None:
+        self._answer = self._answer or self._connection.getresponse()
+        self._answer.read()
+
+    def close(self) -> None:
+        self._connection.close()
