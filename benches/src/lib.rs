@@ -3,7 +3,7 @@
 pub mod textbook;
 
 use flashlane_engine::seal::Keyring;
-use flashlane_engine::{Endpoint, Fleet, Modality, Model, ModelRouting, Route, Share, Tier};
+use flashlane_engine::{Endpoint, Fleet, Modality, Model, ModelRouting, Route, Share, Speaks, Tier};
 use std::sync::Arc;
 
 /// A ring of one key, which no turn here uses.
@@ -28,6 +28,12 @@ pub fn fleet() -> Fleet {
         upstream_throughput: None,
         routing: ModelRouting::default(),
     };
-    let endpoint = Endpoint { name: "e".into(), tier: Tier::Latency, simulated: true, share: Share::default() };
+    let endpoint = Endpoint {
+        name: "e".into(),
+        tier: Tier::Latency,
+        simulated: true,
+        speaks: Speaks::Chat,
+        share: Share::default(),
+    };
     Fleet { endpoints: vec![endpoint], models: vec![model], ..Fleet::default() }
 }

@@ -8,7 +8,7 @@ use flashlane_engine::seal::Keyring;
 use flashlane_engine::tokens::Counted;
 use flashlane_engine::{
     Effect, Endpoint, Fleet, IdSource, Modality, Model, ModelRouting, Now, Owner, Route, Session, Settings, Share,
-    Shared, Tier, UpstreamEvent,
+    Shared, Speaks, Tier, UpstreamEvent,
 };
 use flashlane_wire::websocket::Encoder;
 use libfuzzer_sys::fuzz_target;
@@ -24,7 +24,13 @@ fn shared() -> Arc<Shared> {
         upstream_throughput: None,
         routing: ModelRouting::default(),
     };
-    let endpoint = Endpoint { name: "e".into(), tier: Tier::Latency, simulated: true, share: Share::default() };
+    let endpoint = Endpoint {
+        name: "e".into(),
+        tier: Tier::Latency,
+        simulated: true,
+        speaks: Speaks::Chat,
+        share: Share::default(),
+    };
     let ring = Keyring::new(&[7; 32], &[], 1 << 20).expect("one key");
     let fleet = Fleet { endpoints: vec![endpoint], models: vec![model], ..Fleet::default() };
     Arc::new(Shared::new(Settings::default(), Arc::new(fleet), Arc::new(ring)))

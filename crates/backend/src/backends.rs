@@ -5,6 +5,7 @@ use crate::config::EndpointConfig;
 use crate::error::{Error, Problem};
 use crate::hosted::Hosted;
 use crate::openai::OpenAi;
+use crate::responses::Responses;
 use crate::simulator::Simulator;
 use crate::stream::TokenStream;
 use flashlane_engine::router::Load;
@@ -20,6 +21,7 @@ const ENDPOINTS_MAX: usize = 1024;
 pub enum Backend {
     Simulator(Simulator),
     OpenAi(OpenAi),
+    Responses(Responses),
     Hosted(Hosted),
 }
 
@@ -59,6 +61,7 @@ impl Backends {
             let endpoint = Endpoint {
                 name: config.name.as_str().into(),
                 tier: config.tier.into(),
+                speaks: config.speaks(),
                 simulated: config.is_simulated(),
                 share: config.share()?,
             };
@@ -77,6 +80,7 @@ impl Backends {
     pub fn open(&self, endpoint: EndpointId, request: UpstreamRequest) -> TokenStream {
         match self.backend(endpoint) {
             Some(Backend::OpenAi(openai)) => openai.open(request),
+            Some(Backend::Responses(responses)) => responses.open(&request),
             Some(Backend::Hosted(hosted)) => hosted.open(request),
             Some(Backend::Simulator(simulator)) => simulator.open(&request),
             None => TokenStream::Failed(Some(UpstreamFailure::Unreachable {
@@ -116,6 +120,7 @@ impl Backends {
     fn remote(&self, endpoint: EndpointId) -> Option<&Arc<Remote>> {
         match self.backend(endpoint)? {
             Backend::OpenAi(openai) => Some(&openai.remote),
+            Backend::Responses(responses) => Some(&responses.remote),
             Backend::Hosted(hosted) => Some(&hosted.remote),
             Backend::Simulator(_) => None,
         }

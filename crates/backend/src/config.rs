@@ -12,10 +12,11 @@ use crate::error::{Error, Problem};
 use crate::openai::OpenAi;
 use crate::openai::dialect::Dialect;
 use crate::openai::request::Template;
+use crate::responses::Responses;
 use crate::secret::Secret;
 use crate::simulator::Simulator;
 use flashlane_engine as engine;
-use flashlane_engine::Share;
+use flashlane_engine::{Share, Speaks};
 use flashlane_simulator::Profile;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -35,7 +36,7 @@ pub struct EndpointConfig {
     pub name: String,
     /// `"latency"` (wafer-scale hardware) or `"throughput"` (GPUs). A model's route names the tiers in order.
     pub tier: Tier,
-    /// `"openai"`: any server of the Chat Completions API. `"cerebras"`, `"groq"`, `"sambanova"`: these services, with what their limits,
+    /// `"openai"`: any server of the Chat Completions API. `"responses"`: one that speaks the Responses API itself. `"cerebras"`, `"groq"`, `"sambanova"`: these services, with what their limits,
     /// queues and tiers ask for. `"simulator"`: plays a model in this process, needs nothing else, and says everywhere that it is simulated.
     pub backend: Kind,
     /// Turns that this gateway runs there at once. Default: as many as come. What an engine would queue is better placed elsewhere.
@@ -45,15 +46,15 @@ pub struct EndpointConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,
 
-    /// Not for `"simulator"`, from here to `simulated`. The URL below which `/chat/completions` lies, such as
-    /// `"http://127.0.0.1:8000/v1"`. Default: none for `"openai"`, a service's own otherwise.
+    /// Not for `"simulator"`, from here to `simulated`. The URL below which `/chat/completions` lies (`/responses` with
+    /// `"responses"`), such as `"http://127.0.0.1:8000/v1"`. Default: none for `"openai"` and `"responses"`, a service's own otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base_url: Option<String>,
     /// Only for `"openai"`. The engine's ways: `"generic"` (the default: OpenAI's own), `"cerebras"`, `"groq"`, `"sambanova"`, `"vllm"`, `"sglang"`,
     /// `"llama_cpp"`, `"ollama"`. Engines differ in the fields that they know or refuse.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dialect: Option<Dialect>,
-    /// The environment variable that holds the API key. Default: no key is sent to `"openai"`; a service's own otherwise, such as
+    /// The environment variable that holds the API key. Default: no key is sent to `"openai"` and `"responses"`; a service's own otherwise, such as
     /// `CEREBRAS_API_KEY`. Keys themselves are never written in a config.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_key_env: Option<String>,
@@ -145,7 +146,6 @@ pub enum Kind {
     Cerebras,
     Groq,
     Sambanova,
-    /// Not served yet.
     Responses,
 }
 
@@ -225,7 +225,15 @@ impl EndpointConfig {
             Kind::Simulator => self.simulator(),
             Kind::OpenAi => self.openai(),
             Kind::Cerebras | Kind::Groq | Kind::Sambanova => self.hosted(),
-            Kind::Responses => Err(self.not_served_yet("backend = \"openai\" serves every Chat Completions API")),
+            Kind::Responses => self.responses(),
+        }
+    }
+
+    /// The contract that its requests follow.
+    pub(crate) fn speaks(&self) -> Speaks {
+        match self.backend {
+            Kind::Simulator | Kind::OpenAi | Kind::Cerebras | Kind::Groq | Kind::Sambanova => Speaks::Chat,
+            Kind::Responses => Speaks::Responses,
         }
     }
 
@@ -244,10 +252,6 @@ impl EndpointConfig {
 
     pub(crate) fn error(&self, field: &'static str, problem: Problem) -> Error {
         Error { endpoint: self.name.clone(), field, problem }
-    }
-
-    fn not_served_yet(&self, instead: &'static str) -> Error {
-        self.error("backend", Problem::NotServedYet { backend: self.backend.name(), instead })
     }
 
     pub(crate) fn refuse(&self, fields: &[(&'static str, bool)]) -> Result<(), Error> {
@@ -318,6 +322,14 @@ impl EndpointConfig {
         Ok(Backend::OpenAi(OpenAi::new(remote, dialect)))
     }
 
+    fn responses(&self) -> Result<Backend, Error> {
+        self.refuse(&self.of_simulator())?;
+        self.refuse(&self.of_services())?;
+        self.refuse(&[("dialect", self.dialect.is_some()), ("probe_ms", self.probe_ms.is_some())])?;
+        let base_url = self.base_url.as_deref().ok_or_else(|| self.error("base_url", Problem::Missing))?;
+        Ok(Backend::Responses(Responses::new(self.remote(base_url, self.api_key_env.as_ref(), &[])?)))
+    }
+
     /// An endpoint at `base_url`; `own` are fields that its requests have beside those of all.
     pub(crate) fn remote(
         &self,
@@ -332,8 +344,12 @@ impl EndpointConfig {
             Some(_) => return Err(self.error("http_version", Problem::HttpVersion)),
         };
         let (key_field, key) = self.key(api_key_env)?;
-        let template = Template::new(&address, "/chat/completions", key.as_ref(), own)
-            .map_err(|_| self.error(key_field, Problem::Key))?;
+        let path = match self.speaks() {
+            Speaks::Chat => "/chat/completions",
+            Speaks::Responses => "/responses",
+        };
+        let template =
+            Template::new(&address, path, key.as_ref(), own).map_err(|_| self.error(key_field, Problem::Key))?;
         let connect_ms_max = self.ms("connect_ms_max", self.connect_ms_max, 3_000)?;
         let connections_max =
             self.within("idle_connections_max", self.idle_connections_max.unwrap_or(8), 0, IDLE_CONNECTIONS_MAX)?;

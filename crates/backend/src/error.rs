@@ -26,8 +26,6 @@ pub enum Problem {
     TooMany { endpoints_max: usize },
     #[error("has no meaning for backend \"{backend}\"")]
     NotForBackend { backend: &'static str },
-    #[error("backend \"{backend}\" is not served yet; {instead}")]
-    NotServedYet { backend: &'static str, instead: &'static str },
     #[error("must be one of {}", values.join(", "))]
     NotOneOf { values: &'static [&'static str] },
     #[error("has a meaning with dialect {} only", values.join(", "))]

@@ -16,6 +16,7 @@ pub mod exam;
 mod hosted;
 mod openai;
 mod probe;
+mod responses;
 mod secret;
 mod simulator;
 mod stream;

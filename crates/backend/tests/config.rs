@@ -140,7 +140,11 @@ fn each_fault_names_its_endpoint_and_field() {
         (cerebras("gzip_bytes_min = 1"), "`gzip_bytes_min`: must lie between 1024"),
         (cerebras("gzip_bytes_min = 4096").replace("cerebras", "groq"), "`gzip_bytes_min`: has no meaning for backend"),
         (cerebras("service_tier = \"auto\"").replace("cerebras", "sambanova"), "`service_tier`: has no meaning"),
-        (OPENAI.replace("openai", "responses"), "`backend`: backend \"responses\" is not served yet"),
+        (OPENAI.replace("openai", "responses"), "`base_url`: "),
+        (
+            format!("{}base_url = \"http://h/v1\"\ndialect = \"vllm\"\n", OPENAI.replace("openai", "responses")),
+            "`dialect`: ",
+        ),
         (format!("{simulator}{simulator}"), "`name`: is used by another"),
     ];
     for (toml, expected) in cases {

@@ -5,7 +5,7 @@
 
 use crate::compaction::{Kept, Scope, Summary};
 use crate::router::{Media, SessionKey};
-use crate::seal::{Opener, Purpose, SealError};
+use crate::seal::{Opener, Purpose, SealError, Takes};
 use crate::tokens::Tally;
 use crate::tools::Tools;
 use bytes::Bytes;
@@ -159,7 +159,7 @@ impl Chain {
         for item in piece.items.iter() {
             // They were read before: what is not read now is not rendered by anybody.
             let Ok(raw) = serde_json::from_slice::<&RawValue>(item) else { return piece };
-            let Ok(item) = Item::parse("input", raw) else { return piece };
+            let Ok(item) = Item::parse_any("input", raw) else { return piece };
             renderer.push(&item);
         }
         let (messages, mut ends) = renderer.finish_with_ends();
@@ -421,7 +421,10 @@ impl<'a> Reading<'a> {
     pub fn push(&mut self, raw: &RawValue, json: Bytes) -> Result<(), ParseError> {
         let place = self.rendered.piece.items.len();
         let path = element(self.path, self.first + place);
-        let item = Item::parse(&path, raw)?;
+        let item = match self.is_ours || self.opener.takes == Takes::Any {
+            true => Item::parse_any(&path, raw)?,
+            false => Item::parse(&path, raw)?,
+        };
         let is_behind_trigger = std::mem::take(&mut self.rendered.ends_in_trigger);
         // A trigger that its turn did not answer, since that ended before, stays in what was kept.
         if is_behind_trigger && !self.is_ours && !matches!(item, Item::Compaction { .. }) {
@@ -438,7 +441,7 @@ impl<'a> Reading<'a> {
             }
             // A chat backend is not told of it; but a blob that is not this caller's is no blob to pass around.
             Item::Reasoning { sealed: Some(sealed) } if !sealed.is_empty() && !self.is_ours => {
-                self.opener.open(Purpose::Reasoning, sealed, || format!("{path}.encrypted_content"))?;
+                self.opener.check_reasoning(sealed, || format!("{path}.encrypted_content"))?;
             }
             Item::Compaction { sealed } => {
                 let param = || format!("{path}.encrypted_content");
@@ -543,7 +546,7 @@ fn item_id(item: &[u8]) -> Option<Cow<'_, str>> {
 /// # Errors
 /// What is no item.
 pub fn parse_again(items: &[Bytes]) -> Result<Vec<Item<'_>>, ParseError> {
-    items.iter().map(|item| Item::parse("input", raw_item(item)?)).collect()
+    items.iter().map(|item| Item::parse_any("input", raw_item(item)?)).collect()
 }
 
 /// An item that was read before.
@@ -635,7 +638,7 @@ mod tests {
     fn of_many_compactions_the_last_decides_and_what_is_before_it_is_read_once_more() {
         const PAIRS: usize = 20_000;
         let ring = ring();
-        let opener = Opener { ring: &ring, owner: Owner::default() };
+        let opener = Opener { ring: &ring, owner: Owner::default(), takes: Takes::Own };
         let all = compaction(&ring, "aall");
         let output = Bytes::from_static(br#"{"type":"function_call_output","call_id":"c","output":"x"}"#);
         let mut items: Vec<Bytes> = (0..PAIRS).flat_map(|_| [output.clone(), all.clone()]).collect();

@@ -57,7 +57,7 @@ const TOKENS_MAX: u64 = 4096;
 /// What [`QUESTION`] comes to, and a template's own.
 const QUESTION_TOKENS: u64 = 320;
 /// For a model that thinks first, beside its summary.
-const THINKING_TOKENS: u64 = 1024;
+pub const THINKING_TOKENS: u64 = 1024;
 const BYTES_PER_TOKEN: u64 = 4;
 
 const PREFACE: &str = "What follows is a summary of our conversation up to here; the conversation itself is not at hand any more. \

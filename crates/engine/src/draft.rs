@@ -6,6 +6,7 @@ use crate::chain::{Piece, Rendered, render_again};
 use crate::compaction::Wanted;
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::{Modality, Model};
+use crate::passing;
 use crate::recognition::{self, Fresh, History};
 use crate::router::Traits;
 use crate::seal::Opener;
@@ -66,6 +67,8 @@ pub struct ResponsesDraft {
     pub includes_reasoning: bool,
     pub compaction: Wanted,
     pub background: Option<Background>,
+    /// The request's own fields, where an endpoint that speaks the Responses API may be asked.
+    pub passing: Option<Arc<Vec<Field>>>,
 }
 
 /// That a request runs in the background.
@@ -149,7 +152,9 @@ impl Draft {
             + match &self.contract {
                 Contract::Responses(responses) => {
                     let history = responses.history.as_ref().map_or(0, |history| history.chain.weight());
-                    history + responses.input.weight() + responses.frame.bytes()
+                    let passing = responses.passing.iter().flat_map(|fields| fields.iter());
+                    let passing: usize = passing.map(|field| field.value.len()).sum();
+                    history + responses.input.weight() + responses.frame.bytes() + passing
                 }
                 Contract::Chat(chat) => chat.messages.len(),
             }
@@ -210,6 +215,7 @@ impl Draft {
             includes_reasoning: request.includes_reasoning,
             compaction: compaction(request, rendered.ends_in_trigger, model)?,
             background: None,
+            passing: None,
         };
         Ok(Self {
             model: Arc::clone(&model.name),
@@ -218,6 +224,15 @@ impl Draft {
             cache_key: request.cache_key.as_deref().map(Arc::from),
             traits: Traits::default(),
         })
+    }
+
+    /// Keeps the request's own fields as well.
+    #[must_use]
+    pub fn passing(mut self, request: &CreateRequest<'_>) -> Self {
+        if let Contract::Responses(responses) = &mut self.contract {
+            responses.passing = Some(Arc::new(passing::fields(request)));
+        }
+        self
     }
 
     /// The response that it goes on from.

@@ -1,6 +1,7 @@
 //! The fleet: which models are offered and which endpoints may serve them. A snapshot, swapped whole; it knows no address.
 
 use crate::router::Rule;
+use crate::seal::Takes;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -112,11 +113,22 @@ impl Modality {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndpointId(pub u16);
 
+/// Which of OpenAI's contracts an endpoint speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Speaks {
+    /// Chat Completions.
+    #[default]
+    Chat,
+    /// The Responses API: its events pass.
+    Responses,
+}
+
 /// Where tokens come from, as far as decisions need to know it.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     pub name: Arc<str>,
     pub tier: Tier,
+    pub speaks: Speaks,
     /// Plays a model: every place that shows this endpoint says so.
     pub simulated: bool,
     pub share: Share,
@@ -224,11 +236,44 @@ impl Fleet {
         (0u16..).zip(&self.endpoints).filter(move |(_, e)| e.tier == tier).map(|(i, e)| (EndpointId(i), e))
     }
 
+    /// The endpoints that could serve `model`.
+    pub fn serving(&self, model: &Model) -> impl Iterator<Item = &Endpoint> {
+        self.endpoints.iter().filter(|endpoint| self.reaches(model, endpoint.tier))
+    }
+
+    /// The endpoints that speak so.
+    pub fn that_speak(&self, speaks: Speaks) -> impl Iterator<Item = EndpointId> {
+        let endpoints = (0u16..).zip(&self.endpoints);
+        endpoints.filter(move |(_, endpoint)| endpoint.speaks == speaks).map(|(index, _)| EndpointId(index))
+    }
+
+    /// Whether some endpoint that could serve `model` speaks so.
+    #[must_use]
+    pub fn speaks(&self, model: &Model, speaks: Speaks) -> bool {
+        self.serving(model).any(|endpoint| endpoint.speaks == speaks)
+    }
+
+    /// What a request for `model` may bring beside what is known here.
+    #[must_use]
+    pub fn takes(&self, model: &Model) -> Takes {
+        match (self.speaks(model, Speaks::Responses), self.speaks(model, Speaks::Chat)) {
+            (false, _) => Takes::Own,
+            // A chat engine is told of no reasoning, and would miss other items.
+            (true, true) => Takes::Sealed,
+            (true, false) => Takes::Any,
+        }
+    }
+
+    /// The contract of an endpoint.
+    #[must_use]
+    pub fn contract(&self, endpoint: EndpointId) -> Speaks {
+        self.endpoint(endpoint).map_or_else(Speaks::default, |endpoint| endpoint.speaks)
+    }
+
     /// Whether every endpoint that could serve `model` only plays a model.
     #[must_use]
     pub fn is_simulated(&self, model: &Model) -> bool {
-        let mut reached = self.endpoints.iter().filter(|e| self.reaches(model, e.tier));
-        reached.all(|e| e.simulated)
+        self.serving(model).all(|endpoint| endpoint.simulated)
     }
 
     /// Whether any turn of `model` may be served by `tier`.

@@ -151,6 +151,15 @@ impl Keyring {
         content.map_err(|_| SealError::NotAuthentic)
     }
 
+    /// Whether a blob names a key of this ring; not whether it opens.
+    #[must_use]
+    pub fn has_made(&self, blob: &str) -> bool {
+        // Four letters are three bytes.
+        let head = blob.get(..(1 + KEY_ID_BYTES).div_ceil(3) * 4).and_then(|head| URL_SAFE_NO_PAD.decode(head).ok());
+        let id = head.as_deref().and_then(|head| head.strip_prefix(&[VERSION])).and_then(|rest| rest.first_chunk());
+        id.is_some_and(|id| self.keys().any(|key| key.id == *id))
+    }
+
     fn keys(&self) -> impl Iterator<Item = &Key> {
         std::iter::once(&self.current).chain(&self.older)
     }
@@ -167,9 +176,33 @@ impl fmt::Debug for Keyring {
 pub struct Opener<'a> {
     pub ring: &'a Keyring,
     pub owner: Owner,
+    pub takes: Takes,
+}
+
+/// What a caller's items may have beside what is this server's own and known to it: what an upstream made that speaks the
+/// Responses API itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Takes {
+    #[default]
+    Own,
+    /// Reasoning that was sealed elsewhere.
+    Sealed,
+    /// That, and items of types that are not known here.
+    Any,
 }
 
 impl Opener<'_> {
+    /// Refuses a reasoning that is sealed and not for this server, nor for its upstreams; `path` is where the blob stands.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn check_reasoning(&self, blob: &str, path: impl FnOnce() -> String) -> Result<(), ParseError> {
+        if self.takes >= Takes::Sealed && !self.ring.has_made(blob) {
+            return Ok(());
+        }
+        self.open(Purpose::Reasoning, blob, path).map(drop)
+    }
+
     /// The text that was sealed; `path` is where the blob stands.
     ///
     /// # Errors
@@ -241,6 +274,21 @@ mod tests {
         let blob = sealed(&ring, b"secret");
         assert_eq!(ring.open(Purpose::Compaction, BOB, &blob), Err(SealError::NotAuthentic));
         assert_eq!(ring.open(Purpose::Reasoning, ADA, &blob), Err(SealError::NotAuthentic));
+    }
+
+    #[test]
+    fn a_blob_of_another_server_is_taken_only_where_its_maker_may_be_asked() {
+        let (ours, theirs) = (ring(1, &[]), ring(2, &[]));
+        let blob = |ring: &Keyring, owner| ring.seal(Purpose::Reasoning, owner, [7; 24], b"thought").unwrap();
+        for (takes, is_taken) in [(Takes::Own, false), (Takes::Sealed, true), (Takes::Any, true)] {
+            let opener = Opener { ring: &ours, owner: ADA, takes };
+            let takes = |blob: &str| opener.check_reasoning(blob, String::new).is_ok();
+            assert!(takes(&blob(&ours, ADA)));
+            assert!(!takes(&blob(&ours, BOB)), "another caller's");
+            for foreign in [&*blob(&theirs, ADA), "gAAAAABo==", "AQ", ""] {
+                assert_eq!(takes(foreign), is_taken, "{foreign:?}");
+            }
+        }
     }
 
     #[test]

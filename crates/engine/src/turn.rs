@@ -123,6 +123,11 @@ pub enum TurnState {
         events: sse::Decoder,
         chunks: ChunkReader,
     },
+    /// As `Streaming`, of an endpoint that speaks the Responses API itself.
+    Passing {
+        grant: Grant,
+        events: sse::Decoder,
+    },
     /// All is said; the store has not yet promised to keep it.
     Committing {
         conclusion: Conclusion,
@@ -279,7 +284,9 @@ impl Turn {
     #[must_use]
     pub fn grant(&self) -> Option<Grant> {
         match &self.state {
-            TurnState::Opening { grant, .. } | TurnState::Streaming { grant, .. } => Some(*grant),
+            TurnState::Opening { grant, .. }
+            | TurnState::Streaming { grant, .. }
+            | TurnState::Passing { grant, .. } => Some(*grant),
             TurnState::Loading
             | TurnState::Finding { .. }
             | TurnState::Counting { .. }

@@ -6,16 +6,18 @@ use bytes::Bytes;
 use flashlane_wire::chat::Field;
 use std::sync::Arc;
 
-/// A Chat Completions request, ready but for what the endpoint's dialect alters.
+/// A request of the contract that its endpoint speaks, ready but for what the endpoint's dialect alters.
 #[derive(Debug, Clone)]
 pub struct UpstreamRequest {
     pub endpoint: EndpointId,
     /// The model's name at the endpoint.
     pub model: Arc<str>,
     /// Top-level fields in OpenAI's names (`max_completion_tokens`, `tools`, `reasoning_effort` ...), each value raw JSON.
-    /// `model`, `messages`, `stream` and `stream_options` are not among them.
+    /// `model`, `messages`, `stream` and `stream_options` are not among them. For an endpoint that speaks the Responses API: that
+    /// API's names, without `model`, `input`, `stream` and `store`.
     pub fields: Vec<Field>,
-    /// The inside of the `messages` array, in order: each piece is one or more messages joined by commas, none is empty.
+    /// What the model reads, in order: the inside of the `messages` array, or of `input`. Each piece is one element or more, joined by
+    /// commas; none is empty.
     pub messages: Vec<Bytes>,
     /// Keeps a session's turns on one endpoint's cache; forwarded as `prompt_cache_key` where the dialect knows it.
     pub cache_key: Option<Arc<str>>,
@@ -27,7 +29,7 @@ pub struct UpstreamRequest {
 pub enum UpstreamEvent<'a> {
     /// A success status arrived; the body follows.
     Opened,
-    /// Bytes of an event stream of Chat Completions chunks, in any split.
+    /// Bytes of an event stream, in any split: of Chat Completions chunks, or of the Responses API's events.
     Bytes(&'a [u8]),
     Ended(Ended),
 }

@@ -6,7 +6,7 @@
 
 use super::limit::Reservation;
 use super::{Admission, Foreseen, Ticket, WaiterId};
-use crate::fleet::{EndpointId, Tier};
+use crate::fleet::{EndpointId, Speaks, Tier};
 use crate::session::Owner;
 use crate::time::Now;
 use std::collections::BTreeMap;
@@ -79,7 +79,8 @@ impl Admission {
     }
 
     fn prefill(&mut self, ticket: &Ticket, endpoint: EndpointId, now: Now) -> Option<Prefill> {
-        let tier = self.fleet.endpoint(endpoint)?.tier;
+        // The question is one of Chat Completions.
+        let tier = self.fleet.endpoint(endpoint).filter(|at| at.speaks == Speaks::Chat)?.tier;
         let traits = &ticket.traits;
         let tokens = traits.tokens_input.saturating_add(1);
         let gate = self.gates.of_mut(tier);

@@ -8,12 +8,13 @@ mod responses;
 pub use chat::ChatAssembler;
 pub use frame::Frame;
 pub(crate) use item::event;
-pub use responses::{Conclusion, ResponsesAssembler};
+pub use responses::{Conclusion, Passed, ResponsesAssembler};
 
-use crate::error::Refusal;
+use crate::error::{ErrorKind, Refusal};
 use crate::outgoing::Outgoing;
 use flashlane_wire::chat::{Chunk, DeltaKind, Usage};
 use flashlane_wire::json;
+use flashlane_wire::responses::ServerEvent;
 
 /// The assembler of one turn.
 #[derive(Debug)]
@@ -45,6 +46,25 @@ impl Assembler {
             Self::Chat(chat) => {
                 chat.chunk(chunk, out);
                 Ok(())
+            }
+        }
+    }
+
+    /// An event of an upstream that speaks the Responses API itself.
+    ///
+    /// hot: per token
+    ///
+    /// # Errors
+    /// The upstream's stream makes no sense.
+    pub fn pass(&mut self, data: &[u8], out: &mut Outgoing) -> Result<Passed, Refusal> {
+        let event = ServerEvent::parse(data).map_err(|error| {
+            let message = format!("The upstream's events make no sense: {}", error.message);
+            Refusal::new(ErrorKind::UpstreamFailed, message)
+        })?;
+        match self {
+            Self::Responses(responses) => responses.pass(&event, out),
+            Self::Chat(_) => {
+                Err(Refusal::new(ErrorKind::Internal, "A chat completion was asked of an endpoint that speaks none."))
             }
         }
     }

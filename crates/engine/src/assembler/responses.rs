@@ -7,6 +7,7 @@
 //! ```
 
 mod compact;
+mod passed;
 
 use super::frame::{Frame, ResponseStatus, Variable};
 use super::item::{ItemKind, OpenItem, event};
@@ -23,6 +24,9 @@ use flashlane_wire::json;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+pub use passed::Passed;
+use passed::Passing;
+
 /// One response in the making.
 #[derive(Debug)]
 pub struct ResponsesAssembler {
@@ -37,6 +41,8 @@ pub struct ResponsesAssembler {
     open: Option<Open>,
     /// Calls that began before the open one was whole, in the order in which they follow it.
     waiting: VecDeque<Waiting>,
+    /// The open items of an upstream whose events pass, from its first event on.
+    passing: Option<Passing>,
     /// Finished items' JSON.
     output: Vec<Bytes>,
     /// Ids of the calls among them.
@@ -129,6 +135,7 @@ impl ResponsesAssembler {
             service_tier: "auto",
             open: None,
             waiting: VecDeque::new(),
+            passing: None,
             output: Vec::new(),
             calls: Vec::new(),
             renderer: Renderer::default(),
@@ -154,6 +161,12 @@ impl ResponsesAssembler {
 
     pub fn serve_from(&mut self, service_tier: &'static str) {
         self.service_tier = service_tier;
+    }
+
+    /// The items that it has so far, each its JSON.
+    #[must_use]
+    pub fn output(&self) -> &[Bytes] {
+        &self.output
     }
 
     /// It will not be stored: what it goes on from was not to be.
@@ -182,7 +195,7 @@ impl ResponsesAssembler {
     /// Whether nothing of an answer has come yet: another upstream may still give it.
     #[must_use]
     pub fn is_untouched(&self) -> bool {
-        self.open.is_none() && self.output.is_empty() && self.finish.is_none()
+        self.open.is_none() && self.passing.is_none() && self.output.is_empty() && self.finish.is_none()
     }
 
     #[must_use]
@@ -498,6 +511,7 @@ impl ResponsesAssembler {
     #[must_use]
     pub fn may_be_steered(&self) -> bool {
         self.finish.is_none()
+            && !self.passing.as_ref().is_some_and(Passing::is_open)
             && self.calls.is_empty()
             && self.open.as_ref().is_none_or(|open| open.item.call_id().is_none())
     }
@@ -525,6 +539,9 @@ impl ResponsesAssembler {
         if let Some(open) = self.open.take() {
             open.item.interrupt(&id, &mut self.sequence, out);
         }
+        if let Some(passing) = self.passing.take() {
+            passing.interrupt(&id, &mut self.sequence, out);
+        }
         self.lifecycle("response.incomplete", ResponseStatus::Incomplete("cancelled"), None, out);
         out.end();
     }
@@ -539,6 +556,9 @@ impl ResponsesAssembler {
         self.waiting.clear();
         if let Some(open) = self.open.take() {
             open.item.interrupt(&id, &mut self.sequence, out);
+        }
+        if let Some(passing) = self.passing.take() {
+            passing.interrupt(&id, &mut self.sequence, out);
         }
         self.lifecycle("response.incomplete", ResponseStatus::Incomplete("interrupted"), None, out);
         out.end();

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::chain::{MediaParts, render_items};
-use crate::seal::Keyring;
+use crate::seal::{Keyring, Takes};
 use std::fmt::Write as _;
 
 const OWNER: Owner = Owner([1; 32]);
@@ -13,7 +13,7 @@ const PAD: usize = 2100;
 
 fn opener(owner: Owner) -> Opener<'static> {
     static RING: std::sync::LazyLock<Keyring> = std::sync::LazyLock::new(|| Keyring::new(&[7; 32], &[], 1000).unwrap());
-    Opener { ring: &RING, owner }
+    Opener { ring: &RING, owner, takes: Takes::Own }
 }
 
 struct Chance(u64);

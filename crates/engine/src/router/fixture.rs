@@ -1,6 +1,6 @@
 //! Fleets for the tests of routing.
 
-use crate::fleet::{Endpoint, Fleet, Modality, Model, ModelRouting, Route, Share, Tier};
+use crate::fleet::{Endpoint, Fleet, Modality, Model, ModelRouting, Route, Share, Speaks, Tier};
 use crate::time::Now;
 
 /// One endpoint of each of these tiers, and no model.
@@ -9,6 +9,7 @@ pub fn fleet(tiers: &[Tier]) -> Fleet {
         name: format!("e{index}").into(),
         tier,
         simulated: true,
+        speaks: Speaks::Chat,
         share: Share::default(),
     };
     Fleet { endpoints: tiers.iter().enumerate().map(endpoint).collect(), ..Fleet::default() }

@@ -63,7 +63,9 @@ impl Session {
     fn due_at(&self, turn: &Turn) -> Option<u64> {
         match &turn.state {
             TurnState::Opening { grant, announce_at } => first(*announce_at, grant.first_token_ns),
-            TurnState::Streaming { grant, .. } => grant.first_token_ns.filter(|_| turn.deltas == 0),
+            TurnState::Streaming { grant, .. } | TurnState::Passing { grant, .. } => {
+                grant.first_token_ns.filter(|_| turn.deltas == 0)
+            }
             TurnState::Queued { place, told_ns } => first(Some(place.look_ns), self.news_at(*told_ns)),
             TurnState::Loading
             | TurnState::Finding { .. }

@@ -15,7 +15,7 @@ use crate::draft::Contract;
 use crate::error::{ErrorKind, Refusal};
 use crate::recognition::Found;
 use crate::router::Verdict;
-use crate::seal::{Opener, Purpose};
+use crate::seal::{Opener, Purpose, Takes};
 use crate::session::Status;
 use crate::time::Now;
 use crate::tokens;
@@ -49,7 +49,7 @@ impl Session {
     pub(super) fn take_summary(&mut self, id: TurnId, tokens_max: u64, now: Now) {
         self.speak(id.lane);
         let nonce = self.ids.nonce();
-        let opener = Opener { ring: &self.shared.ring, owner: self.owner };
+        let opener = Opener { ring: &self.shared.ring, owner: self.owner, takes: Takes::Own };
         let Some(turn) = self.lanes.turn(id) else { return };
         // Its place was given back.
         turn.state = TurnState::Waiting;

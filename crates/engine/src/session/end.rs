@@ -9,6 +9,7 @@ use crate::assembler::{Assembler, Conclusion, Timing};
 use crate::compaction::Progress;
 use crate::draft::Contract;
 use crate::error::{ErrorKind, Refusal};
+use crate::fleet::Speaks;
 use crate::router::Verdict;
 use crate::time::Now;
 use crate::tokens;
@@ -301,7 +302,10 @@ impl Session {
         let endpoint = turn.served.and_then(|grant| self.shared.fleet.endpoint(grant.endpoint()));
         let since = |ns: u64| ns.saturating_sub(turn.times.received_ns);
         let carried = turn.chain.tools().map(|tools| tools.set.hosted()).unwrap_or_default();
-        let hosted_tools: BTreeSet<&String> = turn.draft.hosted_tools().chain(carried).collect();
+        // A server of the Responses API is told of them.
+        let is_passed =
+            turn.served.is_some_and(|grant| self.shared.fleet.contract(grant.endpoint()) == Speaks::Responses);
+        let hosted_tools: BTreeSet<&String> = turn.draft.hosted_tools().chain(carried).filter(|_| !is_passed).collect();
         Outcome {
             response_id: turn.response_id(),
             model: Arc::clone(&turn.draft.model),

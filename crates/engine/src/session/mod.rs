@@ -10,6 +10,7 @@ mod effect;
 mod end;
 mod lane;
 mod limit;
+mod pass;
 mod prefill;
 mod references;
 mod reply;
@@ -20,12 +21,12 @@ mod truncate;
 
 use crate::draft::{Background, Contract, Draft};
 use crate::error::{ErrorKind, Refusal};
-use crate::fleet::{EndpointId, Fleet};
+use crate::fleet::{EndpointId, Fleet, Speaks};
 use crate::ids::IdSource;
 use crate::outgoing::Outgoing;
 use crate::recognition::{Found, Fresh, Limits, Recognition};
 use crate::router::Origin;
-use crate::seal::{Keyring, Opener};
+use crate::seal::{Keyring, Opener, Takes};
 use crate::time::Now;
 use crate::tokens::Ratios;
 use crate::tools::Tools;
@@ -375,6 +376,11 @@ impl Session {
             self.outgoing = if request.stream { Outgoing::sse() } else { Outgoing::collect() };
             let shared = Arc::clone(&self.shared);
             let model = model_of(&shared.fleet, &request.model)?;
+            if !shared.fleet.speaks(model, Speaks::Chat) {
+                let message =
+                    format!("The model '{}' is served by the Responses API alone: POST to /v1/responses.", model.name);
+                return Err(Refusal::new(ErrorKind::InvalidValue, message).with_param("model"));
+            }
             let service_tier = request.service_tier.clone();
             let mut draft = Draft::chat(request, model);
             draft.traits = self.traits_of_chat(&draft, service_tier.as_deref());
@@ -395,11 +401,19 @@ impl Session {
         let shared = Arc::clone(&self.shared);
         let model = model_of(&shared.fleet, &request.model)?;
         let tools = self.recognise_tools(request)?;
-        let opener = Opener { ring: &shared.ring, owner: self.owner };
+        let takes = shared.fleet.takes(model);
+        let opener = Opener { ring: &shared.ring, owner: self.owner, takes };
         let read = |fresh: &Fresh<'_>| shared.recognition.read(opener, found, fresh);
         let mut draft = Draft::responses(request, tools, model, read)?;
         draft.traits = self.traits_of(request);
-        self.hosted_tools = draft.hosted_tools().cloned().collect();
+        if takes != Takes::Own {
+            draft = draft.passing(request);
+        }
+        // Where all may be forwarded, nothing is known to be left out.
+        self.hosted_tools = match takes {
+            Takes::Own | Takes::Sealed => draft.hosted_tools().cloned().collect(),
+            Takes::Any => Vec::new(),
+        };
         Ok(draft)
     }
 

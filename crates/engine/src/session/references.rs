@@ -6,7 +6,8 @@ use super::{Effect, Owner, Session, Shared, TurnId};
 use crate::chain::{Chain, render_items};
 use crate::draft::Contract;
 use crate::error::{ErrorKind, Refusal};
-use crate::seal::Opener;
+use crate::fleet::Speaks;
+use crate::seal::{Opener, Takes};
 use crate::time::Now;
 use crate::turn::TurnState;
 use bytes::Bytes;
@@ -20,7 +21,10 @@ impl Shared {
     /// # Errors
     /// The first item that cannot.
     pub fn check_items(&self, path: &str, items: &[&RawValue], owner: Owner) -> Result<(), Refusal> {
-        render_items(path, items, Opener { ring: &self.ring, owner })?;
+        // A conversation's model is not known yet.
+        let any = self.fleet.endpoints.iter().any(|endpoint| endpoint.speaks == Speaks::Responses);
+        let takes = if any { Takes::Any } else { Takes::Own };
+        render_items(path, items, Opener { ring: &self.ring, owner, takes })?;
         Ok(())
     }
 }
@@ -66,7 +70,7 @@ impl Session {
     }
 
     fn resolve(&mut self, id: TurnId, chain: Chain, found: &BTreeMap<Arc<str>, Bytes>, now: Now) {
-        let opener = Opener { ring: &self.shared.ring, owner: self.owner };
+        let opener = Opener { ring: &self.shared.ring, owner: self.owner, takes: Takes::Own };
         let Some(turn) = self.lanes.turn(id) else { return };
         let Contract::Responses(draft) = &mut turn.draft.contract else { return };
         let (bytes_max, model) = (self.shared.settings.chain_bytes_max, self.shared.fleet.model(&turn.draft.model));

@@ -3,6 +3,7 @@
 use super::compact;
 use super::end::verdict_of;
 use super::lane::LaneId;
+use super::pass;
 use super::traits::traits;
 use super::{Effect, Life, Session, Source, TurnId, Why};
 use crate::admission::{Asked, Ending, Grant, Place, Ticket};
@@ -11,9 +12,9 @@ use crate::chain::Chain;
 use crate::compaction::{self, Progress};
 use crate::draft::{Contract, Draft};
 use crate::error::{ErrorKind, Refusal};
-use crate::fleet::{EndpointId, Fleet};
+use crate::fleet::{EndpointId, Fleet, Speaks};
 use crate::router::Verdict;
-use crate::seal::{Opener, Sealer};
+use crate::seal::{Opener, Sealer, Takes};
 use crate::time::Now;
 use crate::tokens;
 use crate::tools::{Choice, Tools, tool_fields};
@@ -109,7 +110,9 @@ impl Session {
             return;
         };
         let chain = match found {
-            Ok(Some(items)) => chain_of(&items, Opener { ring: &self.shared.ring, owner: self.owner }),
+            Ok(Some(items)) => {
+                chain_of(&items, Opener { ring: &self.shared.ring, owner: self.owner, takes: Takes::Own })
+            }
             Ok(None) if loading.conversation().is_some() => {
                 let conversation = loading.conversation().unwrap_or_default();
                 let message = format!("Conversation with id '{conversation}' not found.");
@@ -139,7 +142,7 @@ impl Session {
 
     /// Adds the input to the chain, and goes on with the whole.
     pub(super) fn go_on(&mut self, id: TurnId, chain: Chain, now: Now) {
-        let opener = Opener { ring: &self.shared.ring, owner: self.owner };
+        let opener = Opener { ring: &self.shared.ring, owner: self.owner, takes: Takes::Own };
         let Some(turn) = self.lanes.turn(id) else { return };
         turn.items_inherited = chain.items().count();
         if chain.is_unstored() {
@@ -249,7 +252,11 @@ impl Session {
         let Some(model) = self.shared.fleet.model(&turn.draft.model) else {
             return Err(Refusal::new(ErrorKind::Internal, "the turn's model left the fleet"));
         };
-        let (fields, messages) = asked(turn)?;
+        let opener = Opener { ring: &self.shared.ring, owner: self.owner, takes: Takes::Own };
+        let (fields, messages) = match self.shared.fleet.contract(grant.endpoint()) {
+            Speaks::Chat => asked(turn)?,
+            Speaks::Responses => pass::asked(turn, opener)?,
+        };
         turn.assembler.serve_from(grant.tier().service_tier());
         turn.times.sent_upstream_ns = Some(now.mono_ns);
         turn.served = Some(grant);
@@ -288,7 +295,10 @@ impl Session {
         let Some(turn) = self.lanes.turn(id) else { return };
         if let TurnState::Opening { grant, .. } = turn.state {
             let events = sse::Decoder::new(self.shared.settings.event_bytes_max);
-            turn.state = TurnState::Streaming { grant, events, chunks: ChunkReader::default() };
+            turn.state = match self.shared.fleet.contract(grant.endpoint()) {
+                Speaks::Chat => TurnState::Streaming { grant, events, chunks: ChunkReader::default() },
+                Speaks::Responses => TurnState::Passing { grant, events },
+            };
             self.announce(id, now);
         }
     }
@@ -306,8 +316,10 @@ impl Session {
                 self.try_elsewhere(id, &failure, now);
             }
             // The model said why it stopped: the answer is whole, with or without a `[DONE]`.
-            (TurnState::Streaming { .. }, _) if turn.assembler.has_finished() => self.conclude(id, now),
-            (TurnState::Streaming { .. }, ended) => {
+            (TurnState::Streaming { .. } | TurnState::Passing { .. }, _) if turn.assembler.has_finished() => {
+                self.conclude(id, now);
+            }
+            (TurnState::Streaming { .. } | TurnState::Passing { .. }, ended) => {
                 let failure = match ended {
                     Ended::Failed(failure) => failure,
                     Ended::Complete => {
@@ -338,7 +350,7 @@ impl Session {
             self.read_prefill(id, bytes, now);
             return Ok(false);
         };
-        let TurnState::Streaming { grant, events, chunks } = &mut turn.state else { return Ok(false) };
+        let TurnState::Streaming { grant, events, chunks } = &mut turn.state else { return self.pass(id, bytes, now) };
         let (assembler, out) = (&mut turn.assembler, &mut self.outgoing);
         let told_before = out.len();
         let upstream_times = &mut turn.upstream_times;
@@ -458,7 +470,10 @@ impl Session {
 /// What the turn asks admission for.
 fn ticket(turn: &mut Turn, fleet: &Fleet, planned: Option<EndpointId>) -> Box<Ticket> {
     let traits = traits(turn, fleet);
-    let (model, tried) = (Arc::clone(&turn.draft.model), turn.tried.clone());
+    let (model, mut tried) = (Arc::clone(&turn.draft.model), turn.tried.clone());
+    if matches!(turn.draft.contract, Contract::Chat(_)) {
+        tried.extend(fleet.that_speak(Speaks::Responses));
+    }
     Box::new(Ticket { model, traits, tried, prefer: turn.prefer, planned })
 }
 

@@ -14,6 +14,7 @@ mod compact;
 mod http;
 mod lanes;
 mod limit;
+mod passing;
 mod peer;
 mod prefill;
 mod queue;

@@ -8,7 +8,7 @@ use flashlane_engine::seal::Keyring;
 use flashlane_engine::tokens::{Counted, Counter, Job};
 use flashlane_engine::{
     Effect, Ended, Endpoint, ErrorKind, Fleet, IdSource, Modality, Model, ModelRouting, Now, Outcome, Owner, Prefilled,
-    Refusal, Route, Session, Settings, Share, Shared, Tier, TurnId, UpstreamEvent, UpstreamFailure, UpstreamRequest,
+    Refusal, Route, Session, Settings, Share, Shared, Speaks, Tier, TurnId, UpstreamEvent, UpstreamFailure, UpstreamRequest,
 };
 use flashlane_wire::websocket::Encoder;
 use serde_json::Value;
@@ -137,7 +137,15 @@ pub struct Peers {
     /// What was to be counted.
     pub jobs: Vec<Job>,
     gone: bool,
+    fleet: Arc<Fleet>,
     pub watch: Watch,
+}
+
+fn body_of(fleet: &Fleet, request: &UpstreamRequest) -> Vec<Bytes> {
+    match fleet.contract(request.endpoint) {
+        Speaks::Chat => flashlane_wire::chat::body(&request.model, &request.fields, &request.messages),
+        Speaks::Responses => flashlane_wire::responses::body(&request.model, &request.fields, &request.messages),
+    }
 }
 
 pub fn ring() -> Arc<Keyring> {
@@ -154,7 +162,13 @@ pub fn fleet() -> Fleet {
         upstream_throughput: None,
         routing: ModelRouting::default(),
     };
-    let endpoint = |name: &str, tier| Endpoint { name: name.into(), tier, simulated: false, share: Share::default() };
+    let endpoint = |name: &str, tier| Endpoint {
+        name: name.into(),
+        tier,
+        simulated: false,
+        speaks: Speaks::Chat,
+        share: Share::default(),
+    };
     Fleet {
         endpoints: vec![endpoint("wafer", Tier::Latency), endpoint("gpu", Tier::Throughput)],
         models: vec![model("m", 131_072), model("small", 200)],
@@ -184,7 +198,16 @@ impl Peers {
         Self::on(fleet)
     }
 
-    fn on(fleet: Fleet) -> Self {
+    /// Its only endpoint speaks the Responses API.
+    pub fn with_responses() -> Self {
+        let mut fleet = fleet();
+        fleet.endpoints.truncate(1);
+        fleet.endpoints.iter_mut().for_each(|endpoint| endpoint.speaks = Speaks::Responses);
+        fleet.models.iter_mut().for_each(|model| model.upstream_latency = None);
+        Self::on(fleet)
+    }
+
+    pub fn on(fleet: Fleet) -> Self {
         let fleet = Arc::new(fleet);
         let shared = Arc::new(Shared::new(Settings::default(), Arc::clone(&fleet), ring()));
         let now = Now { mono_ns: 1_000_000_000, unix_ms: 1_700_000_000_000 };
@@ -193,7 +216,7 @@ impl Peers {
         session.handle_connected(now);
         Self {
             session,
-            admission: Admission::new(&admission::Settings::default(), fleet, [7; 32]),
+            admission: Admission::new(&admission::Settings::default(), Arc::clone(&fleet), [7; 32]),
             now,
             turn: TurnId::default(),
             turns: Vec::new(),
@@ -210,6 +233,7 @@ impl Peers {
             stored: BTreeMap::new(),
             jobs: Vec::new(),
             gone: false,
+            fleet,
             watch: Watch::default(),
         }
     }
@@ -463,8 +487,7 @@ impl Peers {
     fn open(&mut self, turn: TurnId, request: &UpstreamRequest) {
         self.begun(turn);
         *self.open_streams.entry(turn).or_default() += 1;
-        let body = flashlane_wire::chat::body(&request.model, &request.fields, &request.messages);
-        let body: Vec<u8> = body.into_iter().flatten().collect();
+        let body: Vec<u8> = body_of(&self.fleet, request).into_iter().flatten().collect();
         let fields = request.fields.iter();
         let fields = fields.map(|f| (f.name.to_string(), String::from_utf8(f.value.to_vec()).unwrap()));
         let fields: Vec<_> = fields.collect();

@@ -130,8 +130,6 @@ fn a_route_must_have_endpoints_in_its_tiers() {
 fn what_is_not_served_yet_says_so() {
     let text = with_models("[[models]]\nname = \"m\"\nroute = \"split\" # here\n");
     assert_invalid(&text, "models[0].route", "not served yet");
-    let text = "[[endpoints]]\nname = \"wafer\"\ntier = \"latency\"\nbackend = \"responses\" # here\n";
-    assert_invalid(text, "endpoints[0].backend", "not served yet");
 }
 
 #[test]

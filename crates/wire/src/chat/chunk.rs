@@ -115,6 +115,12 @@ impl Usage {
             reasoning: self.reasoning.saturating_add(other.reasoning),
         }
     }
+
+    /// Reads a `usage` object, of a chat completion or of a response.
+    #[must_use]
+    pub fn parse(raw: &RawValue) -> Option<Self> {
+        serde_json::from_str::<UsageShape>(raw.get()).ok().map(UsageShape::usage)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -295,7 +301,8 @@ fn text_of<'a>(name: &str, raw: Option<&'a RawValue>) -> Result<&'a str, ChunkEr
 
 impl StreamError {
     /// Reads an error object, or whatever stands in its place.
-    fn parse(raw: &RawValue, status: Option<u16>) -> Self {
+    #[must_use]
+    pub fn parse(raw: &RawValue, status: Option<u16>) -> Self {
         let shape: ErrorShape = serde_json::from_str(raw.get()).unwrap_or_default();
         let (code, status_in_code) = match shape.code {
             Some(serde_json::Value::String(code)) => (Some(code), None),
@@ -417,13 +424,13 @@ struct ErrorShape {
 
 #[derive(Deserialize, Default)]
 struct UsageShape {
-    #[serde(default)]
+    #[serde(default, alias = "input_tokens")]
     prompt_tokens: Option<u64>,
-    #[serde(default)]
+    #[serde(default, alias = "output_tokens")]
     completion_tokens: Option<u64>,
-    #[serde(default)]
+    #[serde(default, alias = "input_tokens_details")]
     prompt_tokens_details: Option<PromptDetails>,
-    #[serde(default)]
+    #[serde(default, alias = "output_tokens_details")]
     completion_tokens_details: Option<CompletionDetails>,
 }
 

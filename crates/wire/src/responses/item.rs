@@ -1,6 +1,6 @@
 //! The items of a request's `input`, typed as far as a Chat Completions backend can be told of them. Texts stay raw.
 
-use super::error::ParseError;
+use super::error::{ParseError, Reason};
 use super::fields::{Fields, elements};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -135,6 +135,26 @@ impl<'a> Item<'a> {
             | Self::CompactionTrigger
             | Self::NotForwarded => None,
         }
+    }
+
+    /// Reads an item of which the type may be another's: what is not known here is not forwarded to a chat backend.
+    ///
+    /// # Errors
+    /// A field is missing or of the wrong type.
+    pub fn parse_any(path: &str, raw: &'a RawValue) -> Result<Self, ParseError> {
+        Self::parse(path, raw).or_else(|error| {
+            let is_of_type = error.param.as_deref().and_then(|param| param.strip_prefix(path)) == Some(".type");
+            match error.reason {
+                Reason::Value | Reason::Unsupported if is_of_type => Ok(Self::NotForwarded),
+                Reason::Json
+                | Reason::Missing
+                | Reason::Type
+                | Reason::Value
+                | Reason::Unsupported
+                | Reason::UnknownEvent
+                | Reason::Exclusive => Err(error),
+            }
+        })
     }
 
     /// Reads the item that stands at `path`.

@@ -6,6 +6,7 @@ mod fields;
 mod item;
 mod metadata;
 mod request;
+mod server_event;
 mod split;
 mod tool;
 
@@ -15,5 +16,6 @@ pub use fields::{Fields, elements};
 pub use item::{Content, Item, Part, Payload, Role};
 pub use metadata::metadata;
 pub use request::{CreateRequest, Echo, Input, TextFormat, Threshold};
+pub use server_event::{Ending, Place, Said, ServerEvent, body, push_item};
 pub use split::{Items, Known};
 pub use tool::{Function, Grammar, Tool, ToolChoice};

@@ -33,6 +33,8 @@ pub struct CreateRequest<'a> {
     pub parallel_tool_calls: Option<bool>,
     /// `reasoning.effort`.
     pub effort: Option<Cow<'a, str>>,
+    /// `reasoning` as it was sent.
+    pub reasoning: Option<&'a RawValue>,
     pub text_format: TextFormat<'a>,
     pub verbosity: Option<Cow<'a, str>>,
     pub service_tier: Option<Cow<'a, str>>,
@@ -43,6 +45,8 @@ pub struct CreateRequest<'a> {
     pub compaction: Option<Threshold>,
     /// `include` has `reasoning.encrypted_content`.
     pub includes_reasoning: bool,
+    /// `include` as it was sent: an array of strings.
+    pub include: Option<&'a RawValue>,
     /// `background` and others as they were sent: what the response object repeats.
     pub echo: Echo<'a>,
 }
@@ -154,6 +158,7 @@ impl<'a> CreateRequest<'a> {
                 Some(reasoning) => reasoning.choice("effort", &EFFORTS)?.map(Cow::Borrowed),
                 None => None,
             },
+            reasoning: fields.raw("reasoning"),
             text_format: TextFormat::parse(text.as_ref())?,
             verbosity: match &text {
                 Some(text) => text.choice("verbosity", &["low", "medium", "high"])?.map(Cow::Borrowed),
@@ -164,6 +169,7 @@ impl<'a> CreateRequest<'a> {
             client_metadata: fields.raw("client_metadata"),
             compaction: compaction(fields)?,
             includes_reasoning: includes(fields, "reasoning.encrypted_content")?,
+            include: fields.raw("include"),
             echo: Echo::parse(fields, reasoning.as_ref())?,
         })
     }

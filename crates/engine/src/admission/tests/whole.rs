@@ -4,13 +4,19 @@ use super::{at_ms, owner, scripts};
 use crate::admission::limit::Limits;
 use crate::admission::{Admission, Asked, Ending, Grant, PerTier, Place, Queueing, Settings, Ticket, WaiterId, Why};
 use crate::error::{ErrorKind, Refusal};
-use crate::fleet::{Endpoint, Fleet, Modality, Model, ModelRouting, Route, Share, Tier};
+use crate::fleet::{Endpoint, Fleet, Modality, Model, ModelRouting, Route, Share, Speaks, Tier};
 use crate::router::{Attempt, Keys, SessionKey, Traits, Verdict};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 pub fn fleet(route: Route) -> Arc<Fleet> {
-    let endpoint = |name: &str, tier| Endpoint { name: name.into(), tier, simulated: false, share: Share::default() };
+    let endpoint = |name: &str, tier| Endpoint {
+        name: name.into(),
+        tier,
+        simulated: false,
+        speaks: Speaks::Chat,
+        share: Share::default(),
+    };
     let model = Model {
         name: "m".into(),
         context_tokens_max: 1_000_000,

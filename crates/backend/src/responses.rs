@@ -1,0 +1,35 @@
+//! Endpoints that speak the Responses API themselves, over HTTP: the request's body is theirs, all else is as with Chat Completions.
+
+use crate::client::Remote;
+use crate::client::dial::Version;
+use crate::openai::http1::Http1;
+use crate::openai::http2::Http2;
+use crate::openai::request::{Body, Coding, Outbound};
+use crate::stream::TokenStream;
+use flashlane_engine::UpstreamRequest;
+use flashlane_wire::responses;
+use std::sync::Arc;
+
+/// One such endpoint.
+pub struct Responses {
+    pub(crate) remote: Arc<Remote>,
+}
+
+impl Responses {
+    pub(crate) fn new(remote: Remote) -> Self {
+        Self { remote: Arc::new(remote) }
+    }
+
+    pub(crate) fn open(&self, request: &UpstreamRequest) -> TokenStream {
+        let pieces = responses::body(&request.model, &request.fields, &request.messages);
+        let body = Body { pieces, coding: Coding::Identity };
+        let remote = Arc::clone(&self.remote);
+        match remote.version {
+            Version::Http1 => {
+                let outbound = Outbound::new(&remote.template, body);
+                TokenStream::Http1(Box::new(Http1::new(remote, outbound, false)))
+            }
+            Version::Http2 => TokenStream::Http2(Box::new(Http2::new(remote, body, None))),
+        }
+    }
+}
