@@ -61,7 +61,8 @@ fn decide(router: &mut Router, fleet: &Fleet, turn: u64, conversation: u64) -> b
     let Some(Ok(plan)) = fleet.models.first().map(|model| route(fleet, model, &traits)) else { return false };
     let mut tiers = plan.tiers().iter();
     tiers.any(|&tier| {
-        let wish = Wish { tier, keys: traits.keys, tried: &[], prefer: None, planned: None, is_last: false };
+        let wish =
+            Wish { tier, keys: traits.keys, tried: &[], prefer: None, planned: None, is_last: false, is_chat: false };
         let Ok(pick) = router.take(fleet, &wish, now) else { return false };
         let verdict = Verdict::Served { ttft_ns: Some(200_000_000) };
         router.give_back(fleet, &Return { pick, tier, keys: traits.keys, verdict }, now);

@@ -241,12 +241,6 @@ impl Fleet {
         self.endpoints.iter().filter(|endpoint| self.reaches(model, endpoint.tier))
     }
 
-    /// The endpoints that speak so.
-    pub fn that_speak(&self, speaks: Speaks) -> impl Iterator<Item = EndpointId> {
-        let endpoints = (0u16..).zip(&self.endpoints);
-        endpoints.filter(move |(_, endpoint)| endpoint.speaks == speaks).map(|(index, _)| EndpointId(index))
-    }
-
     /// Whether some endpoint that could serve `model` speaks so.
     #[must_use]
     pub fn speaks(&self, model: &Model, speaks: Speaks) -> bool {

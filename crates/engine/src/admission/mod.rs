@@ -277,7 +277,8 @@ impl Admission {
         let plan = router::route(&fleet, fleet.model(&ticket.model)?, &ticket.traits).ok()?;
         let Ticket { traits, tried, prefer, planned, .. } = ticket;
         plan.tiers().iter().find_map(|&tier| {
-            let wish = Wish { tier, keys: traits.keys, tried, prefer: *prefer, planned: *planned, is_last: false };
+            let (prefer, planned, is_chat) = (*prefer, *planned, traits.is_chat);
+            let wish = Wish { tier, keys: traits.keys, tried, prefer, planned, is_last: false, is_chat };
             let endpoint = self.router.foresee(&fleet, &wish, now)?;
             Some(Foreseen { endpoint, allowance: self.allowance(traits.owner, tier, now) })
         })
@@ -440,8 +441,9 @@ impl Admission {
 
     fn grant(&mut self, waiter: &Waiter, is_last: bool, now: Now) -> Result<Grant, Stop> {
         let (tier, keys) = (waiter.tier(), waiter.ticket.traits.keys);
-        let Ticket { tried, prefer, planned, .. } = &waiter.ticket;
-        let wish = Wish { tier, keys, tried, prefer: *prefer, planned: *planned, is_last };
+        let Ticket { tried, prefer, planned, traits, .. } = &waiter.ticket;
+        let (prefer, planned, is_chat) = (*prefer, *planned, traits.is_chat);
+        let wish = Wish { tier, keys, tried, prefer, planned, is_last, is_chat };
         let pick = self.router.take(&self.fleet, &wish, now).map_err(|unpicked| match unpicked {
             Unpicked::Full => Stop::Blocked(Blocked::Slots),
             Unpicked::Out => Stop::Out,

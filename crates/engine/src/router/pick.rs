@@ -8,7 +8,7 @@ use super::load::{Load, Loads};
 use super::retry::RetryBudget;
 use super::settings::Routing;
 use super::traits::Keys;
-use crate::fleet::{EndpointId, Fleet, Tier};
+use crate::fleet::{Endpoint, EndpointId, Fleet, Speaks, Tier};
 use crate::time::Now;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -38,6 +38,18 @@ pub struct Wish<'a> {
     pub planned: Option<EndpointId>,
     /// No other tier is left: better an endpoint that is out than none.
     pub is_last: bool,
+    /// Only an endpoint that speaks Chat Completions will do.
+    pub is_chat: bool,
+}
+
+impl Wish<'_> {
+    fn may_be(&self, id: EndpointId, endpoint: &Endpoint) -> bool {
+        let speaks_it = match endpoint.speaks {
+            Speaks::Chat => true,
+            Speaks::Responses => !self.is_chat,
+        };
+        speaks_it && !self.tried.contains(&id)
+    }
 }
 
 /// A turn's endpoint, counted as in flight until [`Router::give_back`].
@@ -169,8 +181,8 @@ impl Router {
 
     /// An endpoint that holds the turn's prefix, if it can take it.
     fn near(&self, fleet: &Fleet, wish: &Wish<'_>, endpoint: Option<EndpointId>, now: Now) -> Option<Pick> {
-        let endpoint = endpoint.filter(|endpoint| !wish.tried.contains(endpoint))?;
-        let at = fleet.endpoint(endpoint).filter(|at| at.tier == wish.tier)?;
+        let endpoint = endpoint?;
+        let at = fleet.endpoint(endpoint).filter(|at| at.tier == wish.tier && wish.may_be(endpoint, at))?;
         let is_trial = match self.health.standing(endpoint, now) {
             Standing::In => false,
             Standing::Due => true,
@@ -269,7 +281,7 @@ impl Router {
 
     /// The endpoints of the wish's tier that it has not tried, in the config's order.
     fn seats(&self, fleet: &Fleet, wish: &Wish<'_>, now: Now) -> impl Iterator<Item = (EndpointId, Seat)> {
-        let untried = fleet.tier(wish.tier).filter(|(id, _)| !wish.tried.contains(id));
+        let untried = fleet.tier(wish.tier).filter(|(id, endpoint)| wish.may_be(*id, endpoint));
         untried.map(move |(id, endpoint)| {
             let seat = match self.health.standing(id, now) {
                 Standing::Out { until_ns } => Seat::Out(until_ns),

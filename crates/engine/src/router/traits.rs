@@ -21,6 +21,8 @@ pub struct Traits {
     pub origin: Origin,
     /// No client waits for its answer.
     pub background: bool,
+    /// It follows Chat Completions, which not every endpoint speaks.
+    pub is_chat: bool,
     pub keys: Keys,
     /// Tokens of the input: counted, or a bound.
     pub tokens_input: u64,

@@ -470,10 +470,7 @@ impl Session {
 /// What the turn asks admission for.
 fn ticket(turn: &mut Turn, fleet: &Fleet, planned: Option<EndpointId>) -> Box<Ticket> {
     let traits = traits(turn, fleet);
-    let (model, mut tried) = (Arc::clone(&turn.draft.model), turn.tried.clone());
-    if matches!(turn.draft.contract, Contract::Chat(_)) {
-        tried.extend(fleet.that_speak(Speaks::Responses));
-    }
+    let (model, tried) = (Arc::clone(&turn.draft.model), turn.tried.clone());
     Box::new(Ticket { model, traits, tried, prefer: turn.prefer, planned })
 }
 

@@ -46,6 +46,7 @@ impl Session {
         };
         let tokens_output_max = value("max_completion_tokens").or_else(|| value("max_tokens"));
         Traits {
+            is_chat: true,
             owner: self.owner,
             service_tier: service_tier.and_then(ServiceTier::named).unwrap_or_default(),
             effort: value("reasoning_effort").and_then(|effort| Effort::named(effort.trim_matches('"'))),

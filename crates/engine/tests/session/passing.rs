@@ -259,7 +259,7 @@ fn a_summary_is_asked_for_and_told_in_the_place_of_what_it_stands_for() {
 }
 
 #[test]
-fn a_chat_completion_is_refused_and_an_endpoint_that_failed_is_left() {
+fn an_endpoint_that_failed_is_left_for_one_of_another_contract() {
     let mut fleet = crate::peer::fleet();
     fleet.endpoints[1].speaks = flashlane_engine::Speaks::Responses;
     let mut peers = Peers::on(fleet);

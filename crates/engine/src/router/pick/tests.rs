@@ -51,7 +51,7 @@ impl Rig {
 }
 
 fn wish(keys: Keys) -> Wish<'static> {
-    Wish { tier: Tier::Throughput, keys, tried: &[], prefer: None, planned: None, is_last: false }
+    Wish { tier: Tier::Throughput, keys, tried: &[], prefer: None, planned: None, is_last: false, is_chat: false }
 }
 
 fn any() -> Wish<'static> {
@@ -314,4 +314,19 @@ fn a_conversation_that_is_known_is_foreseen_where_it_was_and_never_where_all_are
     assert_eq!(rig.router.foresee(&rig.fleet, &Wish { planned: other, ..wish(keys(1)) }, at(1)), Some(first.endpoint));
     (0..2).for_each(|endpoint| rig.break_down(endpoint, 2));
     assert_eq!(rig.router.foresee(&rig.fleet, &wish(keys(1)), at(3)), None);
+}
+
+#[test]
+fn a_chat_completion_goes_where_it_is_spoken_and_nowhere_else() {
+    let mut rig = Rig::gpus(3);
+    rig.fleet.endpoints[0].speaks = Speaks::Responses;
+    rig.fleet.endpoints[2].speaks = Speaks::Responses;
+    let prefer = Some(EndpointId(2));
+    for _ in 0..5 {
+        let pick = rig.take(&Wish { is_chat: true, prefer, ..any() }, 0).unwrap();
+        assert_eq!(pick.endpoint, EndpointId(1));
+    }
+    assert_eq!(rig.take(&Wish { prefer, ..any() }, 0).unwrap().endpoint, EndpointId(2));
+    rig.fleet.endpoints[1].speaks = Speaks::Responses;
+    assert_eq!(rig.take(&Wish { is_chat: true, is_last: true, ..any() }, 0), Err(Unpicked::Out));
 }
