@@ -50,6 +50,8 @@ pub enum KeySource {
 #[derive(Debug, Clone, Copy)]
 pub struct Ways {
     pub dialect: Dialect,
+    /// What is assumed of answers is assumed of Chat Completions.
+    pub is_chat: bool,
     /// A service that rents out its hardware by the token.
     pub is_hosted: bool,
     /// Below the base URL: a request that does nothing but open the way.
@@ -137,6 +139,7 @@ impl Exam {
         let remote = match &backend {
             Backend::OpenAi(openai) => Arc::clone(&openai.remote),
             Backend::Hosted(hosted) => Arc::clone(&hosted.remote),
+            Backend::Responses(responses) => Arc::clone(&responses.remote),
             Backend::Simulator(_) => return Ok(None),
         };
         let (ways, witness) = (Ways::of(&backend), remote.witnessed());
@@ -221,6 +224,7 @@ impl Exam {
         let stream = match &self.backend {
             Backend::OpenAi(openai) => openai.open(request),
             Backend::Hosted(hosted) => hosted.open(request),
+            Backend::Responses(responses) => responses.open(&request),
             Backend::Simulator(simulator) => simulator.open(&request),
         };
         self.run(stream).await

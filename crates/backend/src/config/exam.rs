@@ -43,11 +43,12 @@ impl Ways {
         let (dialect, profile) = match backend {
             Backend::Hosted(hosted) => (hosted.profile.dialect, Some(hosted.profile)),
             Backend::OpenAi(openai) => (openai.dialect, None),
-            Backend::Simulator(_) => (Dialect::Generic, None),
+            Backend::Simulator(_) | Backend::Responses(_) => (Dialect::Generic, None),
         };
         let queue = profile.and_then(|profile| profile.queue.as_ref());
         Self {
             dialect,
+            is_chat: !matches!(backend, Backend::Responses(_)),
             is_hosted: profile.is_some(),
             warm_path: profile.and_then(|profile| profile.warm_path),
             tiers: profile.map_or(&[], |profile| profile.tiers),

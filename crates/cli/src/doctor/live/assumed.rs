@@ -53,6 +53,9 @@ const RECOGNISED: &str = "How an engine is recognised";
 impl Assumed {
     /// Whether the adapter of such an endpoint assumes it.
     pub fn is_of(self, ways: &Ways, is_simulated: bool) -> bool {
+        if !ways.is_chat {
+            return false;
+        }
         let dialect = ways.dialect;
         match self {
             Self::Warming => ways.warm_path.is_some(),
