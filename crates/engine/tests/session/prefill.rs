@@ -1,6 +1,7 @@
 //! Warm-ups whose prompts are read before their turns come: what is sent for them, what they hold up, and that nothing is left behind.
 
 use crate::peer::{Peers, STEPS, Step};
+use crate::scripts::{SEEDS, seeded};
 use flashlane_engine::admission::{PerTier, Queueing, Settings};
 use flashlane_engine::{Ended, PrefillEnd, UpstreamEvent, UpstreamFailure};
 use serde_json::Value;
@@ -133,4 +134,20 @@ fn every_short_script_of_warm_ups_leaves_nothing_behind() {
             peers.finish_and_check();
         }
     }
+}
+
+#[test]
+fn seeded_long_scripts_with_warm_ups_leave_nothing_behind() {
+    let mut read = 0;
+    for seed in 0..SEEDS / 10 {
+        let mut peers = Peers::behind(&reading());
+        for (index, step) in seeded(seed).into_iter().enumerate() {
+            if index % 20 == 0 {
+                peers.apply(Step::WarmUp);
+            }
+            peers.apply(step);
+        }
+        read += peers.finish_and_check().prefilled.iter().filter(|one| one.end == PrefillEnd::Completed).count();
+    }
+    assert!(read > 0, "no script let one end well");
 }

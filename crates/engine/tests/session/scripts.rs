@@ -50,35 +50,38 @@ fn every_short_script_of_a_running_turn_keeps_the_invariants() {
 }
 
 /// Fewer where they are slow.
-const SEEDS: u64 = if cfg!(debug_assertions) { 5_000 } else { 100_000 };
+pub const SEEDS: u64 = if cfg!(debug_assertions) { 5_000 } else { 100_000 };
+
+/// A long one.
+pub fn seeded(seed: u64) -> Vec<Step> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let steps = (0..60).map(|_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let weighted = [
+            Step::Create,
+            Step::CreateInA,
+            Step::Opened,
+            Step::Text,
+            Step::Finish,
+            Step::Committed,
+            Step::Continue,
+            Step::Steer,
+            Step::CreateCompacting,
+            Step::Counted,
+        ];
+        let pick = usize::try_from(state % 54).unwrap();
+        STEPS.get(pick).copied().unwrap_or_else(|| weighted[pick % weighted.len()])
+    });
+    // A script that ends early shows little.
+    steps.filter(|step| !matches!(step, Step::ClientGone | Step::Drain) || seed.is_multiple_of(7)).collect()
+}
 
 #[test]
 fn seeded_long_scripts_keep_the_invariants() {
     for seed in 0..SEEDS {
-        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-        let script: Vec<Step> = (0..60)
-            .map(|_| {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                let weighted = [
-                    Step::Create,
-                    Step::CreateInA,
-                    Step::Opened,
-                    Step::Text,
-                    Step::Finish,
-                    Step::Committed,
-                    Step::Continue,
-                    Step::Steer,
-                    Step::CreateCompacting,
-                    Step::Counted,
-                ];
-                let pick = usize::try_from(state % 54).unwrap();
-                STEPS.get(pick).copied().unwrap_or_else(|| weighted[pick % weighted.len()])
-            })
-            // A script that ends early shows little.
-            .filter(|step| !matches!(step, Step::ClientGone | Step::Drain) || seed % 7 == 0)
-            .collect();
+        let script = seeded(seed);
         if let Err(panic) = std::panic::catch_unwind(|| run(&script)) {
             eprintln!("seed {seed} broke it: {script:?}");
             std::panic::resume_unwind(panic);
