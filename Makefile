@@ -29,6 +29,7 @@ lint: ## Clippy, warnings are errors
 unit: ## The Rust tests of the whole workspace, `make tidy` among them
 	cargo test --profile $(CARGO_TEST_PROFILE) --workspace --no-fail-fast
 	python3 -m unittest discover --quiet benches/e2e
+	python3 -m unittest discover --quiet benches/fleet
 
 clients: ## Codex, the openai SDKs and llama.cpp against a running flashlane (K="..." picks tests)
 	tests/setup
@@ -63,7 +64,7 @@ soak: ## Kill flashlane under load SOAK_ROUNDS (200) times, and look each time f
 	cargo test --profile $(CARGO_TEST_PROFILE) --workspace --no-run
 	FLASHLANE=$(FLASHLANE) tests/soak $(ARGS)
 
-bench: ## Measure flashlane beside a do-nothing relay and the textbook gateway (ARGS="..." adds flags of `flashlane bench`); alone: benches/store/run, benches/tokenizer/run
+bench: ## Measure flashlane beside a do-nothing relay and the textbook gateway (ARGS="..." adds flags of `flashlane bench`); alone: benches/fleet/run, benches/store/run, benches/tokenizer/run
 	benches/e2e/run $(ARGS)
 
 clean: ## Remove what was built and what the tests installed

@@ -1,5 +1,6 @@
 //! Counts and measurements: the pieces that the programs in `bin` share.
 
+pub mod fleet;
 pub mod textbook;
 
 use flashlane_engine::seal::Keyring;
