@@ -6,15 +6,15 @@ mod connection;
 mod script;
 
 pub use connection::Identity;
-pub use script::{Step, chat_events, error, stream};
+pub use script::{Step, chat_events, error, stream, wire};
 
 use connection::{Connection, Framing};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 /// A request as it came.
@@ -56,9 +56,23 @@ pub struct Options {
 pub struct Upstream {
     address: SocketAddr,
     tls: bool,
-    seen: watch::Receiver<Seen>,
+    stage: Arc<Stage>,
     /// Aborted on drop.
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
+}
+
+/// What all connections share.
+struct Stage {
+    options: Options,
+    parts: Mutex<Parts>,
+    seen: watch::Sender<Seen>,
+    hang_up: Notify,
+}
+
+struct Parts {
+    /// Counts what was played before.
+    edition: u64,
+    scripts: Vec<Arc<[Step]>>,
 }
 
 impl Upstream {
@@ -75,11 +89,40 @@ impl Upstream {
     pub async fn start_with(options: Options, scripts: Vec<Vec<Step>>) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        let (sender, seen) = watch::channel(Seen::default());
         let tls = options.tls.is_some();
+        let parts = Mutex::new(Parts { edition: 0, scripts: scripts.into_iter().map(Arc::from).collect() });
+        let stage = Arc::new(Stage { options, parts, seen: watch::Sender::default(), hang_up: Notify::new() });
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, options, scripts.into_iter().map(Arc::from).collect(), Arc::new(sender)));
-        Ok(Self { address, tls, seen, _tasks: tasks })
+        tasks.spawn(accept(listener, Arc::clone(&stage)));
+        Ok(Self { address, tls, stage, tasks })
+    }
+
+    /// Every connection plays this one from its next request on, those to come from their beginning.
+    pub fn play(&self, script: Vec<Step>) {
+        let mut parts = self.stage.parts();
+        parts.edition += 1;
+        parts.scripts = vec![script.into()];
+    }
+
+    /// Closes all connections, and takes new ones.
+    pub fn hang_up(&self) {
+        self.stage.hang_up.notify_one();
+    }
+
+    /// Closes all connections and the port: who connects is refused.
+    pub async fn shut(&mut self) {
+        self.tasks.shutdown().await;
+        self.stage.seen.send_modify(Seen::close_all);
+    }
+
+    /// Takes connections again, at the same port.
+    ///
+    /// # Errors
+    /// When somebody else has it by now.
+    pub async fn reopen(&mut self) -> io::Result<()> {
+        let listener = TcpListener::bind(self.address).await?;
+        self.tasks.spawn(accept(listener, Arc::clone(&self.stage)));
+        Ok(())
     }
 
     #[must_use]
@@ -95,12 +138,12 @@ impl Upstream {
 
     #[must_use]
     pub fn seen(&self) -> Seen {
-        self.seen.borrow().clone()
+        self.stage.seen.borrow().clone()
     }
 
     /// Waits until what was seen fulfils `condition`. Bound it with a timeout.
     pub async fn until(&self, condition: impl FnMut(&Seen) -> bool) -> Seen {
-        until(self.seen.clone(), condition).await
+        until(self.stage.seen.subscribe(), condition).await
     }
 }
 
@@ -116,19 +159,51 @@ pub(crate) async fn until<S: Clone>(mut seen: watch::Receiver<S>, condition: imp
     met.unwrap_or_else(|| seen.borrow().clone())
 }
 
-type Scripts = Vec<Arc<[Step]>>;
+impl Seen {
+    fn close_all(&mut self) {
+        for closed in self.closed.iter_mut().filter(|closed| closed.is_none()) {
+            *closed = Some(Instant::now());
+        }
+    }
+}
 
-async fn accept(listener: TcpListener, options: Options, scripts: Scripts, seen: Arc<watch::Sender<Seen>>) {
+impl Stage {
+    fn parts(&self) -> MutexGuard<'_, Parts> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The script of a connection, and its edition.
+    fn part(&self, connection: usize) -> Option<(u64, Arc<[Step]>)> {
+        let parts = self.parts();
+        let script = parts.scripts.get(connection).or(parts.scripts.last())?;
+        Some((parts.edition, Arc::clone(script)))
+    }
+}
+
+async fn accept(listener: TcpListener, stage: Arc<Stage>) {
     let mut connections = JoinSet::new();
-    for number in 0.. {
-        let Ok((tcp, _)) = listener.accept().await else { return };
-        let Some(script) = scripts.get(number).or(scripts.last()).map(Arc::clone) else { return };
-        let (options, seen) = (options.clone(), Arc::clone(&seen));
-        seen.send_modify(|seen| seen.closed.push(None));
+    loop {
+        let tcp = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((tcp, _)) => tcp,
+                Err(_) => return,
+            },
+            () = stage.hang_up.notified() => {
+                connections.shutdown().await;
+                stage.seen.send_modify(Seen::close_all);
+                continue;
+            }
+        };
+        let mut number = 0;
+        stage.seen.send_modify(|seen| {
+            number = seen.closed.len();
+            seen.closed.push(None);
+        });
+        let stage = Arc::clone(&stage);
         connections.spawn(async move {
             // A broken connection is what many scripts are for.
-            let _ = serve(tcp, &options, &script, (number, &seen)).await;
-            seen.send_modify(|seen| {
+            let _ = serve(tcp, number, &stage).await;
+            stage.seen.send_modify(|seen| {
                 if let Some(closed) = seen.closed.get_mut(number) {
                     *closed = Some(Instant::now());
                 }
@@ -138,21 +213,21 @@ async fn accept(listener: TcpListener, options: Options, scripts: Scripts, seen:
     }
 }
 
-async fn serve(
-    tcp: TcpStream,
-    options: &Options,
-    script: &[Step],
-    (connection, seen): (usize, &watch::Sender<Seen>),
-) -> io::Result<()> {
-    tcp.set_nodelay(!options.nagle)?;
-    let mut peer = Connection::accept(tcp, options.tls.as_ref()).await?;
+async fn serve(tcp: TcpStream, connection: usize, stage: &Stage) -> io::Result<()> {
+    tcp.set_nodelay(!stage.options.nagle)?;
+    let mut peer = Connection::accept(tcp, stage.options.tls.as_ref()).await?;
+    let Some((mut edition, mut script)) = stage.part(connection) else { return Ok(()) };
     let mut at = 0;
     while let Some(step) = script.get(at) {
         at += 1;
         match step {
             Step::Expect => {
                 let Some((head, body)) = peer.request().await? else { return Ok(()) };
-                seen.send_modify(|seen| seen.requests.push(Request { connection, head, body }));
+                stage.seen.send_modify(|seen| seen.requests.push(Request { connection, head, body }));
+                // It may be told to play something else while it waits for a request.
+                let Some(other) = stage.part(connection).filter(|(newer, _)| *newer != edition) else { continue };
+                (edition, script) = other;
+                at = script.iter().position(|step| matches!(step, Step::Expect)).map_or(0, |expects| expects + 1);
             }
             Step::Send(bytes) => peer.send(bytes).await?,
             Step::Chunk(bytes) => peer.chunk(bytes, Framing::OneWrite).await?,

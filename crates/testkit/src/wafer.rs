@@ -6,6 +6,7 @@
 
 mod answer;
 mod rules;
+mod wire;
 
 pub use answer::{Fault, Say, Timing};
 pub use rules::Refusal;
@@ -28,8 +29,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
+use wire::{Valve, Wire};
 
 /// How it serves; may be changed while it runs ([`Wafer::alter`]).
 #[derive(Clone)]
@@ -160,6 +162,8 @@ impl Met {
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
     pub connections: usize,
+    /// Those of them that are over.
+    pub closed: usize,
     pub requests: Vec<Met>,
     /// Answers that their client left before their end.
     pub abandoned: usize,
@@ -185,10 +189,10 @@ const MODELS: &str = "/v1/models";
 /// A running server. Dropping it closes its connections and its port.
 pub struct Wafer {
     address: SocketAddr,
-    tls: bool,
+    tls: Option<Identity>,
     shared: Arc<Shared>,
     /// Aborted on drop.
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 struct Shared {
@@ -196,6 +200,7 @@ struct Shared {
     seen: watch::Sender<Seen>,
     /// The prompts that it has read.
     prompts: Mutex<Vec<String>>,
+    hang_up: Notify,
 }
 
 impl Wafer {
@@ -204,12 +209,36 @@ impl Wafer {
     pub async fn start(ways: Ways, tls: Option<Identity>) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;
-        let shared =
-            Arc::new(Shared { ways: Mutex::new(ways), seen: watch::Sender::default(), prompts: Mutex::default() });
-        let is_tls = tls.is_some();
+        let shared = Arc::new(Shared {
+            ways: Mutex::new(ways),
+            seen: watch::Sender::default(),
+            prompts: Mutex::default(),
+            hang_up: Notify::new(),
+        });
         let mut tasks = JoinSet::new();
-        tasks.spawn(accept(listener, tls, Arc::clone(&shared)));
-        Ok(Self { address, tls: is_tls, shared, _tasks: tasks })
+        tasks.spawn(accept(listener, tls.clone(), Arc::clone(&shared)));
+        Ok(Self { address, tls, shared, tasks })
+    }
+
+    /// Closes all connections, and takes new ones.
+    pub fn hang_up(&self) {
+        self.shared.hang_up.notify_one();
+    }
+
+    /// Closes all connections and the port: who connects is refused.
+    pub async fn shut(&mut self) {
+        self.tasks.shutdown().await;
+        self.shared.seen.send_modify(|seen| seen.closed = seen.connections);
+    }
+
+    /// Takes connections again, at the same port.
+    ///
+    /// # Errors
+    /// When somebody else has it by now.
+    pub async fn reopen(&mut self) -> io::Result<()> {
+        let listener = TcpListener::bind(self.address).await?;
+        self.tasks.spawn(accept(listener, self.tls.clone(), Arc::clone(&self.shared)));
+        Ok(())
     }
 
     #[must_use]
@@ -220,7 +249,7 @@ impl Wafer {
     /// `http://127.0.0.1:PORT/v1`, or with https.
     #[must_use]
     pub fn base_url(&self) -> String {
-        upstream::base_url(self.address, self.tls)
+        upstream::base_url(self.address, self.tls.is_some())
     }
 
     /// Changes how it serves from the next request on.
@@ -258,20 +287,44 @@ impl Shared {
 
 async fn accept(listener: TcpListener, tls: Option<Identity>, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
-    for number in 0.. {
-        let Ok((tcp, _)) = listener.accept().await else { return };
-        shared.seen.send_modify(|seen| seen.connections += 1);
-        if matches!(shared.ways().fault, Fault::HangUp) {
-            // A reset, in the middle of a TLS handshake or before a request.
-            let _ = tcp.set_zero_linger();
-            continue;
-        }
-        connections.spawn(greet(tcp, tls.clone(), (number, Arc::clone(&shared))));
+    loop {
+        let tcp = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((tcp, _)) => tcp,
+                Err(_) => return,
+            },
+            () = shared.hang_up.notified() => {
+                connections.shutdown().await;
+                shared.seen.send_modify(|seen| seen.closed = seen.connections);
+                continue;
+            }
+        };
+        let mut number = 0;
+        shared.seen.send_modify(|seen| {
+            number = seen.connections;
+            seen.connections += 1;
+        });
+        let (tls, shared) = (tls.clone(), Arc::clone(&shared));
+        connections.spawn(async move {
+            greet(tcp, tls, number, &shared).await;
+            shared.seen.send_modify(|seen| seen.closed += 1);
+        });
         while connections.try_join_next().is_some() {}
     }
 }
 
-async fn greet(tcp: TcpStream, tls: Option<Identity>, (number, shared): (usize, Arc<Shared>)) {
+async fn greet(tcp: TcpStream, tls: Option<Identity>, number: usize, shared: &Arc<Shared>) {
+    let (hangs_up, resets) = {
+        let fault = &shared.ways().fault;
+        (matches!(fault, Fault::HangUp), matches!(fault, Fault::Reset))
+    };
+    if hangs_up || resets {
+        let _ = tcp.set_zero_linger();
+    }
+    if hangs_up {
+        // In the middle of a TLS handshake, or before a request.
+        return;
+    }
     let _ = tcp.set_nodelay(true);
     match tls {
         None => serve(tcp, number, shared).await,
@@ -283,21 +336,23 @@ async fn greet(tcp: TcpStream, tls: Option<Identity>, (number, shared): (usize, 
     }
 }
 
-async fn serve(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, number: usize, shared: Arc<Shared>) {
+async fn serve(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, number: usize, shared: &Arc<Shared>) {
     let is_http1_alone = shared.ways().is(Odd::Http1Alone);
+    let valve = Valve::new();
+    let wire = Wire::new(io, valve.clone());
     let service = service_fn(move |request| {
-        let shared = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(respond(request, number, shared).await) }
+        let (valve, shared) = (valve.clone(), Arc::clone(shared));
+        async move { Ok::<_, Infallible>(respond(request, number, valve, shared).await) }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     if is_http1_alone {
         builder = builder.http1_only();
     }
     // A broken connection is what some tests are for.
-    let _ = builder.serve_connection(TokioIo::new(io), service).await;
+    let _ = builder.serve_connection(TokioIo::new(wire), service).await;
 }
 
-async fn respond(request: Request<Incoming>, connection: usize, shared: Arc<Shared>) -> Response<Answer> {
+async fn respond(request: Request<Incoming>, connection: usize, valve: Valve, shared: Arc<Shared>) -> Response<Answer> {
     let (head, body) = request.into_parts();
     let wire = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let is_gzip = head.headers.get("content-encoding").is_some_and(|coding| coding == "gzip");
@@ -324,6 +379,9 @@ async fn respond(request: Request<Incoming>, connection: usize, shared: Arc<Shar
         refused,
     };
     let is_turn = met.path == CHAT;
+    if is_turn {
+        valve.set(fault.flow());
+    }
     shared.seen.send_modify(|seen| seen.requests.push(met));
     let (status, content_type, answer) = match result {
         Err(refusal) => refusal_of(&refusal, &shared.ways(), bearer.as_ref()),
@@ -332,7 +390,11 @@ async fn respond(request: Request<Incoming>, connection: usize, shared: Arc<Shar
     };
     let (status, content_type, answer) = match (fault, is_turn) {
         (Fault::Status { status, body }, true) => (status, "application/json", Answer::whole(body)),
-        (Fault::Silent, true) => std::future::pending().await,
+        (Fault::Silent, true) => {
+            // Its drop tells that its client has left.
+            let _waiting = Answer::endless().watched(Arc::clone(&shared));
+            std::future::pending().await
+        }
         _ => (status, content_type, answer),
     };
     let answer = answer.watched(Arc::clone(&shared));

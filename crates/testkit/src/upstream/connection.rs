@@ -58,7 +58,13 @@ pub(super) enum Framing {
     WritePerPart,
 }
 
-pub(super) enum Connection {
+pub(super) struct Connection {
+    socket: Socket,
+    /// Read, and not asked for yet.
+    ahead: Vec<u8>,
+}
+
+enum Socket {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
@@ -68,32 +74,46 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Bytes for T {}
 
 impl Connection {
     pub(super) async fn accept(tcp: TcpStream, identity: Option<&Identity>) -> io::Result<Self> {
-        match identity {
-            Some(identity) => Ok(Self::Tls(Box::new(identity.acceptor.accept(tcp).await?))),
-            None => Ok(Self::Plain(tcp)),
-        }
+        let socket = match identity {
+            Some(identity) => Socket::Tls(Box::new(identity.acceptor.accept(tcp).await?)),
+            None => Socket::Plain(tcp),
+        };
+        Ok(Self { socket, ahead: Vec::new() })
     }
 
     fn bytes(&mut self) -> &mut dyn Bytes {
-        match self {
-            Self::Plain(tcp) => tcp,
-            Self::Tls(tls) => &mut **tls,
+        match &mut self.socket {
+            Socket::Plain(tcp) => tcp,
+            Socket::Tls(tls) => &mut **tls,
         }
+    }
+
+    /// Reads once; 0 at the end.
+    async fn read_more(&mut self) -> io::Result<usize> {
+        let mut bytes = [0; 8192];
+        let read = self.bytes().read(&mut bytes).await?;
+        self.ahead.extend_from_slice(bytes.get(..read).unwrap_or_default());
+        Ok(read)
     }
 
     /// Head and body of a request; `None` when the peer closes before one begins.
     pub(super) async fn request(&mut self) -> io::Result<Option<(String, Vec<u8>)>> {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            match self.bytes().read(&mut byte).await? {
-                0 if head.is_empty() => return Ok(None),
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                _ if head.len() == HEAD_BYTES_MAX => return Err(io::ErrorKind::InvalidData.into()),
-                _ => head.extend_from_slice(&byte),
+        let end = loop {
+            if let Some(end) = self.ahead.windows(4).position(|window| window == b"\r\n\r\n") {
+                break end;
             }
-        }
-        head.truncate(head.len() - 4);
+            if self.ahead.len() > HEAD_BYTES_MAX {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            match self.read_more().await? {
+                0 if self.ahead.is_empty() => return Ok(None),
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                _ => {}
+            }
+        };
+        let rest = self.ahead.split_off(end + 4);
+        let mut head = std::mem::replace(&mut self.ahead, rest);
+        head.truncate(end);
         let head = String::from_utf8(head).map_err(io::Error::other)?;
         let length = head.lines().filter_map(|line| line.split_once(':')).find_map(|(name, value)| {
             name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>())
@@ -102,9 +122,13 @@ impl Connection {
         if length > BODY_BYTES_MAX {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        let mut body = vec![0; length];
-        self.bytes().read_exact(&mut body).await?;
-        Ok(Some((head, body)))
+        while self.ahead.len() < length {
+            if self.read_more().await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        let rest = self.ahead.split_off(length);
+        Ok(Some((head, std::mem::replace(&mut self.ahead, rest))))
     }
 
     pub(super) async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -137,9 +161,9 @@ impl Connection {
 
     /// The socket's drop sends the RST.
     pub(super) fn reset(self) -> io::Result<()> {
-        match &self {
-            Self::Plain(tcp) => tcp.set_zero_linger(),
-            Self::Tls(tls) => tls.get_ref().0.set_zero_linger(),
+        match &self.socket {
+            Socket::Plain(tcp) => tcp.set_zero_linger(),
+            Socket::Tls(tls) => tls.get_ref().0.set_zero_linger(),
         }
     }
 }

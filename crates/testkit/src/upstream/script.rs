@@ -43,6 +43,24 @@ pub fn stream(events: &[Bytes]) -> Vec<Step> {
     steps
 }
 
+/// What the steps write, as it is on the wire.
+#[must_use]
+pub fn wire(steps: &[Step]) -> Bytes {
+    let mut wire = Vec::new();
+    for step in steps {
+        match step {
+            Step::Send(bytes) => wire.extend_from_slice(bytes),
+            Step::Chunk(bytes) | Step::ChunkInParts(bytes) => {
+                wire.extend_from_slice(format!("{:x}\r\n", bytes.len()).as_bytes());
+                wire.extend_from_slice(bytes);
+                wire.extend_from_slice(b"\r\n");
+            }
+            Step::Expect | Step::Wait(_) | Step::Hold | Step::Again | Step::Reset => {}
+        }
+    }
+    Bytes::from(wire)
+}
+
 /// The request is read and answered with an error status. `fields` are whole lines, each with its CRLF.
 #[must_use]
 pub fn error(status: u16, fields: &str, body: &str) -> Vec<Step> {

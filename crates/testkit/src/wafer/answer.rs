@@ -1,6 +1,7 @@
 //! What the service sends: a stream of chunks of several tokens, with its times and usage at the end, and the faults that it may have.
 
 use super::rules::Asked;
+use super::wire::Flow;
 use super::{Odd, Shared, Ways};
 use bytes::Bytes;
 use http_body::{Body, Frame};
@@ -49,6 +50,10 @@ pub enum Fault {
     None,
     /// Each connection is reset as soon as it is there.
     HangUp,
+    /// Each connection that comes from now on is reset when a turn is asked for.
+    Reset,
+    /// What is no HTTP answers.
+    NotHttp,
     /// An answer of this status and body.
     Status { status: u16, body: Bytes },
     /// No answer at all.
@@ -57,10 +62,33 @@ pub enum Fault {
     Stall { events: usize },
     /// After so many bytes of the stream the connection breaks.
     Cut { bytes: usize },
+    /// After so many bytes on the wire, the answer's head included, the connection ends.
+    CutWire { bytes: usize },
     /// After so many events an error stands in the stream.
     InStream { events: usize },
     /// After so many events comes what is no event.
     Garbage { events: usize },
+}
+
+const NOT_HTTP: &[u8] = b"\x00\x01SSH-2.0-nobody\r\n\r\n";
+
+impl Fault {
+    /// What becomes of a turn's answer on its connection.
+    pub(super) fn flow(&self) -> Flow {
+        match self {
+            Self::Reset => Flow::Until(0),
+            Self::CutWire { bytes } => Flow::Until(*bytes),
+            Self::NotHttp => Flow::Instead(Bytes::from_static(NOT_HTTP)),
+            Self::None
+            | Self::HangUp
+            | Self::Status { .. }
+            | Self::Silent
+            | Self::Stall { .. }
+            | Self::Cut { .. }
+            | Self::InStream { .. }
+            | Self::Garbage { .. } => Flow::Free,
+        }
+    }
 }
 
 enum Step {
@@ -80,6 +108,10 @@ pub(super) struct Answer {
 impl Answer {
     pub(super) fn whole(body: Bytes) -> Self {
         Self { steps: VecDeque::from([Step::Send(body)]), pause: None, watched: None }
+    }
+
+    pub(super) fn endless() -> Self {
+        Self { steps: VecDeque::from([Step::Hang]), pause: None, watched: None }
     }
 
     pub(super) fn watched(mut self, shared: Arc<Shared>) -> Self {
@@ -125,7 +157,13 @@ pub(super) fn stream(asked: &Asked, ways: &Ways) -> (u16, &'static str, Answer) 
     let mut events: VecDeque<Bytes> = events(asked, ways).into();
     let mut steps = VecDeque::from([Step::Wait(ways.timing.first_token)]);
     match ways.fault {
-        Fault::None | Fault::HangUp | Fault::Status { .. } | Fault::Silent => {}
+        Fault::None
+        | Fault::HangUp
+        | Fault::Reset
+        | Fault::NotHttp
+        | Fault::Status { .. }
+        | Fault::Silent
+        | Fault::CutWire { .. } => {}
         Fault::Stall { events: count } => events.truncate(count),
         Fault::InStream { events: count } => {
             events.truncate(count);
@@ -155,6 +193,9 @@ pub(super) fn stream(asked: &Asked, ways: &Ways) -> (u16, &'static str, Answer) 
         Fault::Cut { .. } => steps.extend([Step::Wait(Duration::from_millis(10)), Step::Break]),
         Fault::None
         | Fault::HangUp
+        | Fault::Reset
+        | Fault::NotHttp
+        | Fault::CutWire { .. }
         | Fault::Status { .. }
         | Fault::Silent
         | Fault::InStream { .. }
