@@ -130,8 +130,8 @@ async fn a_queue_that_is_too_long_is_refused_as_a_full_endpoint() {
     let config = EndpointConfig { service_tier: Some("auto".to_owned()), queue_ms_max: Some(50), ..config(&wafer) };
     let backends = backends(config);
     wafer.alter(|ways| ways.queue_ms = 51);
-    assert_eq!(refused(&backends).await, (503, None));
-    assert_eq!(refused(&backends).await, (503, None), "a queue may be shorter a moment later: it is asked again");
+    assert_eq!(refused(&backends).await, (429, None));
+    assert_eq!(refused(&backends).await, (429, None), "a queue may be shorter a moment later: it is asked again");
     assert_eq!(wafer.seen().turns().len(), 2);
     wafer.alter(|ways| ways.queue_ms = 50);
     assert_eq!(run(&backends, Vec::new()).await.ended, Some(Ended::Complete));

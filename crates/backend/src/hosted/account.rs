@@ -81,8 +81,8 @@ impl Charge {
         }
         match Cause::of(status, &body) {
             None => UpstreamFailure::Refused { status, retry_after_ms, body },
-            // As good as full, whatever status says so: another endpoint may do better.
-            Some(Cause::Queue) => UpstreamFailure::Refused { status: 503, retry_after_ms, body },
+            // Full and well, whatever status says so: another endpoint may do better, and this one a moment later.
+            Some(Cause::Queue) => UpstreamFailure::Refused { status: 429, retry_after_ms, body },
             Some(Cause::Quota) => {
                 let now_ms = self.account.now_ms();
                 let mut quota = self.account.quota();
