@@ -445,7 +445,7 @@ impl Session {
     fn break_off(&mut self, id: TurnId, refusal: Refusal, now: Now) {
         let verdict = verdict_of(refusal.kind);
         let Some(turn) = self.lanes.turn(id) else { return };
-        if verdict == Verdict::Nothing || !turn.has_nothing() {
+        if verdict == Verdict::Nothing {
             self.fail(id, &refusal, now);
             return;
         }
@@ -453,7 +453,10 @@ impl Session {
             let reason = format!("told of an error in its stream ({})", refusal.kind.row().label);
             turn.attempts_failed.push(FailedAttempt { endpoint: endpoint_name(&self.shared, grant).into(), reason });
         }
-        self.ask_again(id, refusal, verdict, now);
+        match turn.has_nothing() {
+            true => self.ask_again(id, refusal, verdict, now),
+            false => self.fail(id, &refusal, now),
+        }
     }
 
     /// Leaves the endpoint, and asks for another. What this one said is the answer where there is none.
