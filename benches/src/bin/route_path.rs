@@ -58,14 +58,23 @@ fn decide(router: &mut Router, fleet: &Fleet, turn: u64, conversation: u64) -> b
     let mut traits = Traits { keys: Keys { thread: Some(key), session: None }, ..Traits::default() };
     // The tier with a choice.
     traits.origin.subagent = true;
-    let Some(Ok(plan)) = fleet.models.first().map(|model| route(fleet, model, &traits)) else { return false };
+    let Some(model) = fleet.models.first() else { return false };
+    let Ok(plan) = route(fleet, model, &traits) else { return false };
     let mut tiers = plan.tiers().iter();
     tiers.any(|&tier| {
-        let wish =
-            Wish { tier, keys: traits.keys, tried: &[], prefer: None, planned: None, is_last: false, is_chat: false };
+        let wish = Wish {
+            tier,
+            model: &model.name,
+            keys: traits.keys,
+            tried: &[],
+            prefer: None,
+            planned: None,
+            is_last: false,
+            is_chat: false,
+        };
         let Ok(pick) = router.take(fleet, &wish, now) else { return false };
         let verdict = Verdict::Served { ttft_ns: Some(200_000_000) };
-        router.give_back(fleet, &Return { pick, tier, keys: traits.keys, verdict }, now);
+        router.give_back(fleet, &Return { pick, tier, model: &model.name, keys: traits.keys, verdict }, now);
         true
     })
 }

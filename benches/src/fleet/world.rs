@@ -226,7 +226,8 @@ impl<'a> World<'a> {
         }
         seat.tried.push(grant.endpoint());
         self.tally.refused_upstream += u64::from(now_ns >= self.begin_ns && !self.is_closed);
-        self.admission.release(grant, &Ending { verdict: Verdict::Refused, ..Ending::NOTHING }, at(now_ns));
+        let full = Ending { verdict: Verdict::Refused { wait_ms: None }, ..Ending::NOTHING };
+        self.admission.release(grant, &full, at(now_ns));
         self.ask_admission(session, now_ns);
     }
 

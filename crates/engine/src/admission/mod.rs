@@ -181,6 +181,7 @@ impl Waiter {
 #[derive(Debug)]
 struct Granted {
     tier: Tier,
+    model: Arc<str>,
     running: Running,
     keys: Keys,
     pick: Pick,
@@ -275,10 +276,10 @@ impl Admission {
     pub fn foresee(&mut self, ticket: &Ticket, now: Now) -> Option<Foreseen> {
         let fleet = Arc::clone(&self.fleet);
         let plan = router::route(&fleet, fleet.model(&ticket.model)?, &ticket.traits).ok()?;
-        let Ticket { traits, tried, prefer, planned, .. } = ticket;
+        let Ticket { model, traits, tried, prefer, planned } = ticket;
         plan.tiers().iter().find_map(|&tier| {
             let (prefer, planned, is_chat) = (*prefer, *planned, traits.is_chat);
-            let wish = Wish { tier, keys: traits.keys, tried, prefer, planned, is_last: false, is_chat };
+            let wish = Wish { tier, model, keys: traits.keys, tried, prefer, planned, is_last: false, is_chat };
             let endpoint = self.router.foresee(&fleet, &wish, now)?;
             Some(Foreseen { endpoint, allowance: self.allowance(traits.owner, tier, now) })
         })
@@ -324,7 +325,7 @@ impl Admission {
 
     /// The turn has left its endpoint: the next may start. Tells where the endpoint's standing has changed by it.
     pub fn release(&mut self, grant: Grant, ending: &Ending, now: Now) -> Option<Change> {
-        let Some(Granted { tier, running, keys, pick }) = self.granted.remove(&grant.number) else {
+        let Some(Granted { tier, model, running, keys, pick }) = self.granted.remove(&grant.number) else {
             debug_assert!(false, "a grant is released once");
             return None;
         };
@@ -333,13 +334,15 @@ impl Admission {
             tokens_output: ending.tokens_output,
             signal: match ending.verdict {
                 Verdict::Served { ttft_ns: Some(ns) } => Signal::FirstToken(ns / 1_000_000),
-                Verdict::Refused => Signal::Refused,
-                Verdict::Served { ttft_ns: None } | Verdict::Failed | Verdict::Nothing => Signal::Nothing,
+                Verdict::Refused { .. } => Signal::Refused,
+                Verdict::Served { ttft_ns: None } | Verdict::Failed | Verdict::Absent | Verdict::Nothing => {
+                    Signal::Nothing
+                }
             },
             is_whole: matches!(ending.verdict, Verdict::Served { .. }),
         };
         self.gates.of_mut(tier).end(running, ended, now);
-        let returned = Return { pick, tier, keys, verdict: ending.verdict };
+        let returned = Return { pick, tier, model: &model, keys, verdict: ending.verdict };
         let change = self.router.give_back(&self.fleet, &returned, now);
         self.serve(tier, now);
         change
@@ -441,9 +444,9 @@ impl Admission {
 
     fn grant(&mut self, waiter: &Waiter, is_last: bool, now: Now) -> Result<Grant, Stop> {
         let (tier, keys) = (waiter.tier(), waiter.ticket.traits.keys);
-        let Ticket { tried, prefer, planned, traits, .. } = &waiter.ticket;
+        let Ticket { model, tried, prefer, planned, traits, .. } = &waiter.ticket;
         let (prefer, planned, is_chat) = (*prefer, *planned, traits.is_chat);
-        let wish = Wish { tier, keys, tried, prefer, planned, is_last, is_chat };
+        let wish = Wish { tier, model, keys, tried, prefer, planned, is_last, is_chat };
         let pick = self.router.take(&self.fleet, &wish, now).map_err(|unpicked| match unpicked {
             Unpicked::Full => Stop::Blocked(Blocked::Slots),
             Unpicked::Out => Stop::Out,
@@ -451,7 +454,7 @@ impl Admission {
         let running = self.gates.of_mut(tier).start(waiter.party, waiter.tokens, now);
         let number = self.asked;
         self.asked += 1;
-        self.granted.insert(number, Granted { tier, running, keys, pick });
+        self.granted.insert(number, Granted { tier, model: Arc::clone(model), running, keys, pick });
         self.make_room(tier, pick.endpoint);
         let queued_ms = now.mono_ns.saturating_sub(waiter.asked_ns) / 1_000_000;
         let is_first = waiter.index == 0 || waiter.ticket.prefer == Some(pick.endpoint);

@@ -21,8 +21,10 @@ pub enum Verdict {
     Served { ttft_ns: Option<u64> },
     /// It could not be reached, broke off, fell silent or answered with an error of its own.
     Failed,
-    /// It is well, and full: 429.
-    Refused,
+    /// It is well, and full: 429. It said for how many milliseconds, or did not.
+    Refused { wait_ms: Option<u64> },
+    /// It is well, and does not have the model: 404.
+    Absent,
     /// The client left, or the request itself was wrong.
     Nothing,
 }
@@ -34,17 +36,10 @@ impl Verdict {
             UpstreamFailure::Unreachable { .. } | UpstreamFailure::Cut { .. } | UpstreamFailure::Silent { .. } => {
                 Self::Failed
             }
-            UpstreamFailure::Refused { status, .. } => Self::of_status(*status),
-        }
-    }
-
-    /// Of an error status, in the answer's head or inside of a stream.
-    #[must_use]
-    pub fn of_status(status: u16) -> Self {
-        match status {
-            429 => Self::Refused,
-            400 | 413 | 422 => Self::Nothing,
-            _ => Self::Failed,
+            UpstreamFailure::Refused { status: 429, retry_after_ms, .. } => Self::Refused { wait_ms: *retry_after_ms },
+            UpstreamFailure::Refused { status: 404, .. } => Self::Absent,
+            UpstreamFailure::Refused { status: 400 | 413 | 422, .. } => Self::Nothing,
+            UpstreamFailure::Refused { .. } => Self::Failed,
         }
     }
 }
@@ -199,7 +194,7 @@ impl Seat {
                 self.failures_in_row += 1;
                 self.recent.failed += 1;
             }
-            Verdict::Refused | Verdict::Nothing => {}
+            Verdict::Refused { .. } | Verdict::Absent | Verdict::Nothing => {}
         }
     }
 
@@ -275,7 +270,7 @@ impl Health {
                 }
                 Verdict::Failed => Some(self.put_out(endpoint, Cause::Again, now)),
                 // The next may try it at once.
-                Verdict::Refused | Verdict::Nothing => {
+                Verdict::Refused { .. } | Verdict::Absent | Verdict::Nothing => {
                     seat.state = State::Out { until_ns: until_ns.min(now.mono_ns), pause_ms };
                     None
                 }

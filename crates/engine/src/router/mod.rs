@@ -9,6 +9,7 @@
 //! Knows no limits of keys and no queue: whether a turn may start now is admission's to say.
 
 mod affinity;
+mod aside;
 mod decision;
 mod health;
 mod load;

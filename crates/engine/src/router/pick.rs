@@ -2,6 +2,7 @@
 //! is known of endpoints; a turn touches it twice, at its beginning and at its end.
 
 use super::affinity::Affinity;
+use super::aside::Asides;
 use super::decision::PickReason;
 use super::health::{Change, Health, Standing, Verdict};
 use super::load::{Load, Loads};
@@ -13,12 +14,14 @@ use crate::time::Now;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use std::cmp::Ordering;
+use std::sync::Arc;
 
 /// What is known of endpoints and conversations, and the chance to draw by.
 #[derive(Debug)]
 pub struct Router {
     affinity: Affinity,
     affinity_turns_max: u32,
+    asides: Asides,
     health: Health,
     loads: Loads,
     retries: RetryBudget,
@@ -29,6 +32,8 @@ pub struct Router {
 #[derive(Debug, Clone, Copy)]
 pub struct Wish<'a> {
     pub tier: Tier,
+    /// By the name that clients know.
+    pub model: &'a str,
     pub keys: Keys,
     /// Endpoints that failed this turn already.
     pub tried: &'a [EndpointId],
@@ -72,9 +77,10 @@ pub enum Unpicked {
 
 /// How a turn left its endpoint.
 #[derive(Debug, Clone, Copy)]
-pub struct Return {
+pub struct Return<'a> {
     pub pick: Pick,
     pub tier: Tier,
+    pub model: &'a Arc<str>,
     pub keys: Keys,
     pub verdict: Verdict,
 }
@@ -87,7 +93,7 @@ enum Seat {
     Full,
     /// Out, and its trial is due.
     Due,
-    /// Out until then.
+    /// Out until then, for all or for this model.
     Out(u64),
 }
 
@@ -108,6 +114,7 @@ impl Router {
         Self {
             affinity: Affinity::new(routing.affinity_entries_max, routing.affinity_ms_max),
             affinity_turns_max: routing.affinity_turns_max,
+            asides: Asides::new(routing),
             health: Health::new(routing),
             loads: Loads::default(),
             retries: RetryBudget::new(routing.retry_percent_max, routing.retries_per_second_max),
@@ -126,6 +133,7 @@ impl Router {
         if pick.is_trial {
             self.health.try_out(pick.endpoint, now);
         }
+        self.asides.try_out(pick.endpoint, wish.model, now);
         if wish.tried.is_empty() {
             self.retries.begin();
         }
@@ -153,12 +161,13 @@ impl Router {
     }
 
     /// A turn has left its endpoint.
-    pub fn give_back(&mut self, fleet: &Fleet, returned: &Return, now: Now) -> Option<Change> {
-        let Return { pick, tier, keys, verdict } = *returned;
+    pub fn give_back(&mut self, fleet: &Fleet, returned: &Return<'_>, now: Now) -> Option<Change> {
+        let Return { pick, tier, model, keys, verdict } = *returned;
         self.loads.end(pick.endpoint);
+        self.asides.learn(pick.endpoint, model, verdict, now);
         match verdict {
             Verdict::Served { .. } => self.remember(keys, tier, pick.endpoint, now),
-            Verdict::Failed | Verdict::Refused | Verdict::Nothing => {}
+            Verdict::Failed | Verdict::Refused { .. } | Verdict::Absent | Verdict::Nothing => {}
         }
         self.health.observe(fleet, (pick.endpoint, pick.is_trial), verdict, now)
     }
@@ -188,7 +197,7 @@ impl Router {
             Standing::Due => true,
             Standing::Out { .. } => return None,
         };
-        if self.loads.is_full(endpoint, at.share) {
+        if self.loads.is_full(endpoint, at.share) || self.asides.until(endpoint, wish.model, now).is_some() {
             return None;
         }
         Some(Pick { endpoint, reason: PickReason::Affinity, is_trial })
@@ -283,11 +292,11 @@ impl Router {
     fn seats(&self, fleet: &Fleet, wish: &Wish<'_>, now: Now) -> impl Iterator<Item = (EndpointId, Seat)> {
         let untried = fleet.tier(wish.tier).filter(|(id, endpoint)| wish.may_be(*id, endpoint));
         untried.map(move |(id, endpoint)| {
-            let seat = match self.health.standing(id, now) {
-                Standing::Out { until_ns } => Seat::Out(until_ns),
-                Standing::In | Standing::Due if self.loads.is_full(id, endpoint.share) => Seat::Full,
-                Standing::Due => Seat::Due,
-                Standing::In => Seat::Free,
+            let seat = match (self.health.standing(id, now), self.asides.until(id, wish.model, now)) {
+                (Standing::Out { until_ns }, _) | (Standing::In | Standing::Due, Some(until_ns)) => Seat::Out(until_ns),
+                (Standing::In | Standing::Due, None) if self.loads.is_full(id, endpoint.share) => Seat::Full,
+                (Standing::Due, None) => Seat::Due,
+                (Standing::In, None) => Seat::Free,
             };
             (id, seat)
         })

@@ -347,7 +347,7 @@ pub(super) fn leave(effects: &mut VecDeque<Effect>, turn: &Turn, verdict: Verdic
 /// What a failure says of the endpoint that had the turn: nothing, where the request or this server is at fault.
 pub(super) fn verdict_of(kind: ErrorKind) -> Verdict {
     if kind == ErrorKind::RateLimited {
-        Verdict::Refused
+        Verdict::Refused { wait_ms: None }
     } else if matches!(kind, ErrorKind::UpstreamFailed | ErrorKind::UpstreamTimeout) {
         Verdict::Failed
     } else {

@@ -6,6 +6,7 @@ use crate::fleet::Tier;
 
 const E: EndpointId = EndpointId(0);
 const SERVED: Verdict = Verdict::Served { ttft_ns: Some(50_000_000) };
+const FULL: Verdict = Verdict::Refused { wait_ms: None };
 
 fn routing() -> Routing {
     Routing {
@@ -55,7 +56,7 @@ fn failures_in_a_row_put_an_endpoint_out() {
     assert_eq!(one.end(0, SERVED, 2), None);
     assert_eq!((one.end(0, Verdict::Failed, 3), one.end(0, Verdict::Failed, 4)), (None, None));
     // Neither ends the row.
-    assert_eq!((one.end(0, Verdict::Refused, 5), one.end(0, Verdict::Nothing, 6)), (None, None));
+    assert_eq!((one.end(0, FULL, 5), one.end(0, Verdict::Nothing, 6)), (None, None));
     assert_eq!(one.health.standing(E, at(6)), Standing::In);
     assert_eq!(one.end(0, Verdict::Failed, 7), out(Cause::Failures, 1000));
     assert!(one.is_out_until(1007));
@@ -97,7 +98,7 @@ fn one_turn_a_pause_tries_it_however_long_that_takes() {
 
 #[test]
 fn a_trial_that_says_nothing_leaves_the_next_one_due() {
-    for verdict in [Verdict::Nothing, Verdict::Refused] {
+    for verdict in [Verdict::Nothing, Verdict::Absent, FULL] {
         let mut one = Endpoints::new(1);
         (0..3).for_each(|_| _ = one.end(0, Verdict::Failed, 0));
         assert_eq!(one.trial(verdict, 1000, 1001), None);
@@ -266,7 +267,7 @@ fn every_short_script_keeps_to_the_diagram() {
                     };
                 }
                 (false, Verdict::Failed) => row += 1,
-                (_, Verdict::Nothing | Verdict::Refused) => assert_eq!(change, None),
+                (_, Verdict::Nothing | Verdict::Absent | Verdict::Refused { .. }) => assert_eq!(change, None),
             }
         }
     }
@@ -277,7 +278,7 @@ fn what_a_failure_says_of_an_endpoint() {
     let refused =
         |status| Verdict::of(&UpstreamFailure::Refused { status, retry_after_ms: None, body: bytes::Bytes::new() });
     assert_eq!([400, 413, 422].map(refused), [Verdict::Nothing; 3]);
-    assert_eq!([401, 403, 404, 408, 500, 502, 503].map(refused), [Verdict::Failed; 7]);
-    assert_eq!(refused(429), Verdict::Refused);
+    assert_eq!([401, 403, 408, 500, 502, 503].map(refused), [Verdict::Failed; 6]);
+    assert_eq!((refused(404), refused(429)), (Verdict::Absent, FULL));
     assert_eq!(Verdict::of(&UpstreamFailure::Silent { waited_ms: 1 }), Verdict::Failed);
 }

@@ -35,7 +35,7 @@ impl Rig {
     }
 
     fn give_back(&mut self, pick: Pick, keys: Keys, verdict: Verdict, ms: u64) {
-        let returned = Return { pick, tier: Tier::Throughput, keys, verdict };
+        let returned = Return { pick, tier: Tier::Throughput, model: &Arc::from("m"), keys, verdict };
         self.router.give_back(&self.fleet, &returned, at(ms));
     }
 
@@ -51,7 +51,16 @@ impl Rig {
 }
 
 fn wish(keys: Keys) -> Wish<'static> {
-    Wish { tier: Tier::Throughput, keys, tried: &[], prefer: None, planned: None, is_last: false, is_chat: false }
+    Wish {
+        tier: Tier::Throughput,
+        model: "m",
+        keys,
+        tried: &[],
+        prefer: None,
+        planned: None,
+        is_last: false,
+        is_chat: false,
+    }
 }
 
 fn any() -> Wish<'static> {
@@ -329,4 +338,27 @@ fn a_chat_completion_goes_where_it_is_spoken_and_nowhere_else() {
     assert_eq!(rig.take(&Wish { prefer, ..any() }, 0).unwrap().endpoint, EndpointId(2));
     rig.fleet.endpoints[1].speaks = Speaks::Responses;
     assert_eq!(rig.take(&Wish { is_chat: true, is_last: true, ..any() }, 0), Err(Unpicked::Out));
+}
+
+#[test]
+fn a_model_that_an_endpoint_does_not_have_is_asked_for_elsewhere_and_others_are_not() {
+    let mut rig = Rig::gpus(2);
+    let pick = rig.take(&wish(keys(1)), 0).unwrap();
+    let elsewhere = EndpointId(1 - pick.endpoint.0);
+    rig.give_back(pick, keys(1), SERVED, 1);
+    let pick = rig.take(&wish(keys(1)), 2).unwrap();
+    rig.give_back(pick, keys(1), Verdict::Absent, 3);
+    for ms in 4..20 {
+        // Its conversation, too, whose endpoint it was.
+        let taken = rig.take(&wish(keys(1)), ms).unwrap();
+        assert_eq!(taken.endpoint, elsewhere);
+        rig.router.loads.end(taken.endpoint);
+    }
+    assert_eq!(rig.take(&Wish { model: "other", ..wish(keys(1)) }, 20).unwrap().endpoint, pick.endpoint);
+    let tried = [elsewhere];
+    assert_eq!(rig.take(&Wish { tried: &tried, ..any() }, 20), Err(Unpicked::Out));
+    let last = rig.take(&Wish { tried: &tried, is_last: true, ..any() }, 20).unwrap();
+    assert_eq!((last.endpoint, last.reason), (pick.endpoint, PickReason::LastResort));
+    let later: Vec<_> = (0..8).map(|_| rig.take(&any(), 3000).unwrap().endpoint).collect();
+    assert_eq!(later.iter().filter(|endpoint| **endpoint == pick.endpoint).count(), 1, "one turn finds out: {later:?}");
 }
