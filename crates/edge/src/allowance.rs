@@ -57,7 +57,7 @@ mod tests {
     fn what_is_not_limited_has_no_headers() {
         let headroom = Headroom { limit: 60, remaining: 59, reset_ms: 1000, window_ms: 60_000, used_percent: 2 };
         let mut headers = HeaderMap::new();
-        insert(&mut headers, Allowance { requests: Some(headroom), tokens: None });
+        insert(&mut headers, Allowance { requests: Some(headroom), ..Allowance::default() });
         assert_eq!(headers.len(), 3);
         assert_eq!(headers["x-ratelimit-limit-requests"], "60");
         assert_eq!(headers["x-ratelimit-remaining-requests"], "59");

@@ -32,7 +32,9 @@ pub(crate) async fn create(
 ) -> Result<Response, Refused> {
     let (head, body) = request.into_parts();
     let body = collect(&state, &head.headers, body).await?;
-    let fields = Fields::parse(&body).map_err(refused)?;
+    // All of its fields may be left out, and so may the object.
+    let fields = if body.is_empty() { b"{}" } else { &*body };
+    let fields = Fields::parse(fields).map_err(refused)?;
     let id = format!("conv_{}", random_hex()?);
     let items = items_of(&fields, &id, |raw| check(&caller, raw))?;
     let conversation = Conversation {

@@ -37,9 +37,9 @@ pub(crate) async fn retrieve(
 ) -> Result<Response, Refused> {
     let (head, _) = request.into_parts();
     let query = Query::parse(query.as_deref());
-    let (owner, id) = (caller.owner_id(), response_id(id)?);
+    let (owner, id, is_stream) = (caller.owner_id(), response_id(id)?, query.is_stream()?);
     let found = find(&state, owner, &id).await?;
-    if query.value("stream") == Some("true") {
+    if is_stream {
         let after = query.starting_after()?;
         if !is_streamed(&state, owner, &id, &found).await? {
             let message =
@@ -173,6 +173,17 @@ impl Query {
 
     fn value(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    fn is_stream(&self) -> Result<bool, Refused> {
+        match self.value("stream") {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => {
+                let message = "Invalid 'stream': it is 'true' or 'false'.";
+                Err(Refused(Refusal::new(ErrorKind::InvalidValue, message).with_param("stream")))
+            }
+        }
     }
 
     fn starting_after(&self) -> Result<Option<u64>, Refused> {

@@ -104,6 +104,9 @@ async fn from_every_event_on_the_stream_has_the_same_bytes() {
     }
     let path = format!("/v1/responses/{}?stream=true", id.as_str().unwrap());
     assert_eq!(gateway.get(&format!("{path}&starting_after=x")).await.status, 400);
+    let maybe = gateway.get(&path.replace("true", "maybe")).await;
+    assert_eq!((maybe.status, &maybe.json()["error"]["param"]), (400, &json!("stream")));
+    assert_eq!(gateway.get(&path.replace("true", "false")).await.json(), told.last().unwrap()["response"]);
     assert_eq!(gateway.send("GET", &path, OTHER, b"").await.status, 404);
 }
 

@@ -88,6 +88,16 @@ async fn a_response_is_made_in_a_conversation_and_adds_to_it() {
 }
 
 #[tokio::test]
+async fn a_body_that_would_say_nothing_may_be_left_out() {
+    let gateway = Gateway::start(simulated()).await;
+    let reply = gateway.send("POST", "/v1/conversations", "", b"").await;
+    assert_eq!((reply.status, &reply.json()["object"]), (200, &json!("conversation")), "{reply:?}");
+    assert_eq!(reply.json()["metadata"], json!({}));
+    let wrong = gateway.send("POST", "/v1/conversations", "", b" ").await;
+    assert_eq!((wrong.status, &wrong.json()["error"]["code"]), (400, &json!("invalid_json")));
+}
+
+#[tokio::test]
 async fn a_compaction_is_kept_for_the_caller_that_it_was_made_for() {
     let gateway = Gateway::start(simulated()).await;
     let window = gateway.post("/v1/responses/compact", &json!({"model": "demo", "input": "My name is Ada."})).await;

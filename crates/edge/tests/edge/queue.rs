@@ -211,6 +211,26 @@ async fn limits_are_told_in_headers_and_events_and_hold_for_each_key() {
 }
 
 #[tokio::test]
+async fn a_turn_that_a_limit_refuses_brings_what_is_left_of_it() {
+    let gateway = Gateway::start_behind(&[simulated()], limited(2_000)).await;
+    while gateway.post("/v1/responses", &body(false)).await.status == 200 {}
+    let mut asks = format!("ws://{}/v1/responses", gateway.address).into_client_request().unwrap();
+    asks.headers_mut().insert("x-flashlane-rate-limits", "1".parse().unwrap());
+    let (socket, _) = tokio_tungstenite::client_async(asks, gateway.connect().await).await.unwrap();
+    let mut socket = Socket(socket);
+    socket.send(&create()).await;
+    let told = socket.event().await;
+    assert_eq!(
+        (&told["type"], &told["metered_limit_name"]),
+        (&json!("codex.rate_limits"), &json!("flashlane-latency"))
+    );
+    let used = ["primary", "secondary"].map(|name| told["rate_limits"][name]["used_percent"].as_u64().unwrap());
+    assert!(used.into_iter().max().unwrap() > 50, "{told}");
+    let refused = socket.event().await;
+    assert_eq!((&refused["type"], &refused["code"]), (&json!("error"), &json!("rate_limit_exceeded")));
+}
+
+#[tokio::test]
 async fn an_endpoint_that_gives_no_token_in_time_is_left_for_the_next_tier() {
     let silent = EndpointConfig { first_token_ms: Some(60_000), ..simulated() };
     let latency = Queueing { first_token_ms_max: Some(50), ..Queueing::default() };

@@ -9,6 +9,7 @@
 //!
 //! Knows nothing of who else waits.
 
+use crate::fleet::Tier;
 use crate::session::Owner;
 use crate::time::Now;
 use serde::{Deserialize, Serialize};
@@ -134,6 +135,8 @@ pub struct Headroom {
 /// The headroom of one owner in one tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Allowance {
+    /// None: no tier had a say.
+    pub tier: Option<Tier>,
     pub requests: Option<Headroom>,
     pub tokens: Option<Headroom>,
 }
@@ -317,6 +320,7 @@ impl Accounts {
         }
         let account = *self.account(owner, now);
         Allowance {
+            tier: None,
             requests: requests.map(|rate| account.requests.headroom(rate)),
             tokens: tokens.map(|rate| account.tokens.headroom(rate)),
         }

@@ -355,7 +355,7 @@ impl Admission {
 
     /// What an owner may still take of a tier.
     pub fn allowance(&mut self, owner: Owner, tier: Tier, now: Now) -> Allowance {
-        self.gates.of_mut(tier).accounts.allowance(&owner, now)
+        Allowance { tier: Some(tier), ..self.gates.of_mut(tier).accounts.allowance(&owner, now) }
     }
 
     /// Turns in flight at an endpoint.
@@ -384,7 +384,7 @@ impl Admission {
 
     /// Goes through the plan's tiers, from the one where the turn stands.
     fn seek(&mut self, id: WaiterId, mut waiter: Waiter, now: Now) -> Asked {
-        let mut least: Option<(Why, u64)> = None;
+        let mut least: Option<(Why, u64, usize)> = None;
         let tiers = waiter.plan.tiers();
         for index in waiter.index..tiers.len() {
             waiter.index = index;
@@ -399,11 +399,12 @@ impl Admission {
             if index + 1 < tiers.len() {
                 self.standing.of_mut(waiter.tier()).spilled += 1;
             }
-            if least.is_none_or(|(_, least_ms)| wait_ms < least_ms) {
-                least = Some((why, wait_ms));
+            if least.is_none_or(|(_, least_ms, _)| wait_ms < least_ms) {
+                least = Some((why, wait_ms, index));
             }
         }
-        if let Some((why, wait_ms)) = least {
+        if let Some((why, wait_ms, index)) = least {
+            waiter.index = index;
             let refusal = self.refuse(&waiter, Some(wait_ms), why);
             return self.tell(&waiter, Err(refusal), now);
         }

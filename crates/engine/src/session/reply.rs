@@ -94,9 +94,7 @@ impl Session {
             Transport::Http { routed, .. } => *routed = Routed { decision, allowance },
             Transport::WebSocket { limits: false, .. } => {}
             Transport::WebSocket { limits: true, .. } => {
-                let Some(tier) = decision.map(|decision| decision.tier).filter(|_| !allowance.is_empty()) else {
-                    return;
-                };
+                let Some(tier) = allowance.tier.filter(|_| !allowance.is_empty()) else { return };
                 self.speak(id.lane);
                 self.outgoing.event("codex.rate_limits", |out| push_rate_limits(out, tier, allowance, now));
             }
@@ -117,7 +115,7 @@ impl Session {
 /// Codex's shape: each tier is a family of limits of its own.
 fn push_rate_limits(out: &mut Vec<u8>, tier: Tier, allowance: Allowance, now: Now) {
     out.extend_from_slice(b"{\"type\":\"codex.rate_limits\",\"rate_limits\":{");
-    let Allowance { requests, tokens } = allowance;
+    let Allowance { requests, tokens, .. } = allowance;
     for (name, headroom) in [("\"primary\":", tokens.or(requests)), (",\"secondary\":", tokens.and(requests))] {
         out.extend_from_slice(name.as_bytes());
         let Some(headroom) = headroom else {
