@@ -5,7 +5,7 @@ import json
 from answering_engine import AnsweringEngine
 from codex_cli import Codex
 from recorder import Recorder
-from rig import SERVER, Flashlane, endpoint
+from rig import SERVER, Flashlane, endpoint, fetch, poll_until
 
 # Codex gives its agent tools to models that it does not know.
 MODEL = "flashlane-demo"
@@ -42,6 +42,8 @@ def test_a_sub_agent_runs_on_the_throughput_tier_while_its_parent_keeps_the_late
         config = f'{SERVER}{endpoints}\n[[models]]\nname = "{MODEL}"\n'
         with Flashlane(config) as gateway, Recorder(gateway.port) as recorder, Codex(recorder.base_url, MODEL) as codex:
             ran = codex.exec("Have an agent say the word.")
+            lines = poll_until(lambda: completed(gateway) if len(completed(gateway)) == 4 else None, 10, "four turns in the log")
+            metrics = fetch(f"{gateway.admin_url}/metrics")
 
     assert ran.exit_code == 0 and "marmalade" in ran.last_message, ran
     assert (len(wafer.asked), len(gpu.asked)) == (3, 1)
@@ -52,3 +54,21 @@ def test_a_sub_agent_runs_on_the_throughput_tier_while_its_parent_keeps_the_late
         completed = [frame["response"] for frame in conversation.server_frames if frame["type"] == "response.completed"]
         tiers[is_child] = {response["service_tier"] for response in completed if response["output"]}
     assert tiers == {False: {"priority"}, True: {"default"}}
+
+    fields = [dict(field.split("=", 1) for field in line.split() if "=" in field) for line in lines]
+    assert len({turn["session"] for turn in fields}) == 1, "parent and child are one session"
+    [child] = [turn for turn in fields if turn.get("subagent") == "true"]
+    # Codex names the first conversation of a session as the session.
+    assert (child["tier"], child["parent"]) == ("throughput", child["session"])
+    assert {turn["tier"] for turn in fields if turn is not child} == {"latency"}
+    origins = {(tier, origin) for tier in ("latency", "throughput") for origin in ("turn", "sub-agent") if counted(metrics, tier, origin)}
+    assert origins == {("latency", "turn"), ("throughput", "sub-agent")}
+
+
+def completed(gateway: Flashlane) -> list[str]:
+    return [line for line in list(gateway.process.lines) if "turn completed" in line]
+
+
+def counted(metrics: str, tier: str, origin: str) -> bool:
+    routes = [line for line in metrics.splitlines() if line.startswith("flashlane_routes_total{")]
+    return any(f'tier="{tier}"' in line and f'origin="{origin}"' in line for line in routes)

@@ -251,13 +251,18 @@ impl Remote {
     }
 
     /// Sends a request over the shared connection; once again over a fresh one if the first, used before, was closed before an
-    /// answer began.
-    pub(crate) async fn send(&self, body: Pieces) -> Result<Response<Incoming>, UpstreamFailure> {
+    /// answer began. `connected` is set each time that the connection is there.
+    pub(crate) async fn send(
+        &self,
+        body: Pieces,
+        connected: &AtomicBool,
+    ) -> Result<Response<Incoming>, UpstreamFailure> {
         let uri = self.dialer.address.url(&self.template.target);
         let waited_ms = self.first_byte_ms_max;
         let mut may_resend = true;
         loop {
             let (mut sender, reused) = self.shared().await.map_err(|error| unreachable(&error))?;
+            connected.store(true, Ordering::Relaxed);
             let request = http2::request(&uri, self.template.fields(body.len(), body.coding), body.clone())
                 .map_err(|error| unreachable(&error))?;
             let answer = tokio::time::timeout(Duration::from_millis(waited_ms), sender.send_request(request));

@@ -66,6 +66,7 @@ impl Playing {
         match self.at {
             At::Begin => {
                 self.at = At::Body;
+                on(UpstreamEvent::Connected);
                 on(UpstreamEvent::Opened);
                 Poll::Ready(())
             }

@@ -27,8 +27,8 @@ pub enum Handed {
 }
 
 impl TokenStream {
-    /// Hands over what is ready: `Opened` once, `Bytes` any number of times, `Ended` once; `Ended` may come first. `Ready` if anything was
-    /// handed over; `Pending` has registered the waker. Connecting and sending happen in here too. After `Ended` there is nothing to
+    /// Hands over what is ready: `Connected`, `Opened` once, `Bytes` any number of times, `Ended` once; `Ended` may come first. `Ready` if
+    /// anything else than `Connected` was handed over; `Pending` has registered the waker. Connecting and sending happen in here too. After `Ended` there is nothing to
     /// poll for.
     ///
     /// Does not block. Needs tokio's reactor and timer around it.

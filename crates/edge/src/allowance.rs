@@ -1,4 +1,4 @@
-//! What a caller may still take, and where its request went, as headers of the answer. Knows the names alone.
+//! What a caller may still take, where its request went, and where its time went, as headers of the answer. Knows the names alone.
 
 use flashlane_engine::admission::limit::{Allowance, Headroom};
 use http::HeaderMap;
@@ -6,6 +6,22 @@ use http::header::{HeaderName, HeaderValue};
 
 /// A client that sends it, with any value, is told the decision.
 pub(crate) const ROUTE: HeaderName = HeaderName::from_static("x-flashlane-route");
+
+/// A client that sends `1` is told where the time went, beyond what a header can tell: after each turn over a WebSocket, at the end
+/// of a stream over HTTP.
+const TIMING: HeaderName = HeaderName::from_static("x-flashlane-timing");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+
+pub(crate) fn wants_timing(headers: &HeaderMap) -> bool {
+    headers.get(TIMING).is_some_and(|value| value == "1")
+}
+
+/// W3C's header, which browsers and proxies show.
+pub(crate) fn insert_timing(headers: &mut HeaderMap, timing: Option<String>) {
+    if let Some(timing) = timing.and_then(|timing| HeaderValue::try_from(timing).ok()) {
+        headers.insert(SERVER_TIMING, timing);
+    }
+}
 
 const REQUESTS: [HeaderName; 3] = [
     HeaderName::from_static("x-ratelimit-limit-requests"),

@@ -181,7 +181,7 @@ impl Drive {
     /// flashlane was at work for the running turn since `began`.
     pub(crate) fn was_busy_since(&mut self, began: Now) {
         if self.session.is_busy() {
-            self.session.handle_busy(self.state.clock.mono_ns().saturating_sub(began.mono_ns));
+            self.session.handle_busy(began.mono_ns, self.state.clock.mono_ns());
         }
     }
 
@@ -231,6 +231,11 @@ impl Drive {
     /// The same in words, with the endpoint's name.
     pub(crate) fn route(&self) -> Option<String> {
         Some(self.session.routed().decision?.header(&self.shared.fleet))
+    }
+
+    /// Where its time went, as far as that is known: the value of a header.
+    pub(crate) fn server_timing(&self) -> Option<String> {
+        self.session.server_timing()
     }
 
     /// Polls until the session knows how to answer its HTTP request.
@@ -401,6 +406,8 @@ impl Drive {
     fn run(&mut self, effect: Effect, now: Now) {
         match effect {
             Effect::Ask(turn, ticket) => {
+                // What was done since `now` was the turn's validation: its end is a stage's.
+                let now = self.now();
                 let asked = self.state.desk.ask(*ticket, self.state.backends.loads(), now);
                 self.answer(turn, asked, now);
             }
@@ -421,6 +428,8 @@ impl Drive {
                 }
                 self.streams.push((turn, stream));
                 self.has_changed = true;
+                let now = self.now();
+                self.session.handle_sending(turn, now);
             }
             Effect::Park(turn) => {
                 if let Some(stream) = self.take_stream(turn) {

@@ -78,24 +78,31 @@ async fn serve(
     request: Request,
     begin: impl FnOnce(&mut Session, &[u8], Now),
 ) -> Result<Response, Refused> {
+    let began_ns = state.clock.now().mono_ns;
     let (head, body) = request.into_parts();
     let body = collect(&state, &head.headers, body).await?;
     let caller = head.extensions.get::<Caller>().ok_or(crate::Error::NoCaller)?;
     let origin = caller.origin(&head.headers);
-    let mut drive =
-        Drive::new(state, caller, id, |shared, ids, owner| Session::http(shared, ids, owner).with_origin(origin))?;
+    let wants_timing = allowance::wants_timing(&head.headers);
+    let mut drive = Drive::new(state, caller, id, |shared, ids, owner| {
+        Session::http(shared, ids, owner).with_origin(origin).with_timing_told(wants_timing)
+    })?;
     let wants_route = head.headers.contains_key(allowance::ROUTE);
     let held = Held::of(head);
     if let Some(afterwards) = &held.afterwards {
         drive.set_timer(afterwards.timer());
     }
     let now = drive.now();
-    drive.handle(now, |session, now| begin(session, &body, now));
+    drive.handle(now, |session, now| {
+        session.handle_arriving(began_ns);
+        begin(session, &body, now);
+    });
     drive.was_busy_since(now);
     drop(body);
     let answer = poll_fn(|cx| drive.poll_answer(cx)).await;
     let not_forwarded = tools_not_forwarded(&drive);
     let (routed, route) = (drive.routed(), if wants_route { drive.route() } else { None });
+    let timing = drive.server_timing();
     let mut response = match answer {
         Answer::Stream => stream(drive, held),
         Answer::Json(json) => {
@@ -115,6 +122,7 @@ async fn serve(
         response.headers_mut().insert(allowance::ROUTE, route);
     }
     allowance::insert(response.headers_mut(), routed.allowance);
+    allowance::insert_timing(response.headers_mut(), timing);
     Ok(response)
 }
 

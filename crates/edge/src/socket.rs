@@ -42,6 +42,8 @@ pub(crate) struct Socket<Io> {
     answers_bytes: usize,
     /// The kernel took less than all that was ready.
     is_blocked: bool,
+    /// When the message began to come that is not whole yet, on the monotonic clock.
+    message_began_ns: Option<u64>,
     bytes_in: u64,
     bytes_out: u64,
     _open: OpenConnection,
@@ -96,6 +98,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
             liveness: Liveness { due_ns, was_heard: false, unanswered: 0 },
             answers_bytes: 0,
             is_blocked: false,
+            message_began_ns: None,
             bytes_in: 0,
             bytes_out: 0,
             _open: open,
@@ -177,18 +180,23 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
         let drive = &mut self.drive;
         let unwritten_before = drive.outgoing().len();
         let mut wish = None;
+        let mut began_ns = self.message_began_ns.take();
         let result = self.decoder.decode(bytes, now.mono_ns / 1_000_000, |event| {
             if wish.is_some() {
                 return;
             }
             match event {
-                Event::Text(text) => drive.handle(now, |session, now| session.handle_message(text.as_bytes(), now)),
+                Event::Text(text) => drive.handle(now, |session, now| {
+                    session.handle_arriving(began_ns.take().unwrap_or(now.mono_ns));
+                    session.handle_message(text.as_bytes(), now);
+                }),
                 Event::Binary(_) => drive.handle(now, Session::handle_binary),
                 Event::Ping(payload) => drive.outgoing().control(|encoder, out| encoder.pong(payload, out)),
                 Event::Pong(_) => {}
                 Event::Close(frame) => wish = Some(frame.map_or(close_code::NORMAL, |frame| frame.code)),
             }
         });
+        self.message_began_ns = self.decoder.is_in_message().then(|| began_ns.unwrap_or(now.mono_ns));
         self.answers_bytes += self.drive.outgoing().len().saturating_sub(unwritten_before);
         match (result, wish) {
             (_, Some(code)) => self.leave(code, "", now),

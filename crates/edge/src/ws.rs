@@ -1,5 +1,6 @@
 //! `GET /v1/responses` with an upgrade: RFC 6455's opening handshake. What comes after it, [`crate::socket`] does.
 
+use crate::allowance;
 use crate::drive::Drive;
 use crate::keys::Caller;
 use crate::listen::Permit;
@@ -27,8 +28,8 @@ use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade::{Parts, downcast};
 use std::sync::Arc;
 
-/// A client that sends `1` gets a timing event after each turn.
-const TIMING: HeaderName = HeaderName::from_static("x-flashlane-timing");
+/// Codex asks by it for a timing event after each turn, as others do by our own header.
+const CODEX_TIMING: HeaderName = HeaderName::from_static("x-responsesapi-include-timing-metrics");
 /// A client that sends `1`, or Codex's own header, is told its limits before each turn.
 const RATE_LIMITS: HeaderName = HeaderName::from_static("x-flashlane-rate-limits");
 const CODEX: HeaderName = HeaderName::from_static("x-codex-turn-metadata");
@@ -123,7 +124,7 @@ impl Handshake {
             return Err(bad_handshake("`Sec-WebSocket-Key` is missing"));
         };
         let (deflate, deflate_header) = if state.config.websocket_deflate { negotiate(headers) } else { None }.unzip();
-        let timing = headers.get(TIMING).is_some_and(|value| value == "1");
+        let timing = allowance::wants_timing(headers) || headers.get(CODEX_TIMING).is_some_and(|value| value == "true");
         let rate_limits = headers.contains_key(CODEX) || headers.get(RATE_LIMITS).is_some_and(|value| value == "1");
         Ok(Self { accept: accept_key(key), deflate, deflate_header, timing, rate_limits })
     }

@@ -18,6 +18,7 @@ mod recognition;
 pub mod router;
 pub mod seal;
 pub mod session;
+mod stages;
 mod time;
 pub mod tokens;
 mod tools;
@@ -35,6 +36,7 @@ pub use session::{
     Answer, Effect, Enlisting, Outcome, Owner, PrefillEnd, Prefilled, Record, Routed, Session, Settings, Shared,
     Source, Status, TurnId,
 };
+pub use stages::{Parts, Stage};
 pub use time::Now;
 pub use turn::FailedAttempt;
 pub use upstream::{Ended, UpstreamEvent, UpstreamFailure, UpstreamRequest};

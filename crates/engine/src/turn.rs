@@ -23,6 +23,7 @@ use crate::fleet::EndpointId;
 use crate::router::{Media, Verdict};
 use crate::seal::Opener;
 use crate::session::{Cut, Steer, TurnId};
+use crate::stages::{Arrival, Stages};
 use crate::time::Now;
 use crate::tokens::{self, Text};
 use crate::tools::Tools;
@@ -137,9 +138,11 @@ pub enum TurnState {
 }
 
 /// When things happened, on the monotonic clock.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Times {
+    /// The first bytes of its request.
     pub received_ns: u64,
+    pub stages: Stages,
     pub sent_upstream_ns: Option<u64>,
     pub first_token_ns: Option<u64>,
     /// flashlane's own work, as the driver measured it.
@@ -148,7 +151,14 @@ pub struct Times {
 
 impl Turn {
     #[must_use]
-    pub fn new(id: TurnId, draft: Draft, assembler: Assembler, now: Now) -> Self {
+    pub fn new(id: TurnId, draft: Draft, assembler: Assembler, arrival: Arrival, now: Now) -> Self {
+        let times = Times {
+            received_ns: arrival.began_ns,
+            stages: Stages::begin(arrival, now.mono_ns),
+            sent_upstream_ns: None,
+            first_token_ns: None,
+            busy_ns: 0,
+        };
         Self {
             id,
             draft,
@@ -166,7 +176,7 @@ impl Turn {
             tried: Vec::new(),
             attempts_failed: Vec::new(),
             failure: None,
-            times: Times { received_ns: now.mono_ns, ..Times::default() },
+            times,
             upstream_times: UpstreamTimes::default(),
             deltas: 0,
             output_bytes: 0,

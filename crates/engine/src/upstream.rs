@@ -23,10 +23,12 @@ pub struct UpstreamRequest {
     pub cache_key: Option<Arc<str>>,
 }
 
-/// What an upstream stream hands to its turn, in this order: `Opened` once, `Bytes` any number of times, `Ended` once.
+/// What an upstream stream hands to its turn, in this order: `Connected`, `Opened` once, `Bytes` any number of times, `Ended` once.
 /// `Ended` may come first.
 #[derive(Debug)]
 pub enum UpstreamEvent<'a> {
+    /// The request goes out over a connection: for where the time goes, and for nothing else. Again where it goes out again.
+    Connected,
     /// A success status arrived; the body follows.
     Opened,
     /// Bytes of an event stream, in any split: of Chat Completions chunks, or of the Responses API's events.

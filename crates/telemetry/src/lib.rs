@@ -34,7 +34,14 @@ fn outcome() -> flashlane_engine::Outcome {
         },
         ttft_ns: Some(2_000_000),
         total_ns: 12_000_000,
+        parts: flashlane_engine::Parts::default(),
         gateway_ns: 40_000,
+        origin: flashlane_engine::router::Origin {
+            subagent: true,
+            parent: Some(flashlane_engine::router::SessionKey(0xa1)),
+            ..flashlane_engine::router::Origin::default()
+        },
+        session: Some(flashlane_engine::router::SessionKey(0x51)),
         deltas: 9,
         attempts_failed: Vec::new(),
         hosted_tools: Vec::new(),

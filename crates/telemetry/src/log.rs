@@ -1,6 +1,6 @@
 //! The log: where it goes, how it looks, and the one line a turn. No prompt, no output, no key is ever in it.
 
-use flashlane_engine::router::{Attempt, Change};
+use flashlane_engine::router::{Attempt, Change, SessionKey};
 use flashlane_engine::{EndpointId, Fleet, Outcome};
 use std::io::IsTerminal as _;
 use tracing::field::{DisplayValue, display};
@@ -67,6 +67,9 @@ pub fn turn(request_id: &str, outcome: &Outcome) {
         pick = outcome.decision.map(|decision| display(decision.pick.label())),
         attempt = outcome.decision.filter(|d| d.attempt != Attempt::First).map(|d| display(d.attempt.label())),
         queued_ms = outcome.decision.map(|decision| decision.queued_ms).filter(|ms| *ms > 0),
+        session = outcome.session.map(digest),
+        subagent = outcome.origin.subagent.then_some(true),
+        parent = outcome.origin.parent.map(digest),
         simulated = outcome.simulated,
         error = outcome.error.map(|kind| display(kind.row().label)),
         ttft_ms = outcome.ttft_ns.map(milliseconds),
@@ -96,6 +99,11 @@ pub fn endpoint(fleet: &Fleet, change: Change) {
 /// A request that never became a turn has no response and no model.
 fn some(name: &str) -> Option<DisplayValue<&str>> {
     (!name.is_empty()).then(|| display(name))
+}
+
+/// What a client calls its session or conversation, as a number: the same in each of its lines, and nothing that it said.
+fn digest(SessionKey(key): SessionKey) -> DisplayValue<String> {
+    display(format!("{key:016x}"))
 }
 
 /// To the microsecond: more digits would only hide the others.
@@ -137,7 +145,8 @@ mod tests {
 
     #[test]
     fn a_turn_is_one_readable_line() {
-        let line = " INFO turn completed response=resp_1 request=req_1 model=demo tier=latency endpoint=wafer-1 plan=model-route pick=affinity queued_ms=250 simulated=true \
+        let line = " INFO turn completed response=resp_1 request=req_1 model=demo tier=latency endpoint=wafer-1 plan=model-route pick=affinity queued_ms=250 \
+            session=0000000000000051 subagent=true parent=00000000000000a1 simulated=true \
             ttft_ms=2.0 total_ms=12.0 gateway_us=40 tokens_in=100 tokens_cached=60 tokens_out=11 tokens_per_s=1000\n";
         assert_eq!(logged(&outcome()), line);
     }

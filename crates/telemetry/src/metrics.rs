@@ -4,7 +4,7 @@
 
 use crate::label::{self, Direction, Handshake, Transport};
 use flashlane_engine::admission::{Standing, Why};
-use flashlane_engine::{ErrorKind, Outcome, Prefilled, Tier, Usage};
+use flashlane_engine::{ErrorKind, Outcome, Prefilled, Stage, Tier, Usage};
 use prometheus::core::Collector;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -44,6 +44,10 @@ const OVERHEAD_SECONDS: &[f64] = &[
 const TPOT_SECONDS: &[f64] =
     &[0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0];
 
+/// Seconds of one stage of a turn: from the microseconds of our own to a long answer.
+const STAGE_SECONDS: &[f64] =
+    &[0.000_01, 0.000_05, 0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 600.0];
+
 /// What an engine does with a turn, in order.
 const PHASES: [&str; 3] = ["queue", "prompt", "completion"];
 
@@ -78,6 +82,8 @@ struct TierMetrics {
     tpot: Histogram,
     /// As [`PHASES`].
     upstream_phases: [Histogram; 3],
+    /// As [`Stage::ALL`].
+    stages: [Histogram; Stage::ALL.len()],
     input_tokens: IntCounter,
     cached_tokens: IntCounter,
     output_tokens: IntCounter,
@@ -172,7 +178,7 @@ impl Metrics {
                 &registry,
                 "flashlane_routes_total",
                 "Turns that went to an endpoint, by why",
-                &["tier", "plan", "pick", "attempt"],
+                &["tier", "plan", "pick", "attempt", "origin"],
             )?,
             prefills: prefills(&registry)?,
             told: Mutex::new((UpstreamFamilies::new(&registry)?, GateFamilies::new(&registry)?)),
@@ -198,7 +204,8 @@ impl Metrics {
         }
         if let Some(decision) = &outcome.decision {
             let (plan, pick, attempt) = (decision.plan.label(), decision.pick.label(), decision.attempt.label());
-            self.routes.with_label_values(&[decision.tier.name(), plan, pick, attempt]).inc();
+            let origin = outcome.origin.label();
+            self.routes.with_label_values(&[decision.tier.name(), plan, pick, attempt, origin]).inc();
         }
         let [latency, throughput, none] = &self.tiers;
         match outcome.tier {
@@ -296,6 +303,11 @@ impl TierMetrics {
         for (phase, ns) in self.upstream_phases.iter().zip(told) {
             ns.into_iter().for_each(|ns| phase.observe(seconds(ns)));
         }
+        // What no tier served has no stages to compare.
+        let parts = outcome.tier.map(|_| outcome.parts.iter());
+        for (stage, (_, ns)) in self.stages.iter().zip(parts.into_iter().flatten()) {
+            stage.observe(seconds(ns));
+        }
         self.input_tokens.inc_by(usage.input);
         self.cached_tokens.inc_by(usage.cached);
         self.output_tokens.inc_by(usage.output);
@@ -316,6 +328,7 @@ struct TierFamilies {
     queue_wait: HistogramVec,
     tpot: HistogramVec,
     upstream_phases: HistogramVec,
+    stages: HistogramVec,
     input_tokens: IntCounterVec,
     cached_tokens: IntCounterVec,
     output_tokens: IntCounterVec,
@@ -327,6 +340,10 @@ impl TierFamilies {
         let histogram = |name: &str, help: &str, buckets: &[f64]| {
             let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
             registered(registry, HistogramVec::new(options, &["tier"])?)
+        };
+        let split = |name: &str, help: &str, buckets: &[f64], label: &str| {
+            let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+            registered(registry, HistogramVec::new(options, &["tier", label])?)
         };
         let counter = |name: &str, help: &str| counters(registry, name, help, &["tier"]);
         Ok(Self {
@@ -347,16 +364,17 @@ impl TierFamilies {
                 "Mean time between a turn's output tokens, after its first",
                 TPOT_SECONDS,
             )?,
-            upstream_phases: registered(
-                registry,
-                HistogramVec::new(
-                    HistogramOpts::new(
-                        "flashlane_upstream_phase_seconds",
-                        "Where a turn's time went by its engine's own account",
-                    )
-                    .buckets(TTFT_SECONDS.to_vec()),
-                    &["tier", "phase"],
-                )?,
+            upstream_phases: split(
+                "flashlane_upstream_phase_seconds",
+                "Where a turn's time went by its engine's own account",
+                TTFT_SECONDS,
+                "phase",
+            )?,
+            stages: split(
+                "flashlane_turn_stage_seconds",
+                "Where a turn's time went: stages whose sum is the turn",
+                STAGE_SECONDS,
+                "stage",
             )?,
             input_tokens: counter("flashlane_input_tokens_total", "Input tokens, cached ones included")?,
             cached_tokens: counter("flashlane_cached_tokens_total", "Input tokens that the upstream had cached")?,
@@ -374,6 +392,7 @@ impl TierFamilies {
             queue_wait: self.queue_wait.with_label_values(value),
             tpot: self.tpot.with_label_values(value),
             upstream_phases: PHASES.map(|phase| self.upstream_phases.with_label_values(&[label::tier(tier), phase])),
+            stages: Stage::ALL.map(|stage| self.stages.with_label_values(&[label::tier(tier), stage.name()])),
             input_tokens: self.input_tokens.with_label_values(value),
             cached_tokens: self.cached_tokens.with_label_values(value),
             output_tokens: self.output_tokens.with_label_values(value),
@@ -518,7 +537,8 @@ mod tests {
             "flashlane_output_tokens_total{tier=\"latency\"} 11",
             "flashlane_deltas_total{tier=\"latency\"} 9",
             "flashlane_queue_wait_seconds_sum{tier=\"latency\"} 0.25",
-            "flashlane_routes_total{attempt=\"first\",pick=\"affinity\",plan=\"model-route\",tier=\"latency\"} 1",
+            "flashlane_turn_stage_seconds_count{stage=\"upstream_ttft\",tier=\"latency\"} 1",
+            "flashlane_routes_total{attempt=\"first\",origin=\"sub-agent\",pick=\"affinity\",plan=\"model-route\",tier=\"latency\"} 1",
             "flashlane_upstream_phase_seconds_sum{phase=\"queue\",tier=\"latency\"} 0.0005",
             "flashlane_upstream_phase_seconds_sum{phase=\"completion\",tier=\"latency\"} 0.009",
             "flashlane_turns_total{outcome=\"completed\",tier=\"latency\"} 1",

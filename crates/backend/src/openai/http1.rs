@@ -136,13 +136,13 @@ impl Http1 {
                     }
                 },
                 State::Begin => {
-                    self.begin();
+                    self.begin(on);
                     continue;
                 }
                 State::Dialing(dialing) => match dialing.as_mut().poll(cx) {
                     Poll::Pending => Step::Pending,
                     Poll::Ready(Ok(connection)) => {
-                        self.exchange(connection, false);
+                        self.exchange(connection, false, on);
                         continue;
                     }
                     Poll::Ready(Err(error)) => Step::Failed(UpstreamFailure::Unreachable { reason: chain(&error) }),
@@ -188,9 +188,9 @@ impl Http1 {
         self.state = State::Begin;
     }
 
-    fn begin(&mut self) {
+    fn begin(&mut self, on: &mut impl FnMut(UpstreamEvent<'_>)) {
         match self.remote.check_out() {
-            Some(connection) => self.exchange(connection, true),
+            Some(connection) => self.exchange(connection, true, on),
             None => self.dial(),
         }
     }
@@ -200,7 +200,8 @@ impl Http1 {
         self.state = State::Dialing(Box::pin(async move { remote.connect().await }));
     }
 
-    fn exchange(&mut self, mut connection: Connection, reused: bool) {
+    fn exchange(&mut self, mut connection: Connection, reused: bool, on: &mut impl FnMut(UpstreamEvent<'_>)) {
+        on(UpstreamEvent::Connected);
         connection.begin(self.remote.first_byte_ms_max);
         let charge = self.charge.clone();
         self.state = State::Exchange(Exchange { connection, reused, charge, answer: Answer::Nothing, handed: false });

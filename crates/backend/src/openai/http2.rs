@@ -20,6 +20,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 /// After so many frames the turn gets its say.
@@ -29,6 +30,8 @@ pub struct Http2 {
     remote: Arc<Remote>,
     /// What it costs, where somebody keeps account.
     charge: Option<Charge>,
+    /// Said by `opening`: the shared connection is there.
+    connected: Arc<AtomicBool>,
     state: State,
 }
 
@@ -47,17 +50,18 @@ enum State {
 impl Http2 {
     /// With `packing`, the request goes out packed, once it is.
     pub(crate) fn new(remote: Arc<Remote>, body: request::Body, packing: Option<Packing>) -> Self {
+        let connected = Arc::new(AtomicBool::new(false));
         let opening = {
-            let remote = Arc::clone(&remote);
+            let (remote, connected) = (Arc::clone(&remote), Arc::clone(&connected));
             Box::pin(async move {
                 let packed = match packing {
                     Some(packing) => packing.await,
                     None => None,
                 };
-                remote.send(Pieces::new(packed.map_or(body, request::Body::packed))).await
+                remote.send(Pieces::new(packed.map_or(body, request::Body::packed)), &connected).await
             })
         };
-        Self { remote, charge: None, state: State::Opening(opening) }
+        Self { remote, charge: None, connected, state: State::Opening(opening) }
     }
 
     pub(crate) fn charged(self, charge: Charge) -> Self {
@@ -95,14 +99,20 @@ impl Http2 {
         loop {
             let (result, refused) = match &mut self.state {
                 State::Done => return Poll::Pending,
-                State::Opening(opening) => match ready!(opening.as_mut().poll(cx)).and_then(|head| self.opened(head)) {
-                    Ok(true) => {
-                        on(UpstreamEvent::Opened);
-                        return Poll::Ready(None);
+                State::Opening(opening) => {
+                    let polled = opening.as_mut().poll(cx);
+                    if self.connected.swap(false, Ordering::Relaxed) {
+                        on(UpstreamEvent::Connected);
                     }
-                    Ok(false) => continue,
-                    Err(failure) => return Poll::Ready(Some(Ended::Failed(failure))),
-                },
+                    match ready!(polled).and_then(|head| self.opened(head)) {
+                        Ok(true) => {
+                            on(UpstreamEvent::Opened);
+                            return Poll::Ready(None);
+                        }
+                        Ok(false) => continue,
+                        Err(failure) => return Poll::Ready(Some(Ended::Failed(failure))),
+                    }
+                }
                 State::Stream(body, watch) => (ready!(poll_body(body, watch, handed, cx)), None),
                 State::Refused(body, watch, refused) => (ready!(poll_body(body, watch, handed, cx)), Some(refused)),
             };

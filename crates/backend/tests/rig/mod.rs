@@ -57,6 +57,7 @@ impl Ran {
     fn take(&mut self, event: UpstreamEvent<'_>) {
         assert!(self.ended.is_none(), "{event:?} after the end");
         match event {
+            UpstreamEvent::Connected => assert_eq!(self.opened, 0, "connected after Opened"),
             UpstreamEvent::Opened => self.opened += 1,
             UpstreamEvent::Bytes(bytes) => {
                 assert_eq!(self.opened, 1, "bytes before Opened");

@@ -44,6 +44,7 @@ pub struct Conversation {
     previous: Option<String>,
     /// Whether this server sends timing events; `None` until the first turn has shown it.
     sends_timing: Option<bool>,
+    shows_stages: bool,
 }
 
 enum Link {
@@ -76,9 +77,14 @@ impl Conversation {
     pub async fn open(gateway: Gateway, model: String) -> Result<(Self, Option<Duration>), ConnectError> {
         let connection = Connection::open(&gateway).await?;
         let link = Link::Open(Box::new(connection));
-        let mut conversation = Self { gateway, model, link, previous: None, sends_timing: None };
+        let mut conversation = Self { gateway, model, link, previous: None, sends_timing: None, shows_stages: false };
         let took = conversation.start_anew().await;
         Ok((conversation, took))
+    }
+
+    /// From the next turn on it is shown what each stage of a turn took.
+    pub fn show_stages(&mut self) {
+        self.shows_stages = true;
     }
 
     /// Forgets the chain and warms up a new one. `None`: this server does no warm-ups, and nothing is lost by it.
@@ -215,6 +221,8 @@ impl Conversation {
             }
         };
         screen.note(&turn.stopwatch.line(&ended, timing.as_ref()))?;
+        let stages = timing.as_ref().filter(|_| self.shows_stages).and_then(stopwatch::stages);
+        stages.iter().try_for_each(|stages| screen.note(stages))?;
         if end != TurnEnd::Failed {
             self.previous = Some(ended.id);
         }

@@ -1,6 +1,7 @@
 //! What a Responses server says over the WebSocket, as far as the terminal client cares. Knows no socket and no terminal.
 
 use serde::Deserialize;
+use std::collections::BTreeMap;
 
 /// One server event.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,6 +67,10 @@ pub struct Timing {
     pub ttft_ms: Option<f64>,
     /// The gateway's own share of the turn.
     pub gateway_ms: Option<f64>,
+    pub total_ms: Option<f64>,
+    /// What the turn's stages took, by `<stage>_ms`: together the total.
+    #[serde(default)]
+    pub parts: BTreeMap<String, f64>,
 }
 
 #[derive(Deserialize)]
@@ -193,9 +198,10 @@ mod tests {
     #[test]
     fn a_timing_event_is_read_and_foreign_events_are_borne() {
         let text = r#"{"type":"responsesapi.websocket_timing","response_id":"r","timing":{"tier":"latency","endpoint":"e",
-            "simulated":true,"ttft_ms":31.5,"gateway_ms":0.08,"upstream_ms":30.9,"total_ms":90}}"#;
+            "simulated":true,"ttft_ms":31.5,"gateway_ms":0.08,"total_ms":90,"parts":{"stream_ms":58.5}}}"#;
         let ServerEvent::Timing { timing, .. } = ServerEvent::parse(text) else { panic!("no timing") };
         assert_eq!((timing.simulated, timing.gateway_ms), (true, Some(0.08)));
+        assert_eq!((timing.total_ms, timing.parts.get("stream_ms")), (Some(90.0), Some(&58.5)));
         for foreign in ["", "[]", r#"{"type":"codex.rate_limits"}"#, r#"{"type":"response.created"}"#] {
             assert_eq!(ServerEvent::parse(foreign), ServerEvent::Other);
         }

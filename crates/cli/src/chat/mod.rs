@@ -52,6 +52,9 @@ pub struct Args {
     /// The environment variable that holds the API key [default: FLASHLANE_API_KEY, where it is set]
     #[arg(long, value_name = "VARIABLE")]
     api_key_env: Option<String>,
+    /// Show after each answer what each stage of the turn took, where the gateway tells
+    #[arg(long)]
+    timing: bool,
     /// A PEM file: the authority that signed the gateway's certificate [default: the system's, or SSL_CERT_FILE]
     #[arg(long, value_name = "FILE")]
     cacert: Option<PathBuf>,
@@ -97,6 +100,9 @@ pub async fn run(args: Args) -> Result<Outcome, Error> {
     let websocket = gateway.address.websocket();
     let opened = Conversation::open(gateway, model).await;
     let (mut conversation, warm_up) = opened.map_err(conversation::Error::from)?;
+    if args.timing {
+        conversation.show_stages();
+    }
     let input = Input::new(message)?;
     if input.is_interactive() {
         let warm = warm_up.map(|took| format!(", warm in {}", milliseconds(took))).unwrap_or_default();

@@ -4,6 +4,9 @@ use super::event::{Ended, Timing};
 use std::fmt::Write as _;
 use std::time::Duration;
 
+/// In the order of a turn.
+const STAGES: [&str; 8] = ["receive", "validate", "queue", "route", "connect", "upstream_ttft", "stream", "gateway"];
+
 /// The times of one turn, each since its request was sent.
 #[derive(Debug, Default)]
 pub struct Stopwatch {
@@ -45,6 +48,18 @@ impl Stopwatch {
         // Under a millisecond the clock, not the server, would be shown.
         (seconds >= 1e-3).then(|| (tokens as f64 / seconds).round() as u64)
     }
+}
+
+/// `receive 0.01 | validate 0.13 | queue 0.00 | … | total 151 ms`; nothing where the server does not tell.
+#[must_use]
+pub fn stages(timing: &Timing) -> Option<String> {
+    let part = |stage: &str| {
+        let ms = timing.parts.get(&format!("{stage}_ms"))?;
+        Some(format!("{} {}", stage.replace('_', " "), short(*ms)))
+    };
+    let parts: Vec<_> = STAGES.into_iter().filter_map(part).collect();
+    let total = timing.total_ms.filter(|_| !parts.is_empty())?;
+    Some(format!("{} | total {} ms", parts.join(" | "), short(total)))
 }
 
 /// A sum over the turn, and so no latency: a token's share of it is the nearest to one.
@@ -96,10 +111,28 @@ mod tests {
         stopwatch
     }
 
+    fn timing(parts: &[(&str, f64)]) -> Timing {
+        Timing {
+            tier: Some("latency".to_owned()),
+            simulated: true,
+            ttft_ms: Some(30.0),
+            gateway_ms: Some(0.0789),
+            total_ms: Some(151.4),
+            parts: parts.iter().map(|(name, ms)| ((*name).to_owned(), *ms)).collect(),
+        }
+    }
+
+    #[test]
+    fn stages_are_shown_in_their_order_with_the_whole() {
+        let parts = [("stream_ms", 120.0), ("upstream_ttft_ms", 31.21), ("validate_ms", 0.1)];
+        let line = "validate 0.10 | upstream ttft 31.2 | stream 120 | total 151 ms";
+        assert_eq!(stages(&timing(&parts)).as_deref(), Some(line));
+        assert_eq!(stages(&timing(&[])), None);
+    }
+
     #[test]
     fn a_gateways_timing_is_shown_and_what_is_simulated_says_so() {
-        let timing =
-            Timing { tier: Some("latency".to_owned()), simulated: true, ttft_ms: Some(30.0), gateway_ms: Some(0.0789) };
+        let timing = timing(&[]);
         assert_eq!(
             stopwatch(&[31, 80, 131]).line(&ended(Some(151), Some("priority")), Some(&timing)),
             "latency tier (simulated) | TTFT 31.0 ms | 1,500 tokens/s | gateway 0.08 ms in all, 0.52 µs a token"

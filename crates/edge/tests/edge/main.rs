@@ -24,6 +24,7 @@ mod pressure;
 mod queue;
 mod stored;
 mod support;
+mod timing;
 mod tls;
 mod warm;
 mod websocket;

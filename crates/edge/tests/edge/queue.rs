@@ -96,7 +96,7 @@ async fn at_the_deadline_the_next_tier_serves_and_says_so() {
     let metrics = gateway.metrics().await;
     for line in [
         "flashlane_spills_total{tier=\"latency\"} 1",
-        "flashlane_routes_total{attempt=\"spill\",pick=\"only\",plan=\"model-route\",tier=\"throughput\"} 1",
+        "flashlane_routes_total{attempt=\"spill\",origin=\"turn\",pick=\"only\",plan=\"model-route\",tier=\"throughput\"} 1",
     ] {
         assert!(metrics.contains(line), "{line} in {metrics}");
     }

@@ -5,6 +5,7 @@ use flashlane_testkit::upstream::{Upstream, chat_events, stream};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 use futures_util::SinkExt as _;
 use serde_json::{Value, json};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -256,13 +257,25 @@ fn inflate(decompressor: &mut Decompress, payload: &[u8]) -> Vec<u8> {
 #[tokio::test]
 async fn a_timing_event_follows_each_response_where_the_handshake_asked_for_it() {
     let gateway = Gateway::start(simulated()).await;
-    let mut client = Raw::connect(&gateway, "x-flashlane-timing: 1\r\n").await;
-    client.frame(TEXT, create("hello").to_string().as_bytes()).await;
-    let mut kinds = Vec::new();
-    while kinds.last().is_none_or(|kind: &String| !kind.contains("timing")) {
-        let (_, payload) = client.read().await;
-        let event: Value = serde_json::from_slice(&payload).unwrap();
-        kinds.push(event["type"].as_str().unwrap().to_owned());
+    for asks in ["x-flashlane-timing: 1\r\n", "x-responsesapi-include-timing-metrics: true\r\n"] {
+        let mut client = Raw::connect(&gateway, asks).await;
+        // The second comes in two halves, in a lane that the first has left.
+        for halves in [1, 2] {
+            let frame = masked(TEXT, create("hello").to_string().as_bytes());
+            for part in frame.chunks(frame.len().div_ceil(halves)) {
+                client.stream.write_all(part).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(60)).await;
+            }
+            let mut events = Vec::new();
+            while events.last().is_none_or(|event: &Value| event["type"] != "responsesapi.websocket_timing") {
+                let (_, payload) = client.read().await;
+                events.push(serde_json::from_slice(&payload).unwrap());
+            }
+            let [.., terminal, told] = &*events else { panic!("{events:?}") };
+            assert_eq!(terminal["type"], "response.completed");
+            assert_eq!(told["response_id"], terminal["response"]["id"]);
+            let receive_ms = told["timing"]["parts"]["receive_ms"].as_f64().unwrap();
+            assert_eq!(receive_ms >= 50.0, halves == 2, "{told}");
+        }
     }
-    assert_eq!(kinds[kinds.len() - 2], "response.completed");
 }

@@ -12,6 +12,7 @@ pub use responses::{Conclusion, Passed, ResponsesAssembler};
 
 use crate::error::{ErrorKind, Refusal};
 use crate::outgoing::Outgoing;
+use crate::stages::{Parts, Stage, push_ms};
 use flashlane_wire::chat::{Chunk, DeltaKind, Usage};
 use flashlane_wire::json;
 use flashlane_wire::responses::ServerEvent;
@@ -122,11 +123,12 @@ pub struct Timing<'a> {
     pub simulated: bool,
     /// Why there, as `x-flashlane-route` says it.
     pub route: &'a str,
-    pub queue_ns: u64,
     pub ttft_ns: u64,
-    /// flashlane's own work.
+    /// flashlane's own work, whatever the stage.
     pub gateway_ns: u64,
-    pub total_ns: u64,
+    pub parts: Parts,
+    /// Tokens, or pieces where nobody counted.
+    pub output_tokens: u64,
 }
 
 impl Timing<'_> {
@@ -142,32 +144,46 @@ impl Timing<'_> {
             out.extend_from_slice(if self.simulated { b",\"simulated\":true" } else { b",\"simulated\":false" });
             out.extend_from_slice(b",\"route\":");
             json::push_string(out, self.route);
-            let upstream_ns = self.total_ns.saturating_sub(self.gateway_ns);
-            let parts = [
-                ("queue_ms", self.queue_ns),
-                ("ttft_ms", self.ttft_ns),
-                ("gateway_ms", self.gateway_ns),
-                ("upstream_ms", upstream_ns),
-                ("total_ms", self.total_ns),
-            ];
-            for (name, ns) in parts {
-                out.extend_from_slice(b",\"");
-                out.extend_from_slice(name.as_bytes());
-                out.extend_from_slice(b"\":");
-                push_ms(out, ns);
+            let total_ns = self.parts.total_ns();
+            for (name, ns) in [("ttft", self.ttft_ns), ("gateway", self.gateway_ns), ("total", total_ns)] {
+                out.push(b',');
+                push_field(out, name, ns);
             }
+            let mut before = b",\"parts\":{".as_slice();
+            for (stage, ns) in self.parts.iter() {
+                out.extend_from_slice(before);
+                push_field(out, stage.name(), ns);
+                before = b",";
+            }
+            out.extend_from_slice(b"}},\"timing_metrics\":{");
+            self.push_for_codex(out);
             out.extend_from_slice(b"}}");
         });
     }
+
+    /// The same in the names that Codex knows.
+    fn push_for_codex(&self, out: &mut Vec<u8>) {
+        let (ttft_ns, stream_ns) = (self.parts.of(Stage::UpstreamTtft), self.parts.of(Stage::Stream));
+        let engine_ns = ttft_ns + stream_ns;
+        let between_ns = stream_ns.checked_div(self.output_tokens.saturating_sub(1)).unwrap_or(0);
+        push_field(out, "responses_duration_excl_engine_and_client_tool_time", self.parts.total_ns() - engine_ns);
+        for (name, ns) in [
+            ("engine_service_total", engine_ns),
+            ("engine_iapi_ttft_total", ttft_ns),
+            ("engine_service_ttft_total", ttft_ns),
+            ("engine_iapi_tbt_across_engine_calls", between_ns),
+            ("engine_service_tbt_across_engine_calls", between_ns),
+        ] {
+            out.push(b',');
+            push_field(out, name, ns);
+        }
+    }
 }
 
-/// Milliseconds with three decimals.
-fn push_ms(out: &mut Vec<u8>, ns: u64) {
-    let micros = ns / 1000;
-    json::push_u64(out, micros / 1000);
-    out.push(b'.');
-    let fraction = micros % 1000;
-    for digit in [fraction / 100, fraction / 10 % 10, fraction % 10] {
-        out.extend(u8::try_from(digit).map(|digit| b'0' + digit));
-    }
+/// `"name_ms":1.234`.
+fn push_field(out: &mut Vec<u8>, name: &str, ns: u64) {
+    out.push(b'"');
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"_ms\":");
+    push_ms(out, ns);
 }

@@ -136,6 +136,16 @@ impl Origin {
         Keys { thread: self.thread, session: cache_key.or(self.session) }
     }
 
+    /// The label in metrics.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match (self.kind, self.subagent) {
+            (RequestKind::Prewarm, _) => "prewarm",
+            (RequestKind::Turn | RequestKind::Other, true) => "sub-agent",
+            (RequestKind::Turn | RequestKind::Other, false) => "turn",
+        }
+    }
+
     fn read_turn(&mut self, owner: &Owner, raw: &str) {
         let Ok(turn) = serde_json::from_str::<TurnMetadata<'_>>(raw) else { return };
         match text(turn.request_kind).as_deref() {
@@ -239,6 +249,14 @@ mod tests {
         let turns: Vec<_> = origins.filter(|origin| origin.kind == RequestKind::Turn).collect();
         assert_eq!(turns.iter().filter(|origin| **origin == of_child).count(), 1);
         assert_eq!(turns.iter().filter(|origin| !origin.subagent && origin.thread == parent).count(), 3);
+    }
+
+    #[test]
+    fn an_origin_is_one_of_three_labels() {
+        let of = |kind, subagent| Origin { kind, subagent, ..Origin::default() }.label();
+        let kinds = [RequestKind::Turn, RequestKind::Prewarm, RequestKind::Other];
+        assert_eq!(kinds.map(|kind| of(kind, false)), ["turn", "prewarm", "turn"]);
+        assert_eq!(kinds.map(|kind| of(kind, true)), ["sub-agent", "prewarm", "sub-agent"]);
     }
 
     #[test]

@@ -49,14 +49,6 @@ impl Session {
         }
     }
 
-    /// The driver was at work for the running turns: each has its share.
-    pub fn handle_busy(&mut self, ns: u64) {
-        let share = ns / u64::try_from(self.lanes.running().count().max(1)).unwrap_or(1);
-        for turn in self.lanes.running_mut() {
-            turn.times.busy_ns += share;
-        }
-    }
-
     /// When something is to be done for a turn.
     ///
     /// hot: per token

@@ -17,6 +17,7 @@ use crate::recognition::Found;
 use crate::router::Verdict;
 use crate::seal::{Opener, Purpose, Takes};
 use crate::session::Status;
+use crate::stages::Stage;
 use crate::time::Now;
 use crate::tokens;
 use crate::turn::{Turn, TurnState};
@@ -51,6 +52,7 @@ impl Session {
         let nonce = self.ids.nonce();
         let opener = Opener { ring: &self.shared.ring, owner: self.owner, takes: Takes::Own };
         let Some(turn) = self.lanes.turn(id) else { return };
+        turn.times.stages.enter(Stage::Gateway, now.mono_ns);
         // Its place was given back.
         turn.state = TurnState::Waiting;
         let (wanted, told_bytes) = (wanted(turn), turn.told().message_bytes());

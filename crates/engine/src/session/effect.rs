@@ -7,7 +7,8 @@ use crate::admission::limit::Allowance;
 use crate::admission::{Ending, Grant, Ticket, WaiterId};
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::Tier;
-use crate::router::Decision;
+use crate::router::{Decision, Origin, SessionKey};
+use crate::stages::Parts;
 use crate::tokens::Job;
 use crate::turn::FailedAttempt;
 use crate::upstream::UpstreamRequest;
@@ -105,9 +106,15 @@ pub struct Outcome {
     pub upstream_times: UpstreamTimes,
     /// From the request's arrival.
     pub ttft_ns: Option<u64>,
+    /// The sum of `parts`.
     pub total_ns: u64,
-    /// flashlane's own share of it.
+    pub parts: Parts,
+    /// flashlane's own work, whatever the stage.
     pub gateway_ns: u64,
+    /// What the client said of itself.
+    pub origin: Origin,
+    /// A sub-agent's is its parent's.
+    pub session: Option<SessionKey>,
     pub deltas: u64,
     /// Endpoints that failed this turn, in order; another may have served it.
     pub attempts_failed: Vec<FailedAttempt>,

@@ -5,12 +5,13 @@ use super::lane::{LaneId, Remembered};
 use super::limit;
 use super::steer::SteerError;
 use super::{Answer, Effect, Life, Outcome, Session, Status, Transport, TurnId, Why};
-use crate::assembler::{Assembler, Conclusion, Timing};
+use crate::assembler::{Assembler, Conclusion};
 use crate::compaction::Progress;
 use crate::draft::Contract;
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::Speaks;
 use crate::router::Verdict;
+use crate::stages::Stage;
 use crate::time::Now;
 use crate::tokens;
 use crate::turn::{Turn, TurnState};
@@ -46,6 +47,7 @@ impl Session {
     pub(super) fn wrap_up(&mut self, id: TurnId, now: Now) {
         self.speak(id.lane);
         let Some(turn) = self.lanes.turn(id) else { return };
+        turn.times.stages.enter(Stage::Gateway, now.mono_ns);
         let is_plain = turn.media().is_empty();
         let told_bytes = turn.told().message_bytes();
         let responses = match &mut turn.assembler {
@@ -280,21 +282,7 @@ impl Session {
         let Some(turn) = self.lanes.lane(id.lane).and_then(|lane| lane.running.take()) else { return };
         self.last_sent_ns = now.mono_ns;
         let outcome = self.outcome(&turn, status, error, now);
-        if let (Transport::WebSocket { timing: true, .. }, Some(tier)) = (&self.transport, outcome.tier) {
-            let route = outcome.decision.map(|decision| decision.header(&self.shared.fleet)).unwrap_or_default();
-            let timing = Timing {
-                response_id: &outcome.response_id,
-                tier: tier.name(),
-                endpoint: outcome.endpoint.as_deref().unwrap_or_default(),
-                simulated: outcome.simulated,
-                route: &route,
-                queue_ns: outcome.decision.map_or(0, |decision| u64::from(decision.queued_ms) * 1_000_000),
-                ttft_ns: outcome.ttft_ns.unwrap_or(0),
-                gateway_ns: outcome.gateway_ns,
-                total_ns: outcome.total_ns,
-            };
-            timing.send(&mut self.outgoing);
-        }
+        self.tell_timing(&outcome);
         self.effects.push_back(Effect::Finish(turn.id, Box::new(outcome)));
     }
 
@@ -306,6 +294,9 @@ impl Session {
         let is_passed =
             turn.served.is_some_and(|grant| self.shared.fleet.contract(grant.endpoint()) == Speaks::Responses);
         let hosted_tools: BTreeSet<&String> = turn.draft.hosted_tools().chain(carried).filter(|_| !is_passed).collect();
+        let mut stages = turn.times.stages;
+        stages.enter(Stage::Gateway, now.mono_ns);
+        let (parts, traits) = (stages.over(), &turn.draft.traits);
         Outcome {
             response_id: turn.response_id(),
             model: Arc::clone(&turn.draft.model),
@@ -325,8 +316,11 @@ impl Session {
             usage: turn.assembler.usage_of_all().unwrap_or_default(),
             upstream_times: turn.upstream_times,
             ttft_ns: turn.times.first_token_ns.map(since),
-            total_ns: since(now.mono_ns),
+            total_ns: parts.total_ns(),
+            parts,
             gateway_ns: turn.times.busy_ns,
+            origin: traits.origin,
+            session: traits.origin.session.or(traits.keys.session),
             deltas: turn.deltas,
             attempts_failed: turn.attempts_failed.clone(),
             hosted_tools: hosted_tools.into_iter().cloned().collect(),

@@ -8,6 +8,7 @@ use crate::chain::Chain;
 use crate::draft::Draft;
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::EndpointId;
+use crate::stages::Arrival;
 use crate::turn::Turn;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -36,6 +37,8 @@ pub(super) struct Queued {
     /// In the order of arrival, over all lanes.
     number: u64,
     weight: usize,
+    /// None: nobody sent it.
+    pub arrival: Option<Arrival>,
     /// A wrong request is told of at its place.
     pub draft: Result<Draft, Refusal>,
     /// What a wrong one would have gone on from.
@@ -214,10 +217,11 @@ impl Lanes {
     }
 
     /// Puts a request at the end of its lane.
-    pub fn push(&mut self, lane: LaneId, draft: Result<Draft, Refusal>, previous: Option<String>) {
+    pub fn push(&mut self, lane: LaneId, draft: Result<Draft, Refusal>, previous: Option<String>, arrival: Arrival) {
         self.arrived += 1;
         let weight = draft.as_ref().map_or(0, Draft::weight);
-        let queued = Queued { number: self.arrived, weight, draft, previous, succession: None };
+        let arrival = Some(arrival);
+        let queued = Queued { number: self.arrived, weight, arrival, draft, previous, succession: None };
         if let Some(lane) = self.lanes.get_mut(usize::from(lane.0)) {
             self.queued_bytes += weight;
             lane.queued.push_back(queued);
@@ -227,7 +231,7 @@ impl Lanes {
     /// Puts the request that steers made before all that waits in its lane.
     pub fn push_successor(&mut self, lane: LaneId, draft: Draft, succession: Succession) {
         let succession = Some(succession);
-        let queued = Queued { number: 0, weight: 0, draft: Ok(draft), previous: None, succession };
+        let queued = Queued { number: 0, weight: 0, arrival: None, draft: Ok(draft), previous: None, succession };
         if let Some(lane) = self.lanes.get_mut(usize::from(lane.0)) {
             lane.queued.push_front(queued);
         }
@@ -282,11 +286,11 @@ mod tests {
         let mut lanes = Lanes::default();
         let a = lanes.named(Some("a"), 9).unwrap();
         for lane in [a, LaneId(0), a, LaneId(0)] {
-            lanes.push(lane, refused(), None);
+            lanes.push(lane, refused(), None, Arrival::default());
         }
         let order: Vec<_> = std::iter::from_fn(|| lanes.pop(16)).map(|(lane, _)| lane).collect();
         assert_eq!(order, [a, LaneId(0), a, LaneId(0)]);
-        lanes.push(a, refused(), None);
+        lanes.push(a, refused(), None, Arrival::default());
         assert!(lanes.pop(0).is_none(), "nothing starts beside as many as may run");
         assert_eq!((lanes.queued(), lanes.is_quiet()), (1, false));
     }

@@ -16,6 +16,7 @@ mod references;
 mod reply;
 mod run;
 mod steer;
+mod timing;
 mod traits;
 mod truncate;
 
@@ -27,6 +28,7 @@ use crate::outgoing::Outgoing;
 use crate::recognition::{Found, Fresh, Limits, Recognition};
 use crate::router::Origin;
 use crate::seal::{Keyring, Opener, Takes};
+use crate::stages::{Arrival, Parts};
 use crate::time::Now;
 use crate::tokens::Ratios;
 use crate::tools::Tools;
@@ -170,6 +172,8 @@ pub struct Session {
     /// The tools that this client sent last, and what they came to.
     tools_seen: Option<(Box<str>, Arc<Tools>)>,
     turns_begun: u32,
+    /// When the request began to come that is whole now.
+    arriving_ns: Option<u64>,
     last_sent_ns: u64,
     /// When a WebSocket has had its time.
     ends_ns: Option<u64>,
@@ -189,6 +193,10 @@ enum Transport {
         /// The client was told that a stream follows.
         streaming: bool,
         routed: Routed,
+        /// Its client asked where the time goes.
+        timing: bool,
+        /// What its turn took, once that has ended.
+        parts: Option<Parts>,
     },
 }
 
@@ -254,7 +262,8 @@ impl Session {
     /// The session of one HTTP request.
     #[must_use]
     pub fn http(shared: Arc<Shared>, ids: IdSource, owner: Owner) -> Self {
-        let transport = Transport::Http { answer: None, streaming: false, routed: Routed::default() };
+        let (routed, timing, parts) = (Routed::default(), false, None);
+        let transport = Transport::Http { answer: None, streaming: false, routed, timing, parts };
         Self::new(shared, ids, owner, Outgoing::collect(), transport)
     }
 
@@ -274,6 +283,7 @@ impl Session {
             hosted_tools: Vec::new(),
             tools_seen: None,
             turns_begun: 0,
+            arriving_ns: None,
             last_sent_ns: 0,
             ends_ns: None,
             life: Life::Open,
@@ -484,7 +494,8 @@ impl Session {
         if self.lanes.is_quiet() {
             self.last_sent_ns = now.mono_ns;
         }
-        self.lanes.push(lane, draft, previous);
+        let began_ns = self.arriving_ns.take().unwrap_or(now.mono_ns);
+        self.lanes.push(lane, draft, previous, Arrival { began_ns, whole_ns: now.mono_ns });
         self.advance(now);
         Ok(())
     }

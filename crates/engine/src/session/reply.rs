@@ -7,6 +7,7 @@ use crate::draft::Contract;
 use crate::error::Refusal;
 use crate::fleet::Tier;
 use crate::router::Decision;
+use crate::stages::Parts;
 use crate::time::Now;
 use crate::turn::TurnState;
 use flashlane_wire::chat::{UpstreamTimes, Usage};
@@ -29,7 +30,10 @@ impl Session {
             upstream_times: UpstreamTimes::default(),
             ttft_ns: None,
             total_ns: 0,
+            parts: Parts::default(),
             gateway_ns: 0,
+            origin: self.origin,
+            session: self.origin.session,
             deltas: 0,
             attempts_failed: Vec::new(),
             hosted_tools: Vec::new(),

@@ -15,6 +15,7 @@ use crate::error::{ErrorKind, Refusal};
 use crate::fleet::{EndpointId, Fleet, Speaks};
 use crate::router::Verdict;
 use crate::seal::{Opener, Sealer, Takes};
+use crate::stages::{Arrival, Stage};
 use crate::time::Now;
 use crate::tokens;
 use crate::tools::{Choice, Tools, tool_fields};
@@ -32,7 +33,8 @@ impl Session {
             self.speak(lane);
             match queued.draft {
                 Ok(draft) => {
-                    let id = self.create(lane, draft, now);
+                    let arrival = queued.arrival.unwrap_or(Arrival::at(now.mono_ns));
+                    let id = self.create(lane, draft, arrival, now);
                     if let (Some(turn), Some(succession)) = (self.lanes.turn(id), queued.succession) {
                         turn.parent_sequence = Some(succession.sequence);
                         turn.steers = succession.steers;
@@ -63,7 +65,7 @@ impl Session {
     }
 
     /// Makes a request its lane's running turn.
-    fn create(&mut self, lane: LaneId, draft: Draft, now: Now) -> TurnId {
+    fn create(&mut self, lane: LaneId, draft: Draft, arrival: Arrival, now: Now) -> TurnId {
         let id = TurnId { number: self.turns_begun, lane };
         self.turns_begun = self.turns_begun.wrapping_add(1);
         let hex = self.ids.draw();
@@ -82,7 +84,7 @@ impl Session {
             }
         };
         if let Some(lane) = self.lanes.lane(lane) {
-            lane.running = Some(Box::new(Turn::new(id, draft, assembler, now)));
+            lane.running = Some(Box::new(Turn::new(id, draft, assembler, arrival, now)));
         }
         id
     }
@@ -213,7 +215,10 @@ impl Session {
             return;
         };
         match asked {
-            Asked::Queued(place) => self.queue(id, place, now),
+            Asked::Queued(place) => {
+                turn.times.stages.enter(Stage::Queue, now.mono_ns);
+                self.queue(id, place, now);
+            }
             Asked::Refused(refusal, allowance) => {
                 turn.state = TurnState::Waiting;
                 // Where endpoints were tried, what the last of them said is the better answer.
@@ -223,6 +228,7 @@ impl Session {
                 self.give_up(id, &refusal, now);
             }
             Asked::Granted(grant, allowance) => {
+                turn.times.stages.enter(Stage::Route, now.mono_ns);
                 self.tell_allowance(id, Some(grant.decision), allowance, now);
                 if let Err(refusal) = self.open(id, grant, now) {
                     self.effects.push_back(Effect::Release(grant, Ending::NOTHING));
@@ -285,6 +291,10 @@ impl Session {
                 Ok(true) => self.conclude(id, now),
                 Err(refusal) => self.break_off(id, refusal, now),
             },
+            UpstreamEvent::Connected => {
+                self.lanes.turn(id).into_iter().for_each(|turn| turn.times.stages.sent(now.mono_ns));
+                return;
+            }
             UpstreamEvent::Opened => self.handle_opened(id, now),
             UpstreamEvent::Ended(ended) => self.handle_ended(id, ended, now),
         }
@@ -294,6 +304,7 @@ impl Session {
     fn handle_opened(&mut self, id: TurnId, now: Now) {
         let Some(turn) = self.lanes.turn(id) else { return };
         if let TurnState::Opening { grant, .. } = turn.state {
+            turn.times.stages.sent(now.mono_ns);
             let events = sse::Decoder::new(self.shared.settings.event_bytes_max);
             turn.state = match self.shared.fleet.contract(grant.endpoint()) {
                 Speaks::Chat => TurnState::Streaming { grant, events, chunks: ChunkReader::default() },
@@ -390,6 +401,7 @@ impl Session {
         }
         if deltas > 0 && turn.deltas == 0 {
             turn.times.first_token_ns = Some(now.mono_ns);
+            turn.times.stages.enter(Stage::Stream, now.mono_ns);
         }
         turn.deltas += deltas;
         turn.output_bytes += bytes.len();
@@ -431,6 +443,7 @@ impl Session {
         turn.attempts_failed.push(FailedAttempt::new(endpoint, failure));
         if refusal.kind == ErrorKind::ContextLengthExceeded && turn.may_be_told_less() {
             turn.failure = Some(refusal);
+            turn.times.stages.enter(Stage::Validate, now.mono_ns);
             self.leave(id, Verdict::of(failure));
             self.measure(id, now);
             return;

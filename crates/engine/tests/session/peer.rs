@@ -12,7 +12,7 @@ use flashlane_engine::{
 };
 use flashlane_wire::websocket::Encoder;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// One thing that happens to a session.
@@ -138,6 +138,8 @@ pub struct Peers {
     pub jobs: Vec<Job>,
     gone: bool,
     fleet: Arc<Fleet>,
+    /// When something happened.
+    stamps: BTreeSet<u64>,
     pub watch: Watch,
 }
 
@@ -234,6 +236,7 @@ impl Peers {
             jobs: Vec::new(),
             gone: false,
             fleet,
+            stamps: BTreeSet::new(),
             watch: Watch::default(),
         }
     }
@@ -405,8 +408,9 @@ impl Peers {
         }
     }
 
-    /// Drains effects and bytes, as a driver does.
+    /// Drains effects and bytes, as a driver does: some time it is at work, and then the next thing happens.
     fn settle(&mut self) {
+        self.stamps.insert(self.now.mono_ns);
         loop {
             while let Some(effect) = self.session.poll_effect() {
                 self.effects.push(format!("{effect:?}").split(['(', ' ']).next().unwrap().to_owned());
@@ -419,6 +423,9 @@ impl Peers {
             }
         }
         self.read();
+        let began_ns = self.now.mono_ns;
+        self.session.handle_busy(began_ns, began_ns + 7_000);
+        self.now.mono_ns += 107_000;
     }
 
     fn run(&mut self, effect: Effect) {
@@ -445,7 +452,10 @@ impl Peers {
                 self.admission.release(grant, &ending, self.now);
                 self.endings.push(ending);
             }
-            Effect::Open(turn, request) => self.open(turn, &request),
+            Effect::Open(turn, request) => {
+                self.open(turn, &request);
+                self.session.handle_sending(turn, self.now);
+            }
             Effect::Park(turn) | Effect::Abort(turn) => {
                 assert!(self.open_streams.remove(&turn).is_some(), "{turn:?} has a stream to end");
             }
@@ -478,6 +488,10 @@ impl Peers {
             Effect::EndJob(..) => panic!("nothing runs in the background here"),
             Effect::Finish(turn, outcome) => {
                 self.turns.retain(|known| *known != turn);
+                let parts_ns = outcome.parts.total_ns();
+                assert_eq!(outcome.total_ns, parts_ns);
+                let began_ns = self.now.mono_ns - parts_ns;
+                assert!(self.stamps.contains(&began_ns), "a turn's parts are all of its time: {:?}", outcome.parts);
                 self.outcomes.push(*outcome);
             }
             Effect::Close { .. } => self.gone = true,

@@ -99,6 +99,12 @@ impl Decoder {
         Ok(())
     }
 
+    /// Whether a data message has begun and not ended.
+    #[must_use]
+    pub fn is_in_message(&self) -> bool {
+        self.message.is_some()
+    }
+
     /// Handles the input up to the end of a frame, or all of it, and returns the rest.
     fn advance<'i>(
         &mut self,
