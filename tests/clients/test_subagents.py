@@ -42,7 +42,7 @@ def test_a_sub_agent_runs_on_the_throughput_tier_while_its_parent_keeps_the_late
         config = f'{SERVER}{endpoints}\n[[models]]\nname = "{MODEL}"\n'
         with Flashlane(config) as gateway, Recorder(gateway.port) as recorder, Codex(recorder.base_url, MODEL) as codex:
             ran = codex.exec("Have an agent say the word.")
-            lines = poll_until(lambda: completed(gateway) if len(completed(gateway)) == 4 else None, 10, "four turns in the log")
+            lines = poll_until(lambda: completed_lines(gateway) if len(completed_lines(gateway)) == 4 else None, 10, "four turns in the log")
             metrics = fetch(f"{gateway.admin_url}/metrics")
 
     assert ran.exit_code == 0 and "marmalade" in ran.last_message, ran
@@ -65,7 +65,7 @@ def test_a_sub_agent_runs_on_the_throughput_tier_while_its_parent_keeps_the_late
     assert origins == {("latency", "turn"), ("throughput", "sub-agent")}
 
 
-def completed(gateway: Flashlane) -> list[str]:
+def completed_lines(gateway: Flashlane) -> list[str]:
     return [line for line in list(gateway.process.lines) if "turn completed" in line]
 
 

@@ -1,6 +1,5 @@
 //! `GET /v1/responses` with an upgrade: RFC 6455's opening handshake. What comes after it, [`crate::socket`] does.
 
-use crate::allowance;
 use crate::drive::Drive;
 use crate::keys::Caller;
 use crate::listen::Permit;
@@ -28,7 +27,7 @@ use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto::upgrade::{Parts, downcast};
 use std::sync::Arc;
 
-/// Codex asks by it for a timing event after each turn, as others do by our own header.
+/// Codex asks by it for a timing event, and reads no further than a response's last one.
 const CODEX_TIMING: HeaderName = HeaderName::from_static("x-responsesapi-include-timing-metrics");
 /// A client that sends `1`, or Codex's own header, is told its limits before each turn.
 const RATE_LIMITS: HeaderName = HeaderName::from_static("x-flashlane-rate-limits");
@@ -55,7 +54,7 @@ pub(crate) async fn upgrade(
         pings_per_second_max: state.config.pings_per_second_max,
         ..Limits::default()
     };
-    let Handshake { accept, deflate, deflate_header, timing, rate_limits } = handshake;
+    let Handshake { accept, deflate, deflate_header, timing, timing_within, rate_limits } = handshake;
     let decoder = Decoder::new(limits, deflate);
     let origin = caller.origin(request.headers());
     let model = auth::model(request.headers());
@@ -68,6 +67,7 @@ pub(crate) async fn upgrade(
             .with_origin(origin)
             .with_planned(foreseen.map(|foreseen| foreseen.endpoint))
             .with_limits_told(rate_limits)
+            .with_timing_within(timing_within)
     });
     let mut drive = match drive {
         Ok(drive) => drive,
@@ -104,6 +104,7 @@ struct Handshake {
     deflate: Option<Deflate>,
     deflate_header: Option<String>,
     timing: bool,
+    timing_within: bool,
     rate_limits: bool,
 }
 
@@ -124,9 +125,10 @@ impl Handshake {
             return Err(bad_handshake("`Sec-WebSocket-Key` is missing"));
         };
         let (deflate, deflate_header) = if state.config.websocket_deflate { negotiate(headers) } else { None }.unzip();
-        let timing = allowance::wants_timing(headers) || headers.get(CODEX_TIMING).is_some_and(|value| value == "true");
+        let timing = allowance::wants_timing(headers);
+        let timing_within = !timing && headers.get(CODEX_TIMING).is_some_and(|value| value == "true");
         let rate_limits = headers.contains_key(CODEX) || headers.get(RATE_LIMITS).is_some_and(|value| value == "1");
-        Ok(Self { accept: accept_key(key), deflate, deflate_header, timing, rate_limits })
+        Ok(Self { accept: accept_key(key), deflate, deflate_header, timing, timing_within, rate_limits })
     }
 }
 

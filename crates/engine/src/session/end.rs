@@ -105,6 +105,7 @@ impl Session {
     /// Sends the terminal event.
     fn end(&mut self, id: TurnId, now: Now) {
         self.speak(id.lane);
+        self.foretell_timing(id, now);
         let warm_ups_max = self.shared.settings.warm_ups_max;
         let Some(turn) = self.lanes.turn(id) else { return };
         let TurnState::Committing { conclusion, object, output } =

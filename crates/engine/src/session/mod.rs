@@ -185,6 +185,8 @@ enum Transport {
     WebSocket {
         /// The client asked for a timing event after each response.
         timing: bool,
+        /// It asked for one before the last event, where it still reads.
+        timing_within: bool,
         /// It knows what to do with an event that tells its limits.
         limits: bool,
     },
@@ -196,7 +198,7 @@ enum Transport {
         /// Its client asked where the time goes.
         timing: bool,
         /// What its turn took, once that has ended.
-        parts: Option<Parts>,
+        parts: Option<Box<Parts>>,
     },
 }
 
@@ -236,7 +238,13 @@ impl Session {
     /// A WebSocket's session. With `timing`, a timing event follows each response.
     #[must_use]
     pub fn websocket(shared: Arc<Shared>, ids: IdSource, owner: Owner, encoder: Encoder, timing: bool) -> Self {
-        Self::new(shared, ids, owner, Outgoing::websocket(encoder), Transport::WebSocket { timing, limits: false })
+        Self::new(
+            shared,
+            ids,
+            owner,
+            Outgoing::websocket(encoder),
+            Transport::WebSocket { timing, timing_within: false, limits: false },
+        )
     }
 
     /// A WebSocket's client is told its limits before each turn.

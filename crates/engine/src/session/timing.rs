@@ -1,6 +1,6 @@
 //! Where a turn's time goes: what the driver tells of it, and what its client is told. PROTOCOL clause 3.9.
 
-use super::{Outcome, Session, Transport, TurnId};
+use super::{Outcome, Session, Status, Transport, TurnId};
 use crate::assembler::Timing;
 use crate::stages::Stage;
 use crate::time::Now;
@@ -12,6 +12,15 @@ impl Session {
     pub fn with_timing_told(mut self, is_told: bool) -> Self {
         match &mut self.transport {
             Transport::WebSocket { timing, .. } | Transport::Http { timing, .. } => *timing = is_told,
+        }
+        self
+    }
+
+    /// A WebSocket's client is told before the last event of a response, and not behind it.
+    #[must_use]
+    pub fn with_timing_within(mut self, is_told: bool) -> Self {
+        if let Transport::WebSocket { timing_within, .. } = &mut self.transport {
+            *timing_within = is_told;
         }
         self
     }
@@ -54,13 +63,25 @@ impl Session {
         }
     }
 
+    /// A response is about to end well.
+    pub(super) fn foretell_timing(&mut self, id: TurnId, now: Now) {
+        if !matches!(self.transport, Transport::WebSocket { timing_within: true, .. }) {
+            return;
+        }
+        let Some(turn) = self.lanes.lane(id.lane).and_then(|lane| lane.running.take()) else { return };
+        self.send_timing(&self.outcome(&turn, Status::Completed, None, now));
+        if let Some(lane) = self.lanes.lane(id.lane) {
+            lane.running = Some(turn);
+        }
+    }
+
     /// A turn has ended.
     pub(super) fn tell_timing(&mut self, outcome: &Outcome) {
         match &mut self.transport {
             Transport::WebSocket { timing: false, .. } => {}
             Transport::WebSocket { timing: true, .. } => self.send_timing(outcome),
             Transport::Http { answer, timing, parts, .. } => {
-                *parts = Some(outcome.parts);
+                *parts = Some(Box::new(outcome.parts));
                 if *timing && answer.is_none() {
                     self.outgoing.comment(&format!("server-timing: {}", outcome.parts.server_timing()));
                 }

@@ -488,10 +488,7 @@ impl Peers {
             Effect::EndJob(..) => panic!("nothing runs in the background here"),
             Effect::Finish(turn, outcome) => {
                 self.turns.retain(|known| *known != turn);
-                let parts_ns = outcome.parts.total_ns();
-                assert_eq!(outcome.total_ns, parts_ns);
-                let began_ns = self.now.mono_ns - parts_ns;
-                assert!(self.stamps.contains(&began_ns), "a turn's parts are all of its time: {:?}", outcome.parts);
+                self.adds_up(&outcome);
                 self.outcomes.push(*outcome);
             }
             Effect::Close { .. } => self.gone = true,
@@ -528,6 +525,13 @@ impl Peers {
         self.admission.end_prefill(prefilled.leave.id, prefilled.usage.input, self.now);
         self.turns.retain(|known| Some(*known) != self.prefill_stream);
         self.prefilled.push(prefilled);
+    }
+
+    /// A turn's parts are all of its time, from something that happened until now.
+    fn adds_up(&self, outcome: &Outcome) {
+        assert_eq!(outcome.total_ns, outcome.parts.total_ns());
+        let began_ns = self.now.mono_ns - outcome.total_ns;
+        assert!(self.stamps.contains(&began_ns), "{:?}", outcome.parts);
     }
 
     fn answer(&mut self, turn: TurnId, asked: Asked) {
