@@ -285,7 +285,7 @@ impl Exam {
         let turn = async {
             while end.is_none() {
                 let mut on = |event: UpstreamEvent<'_>| match event {
-                    UpstreamEvent::Opened => {}
+                    UpstreamEvent::Connected | UpstreamEvent::Opened => {}
                     UpstreamEvent::Bytes(bytes) => {
                         first_byte.get_or_insert_with(|| began.elapsed());
                         body.extend_from_slice(bytes);

@@ -104,11 +104,8 @@ impl Http2 {
                     if self.connected.swap(false, Ordering::Relaxed) {
                         on(UpstreamEvent::Connected);
                     }
-                    match ready!(polled).and_then(|head| self.opened(head)) {
-                        Ok(true) => {
-                            on(UpstreamEvent::Opened);
-                            return Poll::Ready(None);
-                        }
+                    match ready!(polled).and_then(|head| self.opened(head, on)) {
+                        Ok(true) => return Poll::Ready(None),
                         Ok(false) => continue,
                         Err(failure) => return Poll::Ready(Some(Ended::Failed(failure))),
                     }
@@ -136,7 +133,11 @@ impl Http2 {
     }
 
     /// `true`: an event stream follows.
-    fn opened(&mut self, response: Response<Incoming>) -> Result<bool, UpstreamFailure> {
+    fn opened(
+        &mut self,
+        response: Response<Incoming>,
+        on: &mut impl FnMut(UpstreamEvent<'_>),
+    ) -> Result<bool, UpstreamFailure> {
         let (head, body) = response.into_parts();
         self.remote.answered(|| {
             let fields = head.headers.iter().map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
@@ -153,6 +154,7 @@ impl Http2 {
         match Verdict::of(head.status.as_u16(), header) {
             Verdict::Stream => {
                 self.state = State::Stream(body, watch);
+                on(UpstreamEvent::Opened);
                 Ok(true)
             }
             Verdict::Refused(refused) => {

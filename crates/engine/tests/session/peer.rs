@@ -452,10 +452,7 @@ impl Peers {
                 self.admission.release(grant, &ending, self.now);
                 self.endings.push(ending);
             }
-            Effect::Open(turn, request) => {
-                self.open(turn, &request);
-                self.session.handle_sending(turn, self.now);
-            }
+            Effect::Open(turn, request) => self.open(turn, &request),
             Effect::Park(turn) | Effect::Abort(turn) => {
                 assert!(self.open_streams.remove(&turn).is_some(), "{turn:?} has a stream to end");
             }
@@ -486,11 +483,7 @@ impl Peers {
                 self.stored.insert(record.id.clone(), record.items().cloned().collect());
             }
             Effect::EndJob(..) => panic!("nothing runs in the background here"),
-            Effect::Finish(turn, outcome) => {
-                self.turns.retain(|known| *known != turn);
-                self.adds_up(&outcome);
-                self.outcomes.push(*outcome);
-            }
+            Effect::Finish(turn, outcome) => self.ended(turn, *outcome),
             Effect::Close { .. } => self.gone = true,
         }
     }
@@ -508,6 +501,7 @@ impl Peers {
             self.prefill_stream = Some(turn);
         }
         self.sent.push((fields, body));
+        self.session.handle_sending(turn, self.now);
     }
 
     fn prepare(&mut self, turn: TurnId, ticket: &Ticket) {
@@ -527,11 +521,13 @@ impl Peers {
         self.prefilled.push(prefilled);
     }
 
-    /// A turn's parts are all of its time, from something that happened until now.
-    fn adds_up(&self, outcome: &Outcome) {
+    /// Its parts are all of its time, from something that happened until now.
+    fn ended(&mut self, turn: TurnId, outcome: Outcome) {
         assert_eq!(outcome.total_ns, outcome.parts.total_ns());
         let began_ns = self.now.mono_ns - outcome.total_ns;
         assert!(self.stamps.contains(&began_ns), "{:?}", outcome.parts);
+        self.turns.retain(|known| *known != turn);
+        self.outcomes.push(outcome);
     }
 
     fn answer(&mut self, turn: TurnId, asked: Asked) {
