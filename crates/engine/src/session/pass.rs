@@ -7,6 +7,7 @@ use crate::draft::Contract;
 use crate::error::{ErrorKind, Refusal};
 use crate::passing;
 use crate::seal::Opener;
+use crate::stages::Stage;
 use crate::time::Now;
 use crate::turn::{Turn, TurnState, refusal_of_error};
 use bytes::Bytes;
@@ -40,6 +41,7 @@ impl Session {
         }
         if deltas > 0 && turn.deltas == 0 {
             turn.times.first_token_ns = Some(now.mono_ns);
+            turn.times.stages.enter(Stage::Stream, now.mono_ns);
         }
         turn.deltas += deltas;
         turn.output_bytes += bytes.len();

@@ -8,7 +8,8 @@ use flashlane_engine::seal::Keyring;
 use flashlane_engine::tokens::{Counted, Counter, Job};
 use flashlane_engine::{
     Effect, Ended, Endpoint, ErrorKind, Fleet, IdSource, Modality, Model, ModelRouting, Now, Outcome, Owner, Prefilled,
-    Refusal, Route, Session, Settings, Share, Shared, Speaks, Tier, TurnId, UpstreamEvent, UpstreamFailure, UpstreamRequest,
+    Refusal, Route, Session, Settings, Share, Shared, Speaks, Tier, TurnId, UpstreamEvent, UpstreamFailure,
+    UpstreamRequest,
 };
 use flashlane_wire::websocket::Encoder;
 use serde_json::Value;
