@@ -47,7 +47,7 @@ impl Gauges {
     pub(crate) fn read(&self, text: &str) -> Option<Load> {
         let (mut waiting, mut running, mut kv_usage) = (None, None, None::<f32>);
         for line in text.lines() {
-            let Some((name, value)) = sample(line) else { continue };
+            let Some((name, value)) = sample(line).filter(|_| !is_of_one_priority(line)) else { continue };
             if name == self.waiting {
                 waiting = Some(waiting.unwrap_or(0.0) + value);
             } else if name == self.running {
@@ -109,6 +109,12 @@ fn sample(line: &str) -> Option<(&str, f64)> {
     (value.is_finite() && value >= 0.0).then_some((name, value))
 }
 
+/// Beside the sum of all, SGLang gives each priority a sample of its own.
+fn is_of_one_priority(line: &str) -> bool {
+    const LABEL: &str = "priority=\"";
+    line.split_once(LABEL).is_some_and(|(_, value)| !value.starts_with('"'))
+}
+
 fn count(value: Option<f64>) -> u32 {
     // A cast of a float keeps to the bounds.
     value.unwrap_or(0.0).round() as u32
@@ -136,6 +142,19 @@ mod tests {
         assert_eq!(read(Dialect::Sglang, sglang), Some(Load { waiting: 1, running: 7, kv_usage: Some(1.0) }));
         let llama = "llamacpp:requests_processing 4\nllamacpp:requests_deferred 0\n";
         assert_eq!(read(Dialect::LlamaCpp, llama), Some(Load { waiting: 0, running: 4, kv_usage: None }));
+    }
+
+    #[test]
+    fn the_metrics_of_real_engines_with_one_request_under_way_say_so() {
+        let recorded = [
+            (Dialect::Vllm, include_str!("../../../proto/vllm/metrics.txt")),
+            (Dialect::Sglang, include_str!("../../../proto/sglang/metrics.txt")),
+        ];
+        for (dialect, text) in recorded {
+            let load = Gauges::of(dialect).unwrap().read(text).unwrap();
+            assert_eq!((load.waiting, load.running), (0, 1), "{dialect:?}");
+            assert!(load.kv_usage.is_some_and(|usage| usage < 0.1), "{dialect:?}: {load:?}");
+        }
     }
 
     #[test]

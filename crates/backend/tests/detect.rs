@@ -38,6 +38,8 @@ async fn engines_are_known_by_what_they_say_of_their_models() {
             Some(131_072),
         ),
         (listed(r#"{"id":"a","owned_by":"sglang","max_model_len":32768}"#), Dialect::Sglang, "a", Some(32_768)),
+        (include_str!("../../../proto/vllm/models.json").to_owned(), Dialect::Vllm, "smollm2-135m", Some(8192)),
+        (include_str!("../../../proto/sglang/models.json").to_owned(), Dialect::Sglang, "smollm2-135m", Some(8192)),
         (llama.to_owned(), Dialect::LlamaCpp, "smollm2-135m", Some(8192)),
         (listed(r#"{"id":"a","owned_by":"llamacpp","meta":{"n_ctx_train":4096}}"#), Dialect::LlamaCpp, "a", Some(4096)),
         (

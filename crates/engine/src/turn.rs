@@ -480,8 +480,44 @@ fn is_context_overflow(error: &StreamError) -> bool {
         name.is_some_and(|name| name == "context_length_exceeded" || name == "exceed_context_size_error")
     };
     let client_fault = !matches!(error.status, Some(401 | 403 | 429 | 500..));
+    const SAID: [&str; 3] = ["maximum context length", "context size", "longer than the model's context length"];
     named(error.code.as_ref())
         || named(error.kind.as_ref())
-        || (client_fault
-            && (error.message.contains("maximum context length") || error.message.contains("context size")))
+        || (client_fault && SAID.iter().any(|said| error.message.contains(said)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_engines_word_for_an_input_that_is_too_long_is_known() {
+        for body in [
+            include_str!("../../../proto/llama.cpp/context_overflow.json"),
+            include_str!("../../../proto/vllm/context_overflow.json"),
+            include_str!("../../../proto/sglang/context_overflow.json"),
+        ] {
+            let failure = UpstreamFailure::Refused {
+                status: 400,
+                retry_after_ms: None,
+                body: bytes::Bytes::from_static(body.as_bytes()),
+            };
+            assert_eq!(refusal_of(&failure, "gpu-1").kind, ErrorKind::ContextLengthExceeded, "{body}");
+        }
+        for body in [
+            include_str!("../../../proto/vllm/output_overflow.json"),
+            include_str!("../../../proto/sglang/output_overflow.json"),
+            include_str!("../../../proto/vllm/wrong_type.json"),
+            include_str!("../../../proto/sglang/wrong_type.json"),
+        ] {
+            let failure = UpstreamFailure::Refused {
+                status: 400,
+                retry_after_ms: None,
+                body: bytes::Bytes::from_static(body.as_bytes()),
+            };
+            let refusal = refusal_of(&failure, "gpu-1");
+            assert_eq!(refusal.kind, ErrorKind::UpstreamInvalidRequest, "{body}");
+            assert!(refusal.message.contains("max_completion_tokens") || refusal.message.contains("valid list"));
+        }
+    }
 }

@@ -123,6 +123,9 @@ fn the_recorded_streams_of_real_servers_are_read() {
     for (name, text) in [
         ("plain.sse", include_str!("../../../proto/llama.cpp/plain.sse")),
         ("tool_call.sse", include_str!("../../../proto/llama.cpp/tool_call.sse")),
+        ("plain.sse of vLLM", include_str!("../../../proto/vllm/plain.sse")),
+        ("tool_call.sse of vLLM", include_str!("../../../proto/vllm/tool_call.sse")),
+        ("plain.sse of SGLang", include_str!("../../../proto/sglang/plain.sse")),
     ] {
         let mut reader = ChunkReader::default();
         let (mut texts, mut done, mut usage) = (0, false, None);

@@ -432,6 +432,9 @@ struct UsageShape {
     prompt_tokens_details: Option<PromptDetails>,
     #[serde(default, alias = "output_tokens_details")]
     completion_tokens_details: Option<CompletionDetails>,
+    /// Where SGLang has it.
+    #[serde(default)]
+    reasoning_tokens: Option<u64>,
 }
 
 #[derive(Deserialize, Default)]
@@ -457,7 +460,9 @@ impl UsageShape {
             input: tokens(self.prompt_tokens),
             cached: tokens(self.prompt_tokens_details.and_then(|details| details.cached_tokens)),
             output: tokens(self.completion_tokens),
-            reasoning: tokens(self.completion_tokens_details.and_then(|details| details.reasoning_tokens)),
+            reasoning: tokens(
+                self.completion_tokens_details.and_then(|details| details.reasoning_tokens).or(self.reasoning_tokens),
+            ),
         }
     }
 }
