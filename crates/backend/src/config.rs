@@ -83,8 +83,8 @@ pub struct EndpointConfig {
     /// Open connections kept for the next turns. Default 8: each costs 16 KiB here and a descriptor there. HTTP/1.1 only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_connections_max: Option<u64>,
-    /// Milliseconds that such a connection is kept at most. Default 55,000: below the 60 s of common load balancers. What a server announces
-    /// (`Keep-Alive: timeout=5`) is heeded besides.
+    /// Milliseconds that such a connection is kept at most. Default 55,000: below the 60 s of common load balancers; 4,500 with dialect
+    /// `"vllm"` or `"sglang"`, which close after 5 s without a word. What a server announces (`Keep-Alive: timeout=5`) is heeded besides.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_connection_ms_max: Option<u64>,
 
@@ -96,6 +96,11 @@ pub struct EndpointConfig {
     /// endpoint is chosen. Default: its own turns are all that this gateway knows. SGLang and llama.cpp have metrics only when told to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probe_ms: Option<u64>,
+
+    /// Only for `"openai"` with dialect `"vllm"` or `"sglang"`: requests say how urgent they are, so that the engine lets some go first. Default false:
+    /// an engine that was not started for it (`--scheduling-policy priority`, `--enable-priority-scheduling`) ignores or refuses it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priorities: Option<bool>,
 
     /// Only for `"cerebras"`, `"groq"` and `"sambanova"`, from here to `warm_ms_max`. The service's tier for all requests: `"auto"`, `"default"`, `"flex"`
     /// or `"priority"` at Cerebras, `"auto"`, `"on_demand"`, `"flex"` or `"performance"` at Groq. Default: none is named.
@@ -201,6 +206,7 @@ impl EndpointConfig {
             idle_connection_ms_max: None,
             simulated: None,
             probe_ms: None,
+            priorities: None,
             service_tier: None,
             queue_ms_max: None,
             completion_tokens_max: None,
@@ -276,6 +282,7 @@ impl EndpointConfig {
             ("idle_connection_ms_max", self.idle_connection_ms_max.is_some()),
             ("simulated", self.simulated.is_some()),
             ("probe_ms", self.probe_ms.is_some()),
+            ("priorities", self.priorities.is_some()),
         ])?;
         self.refuse(&self.of_services())?;
         let profile = match (self.profile, self.tier) {
@@ -315,11 +322,14 @@ impl EndpointConfig {
         self.refuse(&self.of_services())?;
         let base_url = self.base_url.as_deref().ok_or_else(|| self.error("base_url", Problem::Missing))?;
         let dialect = self.dialect.unwrap_or_default();
+        if self.priorities.is_some() && !dialect.has_priorities() {
+            return Err(self.error("priorities", Problem::NeedsDialect { values: &["vllm", "sglang"] }));
+        }
         let mut remote = self.remote(base_url, self.api_key_env.as_ref(), &self.asked_for(dialect))?;
         if let Some(probing) = self.probing(base_url, dialect)? {
             remote = remote.probed(probing);
         }
-        Ok(Backend::OpenAi(OpenAi::new(remote, dialect)))
+        Ok(Backend::OpenAi(OpenAi::new(remote, dialect, self.priorities == Some(true))))
     }
 
     fn responses(&self) -> Result<Backend, Error> {
@@ -367,7 +377,8 @@ impl EndpointConfig {
     }
 
     pub(crate) fn idle_connection_ms_max(&self) -> Result<u64, Error> {
-        self.ms("idle_connection_ms_max", self.idle_connection_ms_max, 55_000)
+        let default = self.dialect.and_then(Dialect::idle_ms).unwrap_or(55_000);
+        self.ms("idle_connection_ms_max", self.idle_connection_ms_max, default)
     }
 
     pub(crate) fn ms(&self, field: &'static str, set: Option<u64>, default: u64) -> Result<u64, Error> {
@@ -403,5 +414,23 @@ impl EndpointConfig {
             }
             _ => Err(self.error(field, Problem::Key)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_rests_no_longer_than_its_engine_keeps_it() {
+        let rests = |dialect, set| {
+            let config = EndpointConfig::new("e", Tier::Throughput, Kind::OpenAi);
+            EndpointConfig { dialect, idle_connection_ms_max: set, ..config }.idle_connection_ms_max().unwrap()
+        };
+        assert_eq!(rests(None, None), 55_000);
+        assert_eq!(rests(Some(Dialect::LlamaCpp), None), 55_000, "it announces what it keeps");
+        // Both were seen to close after 5 s.
+        assert!(rests(Some(Dialect::Vllm), None) < 4640 && rests(Some(Dialect::Sglang), None) < 4640);
+        assert_eq!(rests(Some(Dialect::Vllm), Some(70_000)), 70_000);
     }
 }

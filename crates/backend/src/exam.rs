@@ -22,7 +22,7 @@ use crate::openai::http2::Http2;
 use crate::openai::request::{Body, Coding, Outbound};
 use crate::stream::TokenStream;
 use bytes::Bytes;
-use flashlane_engine::router::Load;
+use flashlane_engine::router::{Load, Urgency};
 use flashlane_engine::{Ended, EndpointId, UpstreamEvent, UpstreamFailure, UpstreamRequest};
 use flashlane_wire::chat::Field;
 use http::header::{CONTENT_LENGTH, HeaderValue};
@@ -220,6 +220,7 @@ impl Exam {
             fields: ask.fields.iter().map(|(name, value)| Field::new(name, value.clone())).collect(),
             messages: vec![Bytes::from(ask.messages.clone())],
             cache_key: ask.cache_key.as_deref().map(Into::into),
+            urgency: Urgency::Ordinary,
         };
         let stream = match &self.backend {
             Backend::OpenAi(openai) => openai.open(request),

@@ -21,15 +21,20 @@ use std::sync::Arc;
 pub struct OpenAi {
     pub(crate) remote: Arc<Remote>,
     pub(crate) dialect: Dialect,
+    /// The engine lets requests go first, and is told which.
+    has_priorities: bool,
 }
 
 impl OpenAi {
-    pub(crate) fn new(remote: Remote, dialect: Dialect) -> Self {
-        Self { remote: Arc::new(remote), dialect }
+    pub(crate) fn new(remote: Remote, dialect: Dialect, has_priorities: bool) -> Self {
+        Self { remote: Arc::new(remote), dialect, has_priorities }
     }
 
     pub(crate) fn open(&self, mut request: UpstreamRequest) -> TokenStream {
         self.dialect.alter(&mut request.fields, request.cache_key.as_deref());
+        if self.has_priorities {
+            request.fields.extend(self.dialect.priority(request.urgency));
+        }
         let pieces = chat::body(&request.model, &request.fields, &request.messages);
         let body = Body { pieces, coding: Coding::Identity };
         self.remote.sends(&body, false);

@@ -128,6 +128,8 @@ fn each_fault_names_its_endpoint_and_field() {
         (format!("{simulator}{url}"), "`base_url`: has no meaning for backend \"simulator\""),
         (format!("{OPENAI}{url}probe_ms = 500"), "`probe_ms`: has a meaning with dialect vllm, sglang, llama_cpp only"),
         (format!("{OPENAI}{url}dialect = \"vllm\"\nprobe_ms = 1"), "`probe_ms`: must lie between 50 and 10000"),
+        (format!("{OPENAI}{url}priorities = true"), "`priorities`: has a meaning with dialect vllm, sglang only"),
+        (cerebras("priorities = true"), "`priorities`: has no meaning for backend \"cerebras\""),
         (cerebras("probe_ms = 500"), "`probe_ms`: has no meaning for backend \"cerebras\""),
         (format!("{OPENAI}{url}service_tier = \"flex\""), "`service_tier`: has no meaning for backend \"openai\""),
         (format!("{simulator}warm_connections = 1"), "`warm_connections`: has no meaning for backend \"simulator\""),

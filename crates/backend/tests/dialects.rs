@@ -6,6 +6,7 @@ mod rig;
 use bytes::Bytes;
 use flashlane_backend::{Dialect, EndpointConfig};
 use flashlane_engine::UpstreamRequest;
+use flashlane_engine::router::Urgency;
 use flashlane_testkit::upstream::{Upstream, chat_events, stream};
 use flashlane_wire::chat::Field;
 use rig::{ONLY, backends, config, run_until};
@@ -34,6 +35,7 @@ fn full() -> UpstreamRequest {
         ],
         messages: vec![Bytes::from_static(br#"{"role":"user","content":"hello"}"#)],
         cache_key: Some("session-1".into()),
+        urgency: Urgency::Ordinary,
     }
 }
 
@@ -81,6 +83,26 @@ async fn cerebras_is_asked_for_no_effort_that_it_does_not_know() {
         let body = written(Dialect::Cerebras, request).await;
         assert!(body.contains(&format!(r#""reasoning_effort":"{expected}""#)), "{effort}: {body}");
     }
+}
+
+#[tokio::test]
+async fn engines_that_were_started_for_it_are_told_whose_turn_goes_first() {
+    let cases = [
+        (Dialect::Vllm, Urgency::Urgent, "-1"),
+        (Dialect::Vllm, Urgency::Ordinary, "0"),
+        (Dialect::Vllm, Urgency::Patient, "1"),
+        (Dialect::Sglang, Urgency::Urgent, "1"),
+        (Dialect::Sglang, Urgency::Patient, "-1"),
+    ];
+    for (dialect, urgency, priority) in cases {
+        let upstream = Upstream::start(vec![stream(&chat_events(&["hi"]))]).await.unwrap();
+        let told = EndpointConfig { dialect: Some(dialect), priorities: Some(true), ..config(&upstream) };
+        run_until(&mut backends(told).open(ONLY, UpstreamRequest { urgency, ..full() }), |_| false).await;
+        let body = String::from_utf8(upstream.seen().requests.remove(0).body).unwrap();
+        assert!(body.contains(&format!(r#""priority":{priority},"#)), "{dialect:?} {urgency:?}: {body}");
+    }
+    let unasked = written(Dialect::Vllm, UpstreamRequest { urgency: Urgency::Urgent, ..full() }).await;
+    assert!(!unasked.contains("\"priority\":"), "{unasked}");
 }
 
 #[tokio::test]

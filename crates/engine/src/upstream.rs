@@ -2,6 +2,7 @@
 //! decides nothing.
 
 use crate::fleet::EndpointId;
+use crate::router::Urgency;
 use bytes::Bytes;
 use flashlane_wire::chat::Field;
 use std::sync::Arc;
@@ -21,6 +22,8 @@ pub struct UpstreamRequest {
     pub messages: Vec<Bytes>,
     /// Keeps a session's turns on one endpoint's cache; forwarded as `prompt_cache_key` where the dialect knows it.
     pub cache_key: Option<Arc<str>>,
+    /// For engines that let some requests go first.
+    pub urgency: Urgency,
 }
 
 /// What an upstream stream hands to its turn, in this order: `Connected`, `Opened` once, `Bytes` any number of times, `Ended` once.

@@ -3,6 +3,7 @@
 //! Knows the request's top-level fields only; messages are the same for all, and answers are read leniently by `wire::chat`.
 
 use bytes::Bytes;
+use flashlane_engine::router::Urgency;
 use flashlane_wire::chat::Field;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -36,6 +37,17 @@ struct Row {
     effort: Effort,
     /// The prefix cache belongs to slots: what a busy one holds serves nobody else.
     has_slots: bool,
+    /// `priority` of a request; `None`: it knows no such field.
+    priority: Option<Order>,
+    /// Milliseconds for which a connection at rest can be used; `None`: as long as others, or as it says itself.
+    idle_ms: Option<u64>,
+}
+
+/// Whose requests go first.
+#[derive(Clone, Copy)]
+enum Order {
+    LowFirst,
+    HighFirst,
 }
 
 /// What becomes of `reasoning_effort`.
@@ -74,6 +86,9 @@ const UNKNOWN_TO_SAMBANOVA: &[&str] = &["user"];
 /// Ollama documents the fields that it reads; these are not among them.
 const UNKNOWN_TO_OLLAMA: &[&str] = &["logit_bias", "n", "parallel_tool_calls", "user"];
 
+/// vLLM and SGLang close what is silent for 5 s, and do not announce it: measured.
+const UVICORN_MS: u64 = 4500;
+
 impl Dialect {
     pub const ALL: [Self; 8] = [
         Self::Generic,
@@ -109,7 +124,10 @@ impl Dialect {
             unknown: &[],
             effort: Effort::AsIs,
             has_slots: false,
+            priority: None,
+            idle_ms: None,
         };
+        let idle_ms = Some(UVICORN_MS);
         match self {
             Self::Generic => Row { cache_key: true, known: OF_THE_PLATFORM, ..on_own_machines },
             Self::Cerebras => {
@@ -117,7 +135,8 @@ impl Dialect {
             }
             Self::Groq => Row { known: KNOWN_TO_GROQ, effort: Effort::LowToHigh, ..on_own_machines },
             Self::Sambanova => Row { unknown: UNKNOWN_TO_SAMBANOVA, effort: Effort::LowToHigh, ..on_own_machines },
-            Self::Vllm | Self::Sglang => on_own_machines,
+            Self::Vllm => Row { priority: Some(Order::LowFirst), idle_ms, ..on_own_machines },
+            Self::Sglang => Row { priority: Some(Order::HighFirst), idle_ms, ..on_own_machines },
             // Its older versions do not know the newer name.
             Self::LlamaCpp => Row { token_limit: "max_tokens", has_slots: true, ..on_own_machines },
             Self::Ollama => Row {
@@ -138,6 +157,28 @@ impl Dialect {
     /// Whether a session's cache key goes with its requests.
     pub(crate) fn sends_cache_key(self) -> bool {
         self.row().cache_key
+    }
+
+    /// Whether the engine can let some requests go first.
+    pub(crate) fn has_priorities(self) -> bool {
+        self.row().priority.is_some()
+    }
+
+    /// The longest that a connection may rest.
+    pub(crate) fn idle_ms(self) -> Option<u64> {
+        self.row().idle_ms
+    }
+
+    /// The field that says how soon a request wants its tokens. The steps are small: SGLang drops a running request for one that is 10
+    /// above it.
+    pub(crate) fn priority(self, urgency: Urgency) -> Option<Field> {
+        let order = self.row().priority?;
+        let value = match (urgency, order) {
+            (Urgency::Ordinary, _) => "0",
+            (Urgency::Urgent, Order::LowFirst) | (Urgency::Patient, Order::HighFirst) => "-1",
+            (Urgency::Patient, Order::LowFirst) | (Urgency::Urgent, Order::HighFirst) => "1",
+        };
+        Some(Field::new("priority", value))
     }
 
     /// Alters a request's fields, given in OpenAI's names, to what this engine takes. The order of those that stay stays.

@@ -4,6 +4,7 @@
 
 use bytes::Bytes;
 use flashlane_backend::{Backends, EndpointConfig, Kind, Tier, TokenStream};
+use flashlane_engine::router::Urgency;
 use flashlane_engine::{Ended, EndpointId, UpstreamEvent, UpstreamFailure, UpstreamRequest};
 use flashlane_testkit::upstream::Upstream;
 use flashlane_wire::chat::Field;
@@ -34,6 +35,7 @@ pub fn request() -> UpstreamRequest {
         fields: vec![Field::new("max_completion_tokens", "16")],
         messages: vec![Bytes::from_static(br#"{"role":"user","content":"hello"}"#)],
         cache_key: None,
+        urgency: Urgency::Ordinary,
     }
 }
 

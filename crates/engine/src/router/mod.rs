@@ -30,7 +30,7 @@ pub use plan::{Plan, PlanReason, Unroutable, route};
 pub use retry::RetryBudget;
 pub use rules::{Digest, KeyName, Rule, When};
 pub use settings::Routing;
-pub use traits::{Effort, Keys, Media, ServiceTier, SessionKey, Traits};
+pub use traits::{Effort, Keys, Media, ServiceTier, SessionKey, Traits, Urgency};
 
 use crate::fleet::{EndpointId, Fleet, Model};
 

@@ -1,7 +1,7 @@
 //! What a decision looks at: a turn as the rules see it. Small and copied; it holds no text of the turn.
 
 use super::origin::Origin;
-use crate::fleet::Modality;
+use crate::fleet::{Modality, Tier};
 use crate::session::Owner;
 use memchr::{memmem, memrchr};
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,34 @@ pub struct Traits {
     pub tokens_input: u64,
     /// What the request allows its answer, where it says so.
     pub tokens_output_max: Option<u64>,
+}
+
+/// How soon a turn wants its tokens beside other turns of the same engine, the most patient first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Urgency {
+    /// Nobody looks at its tokens as they come: background responses, sub-agents, `service_tier: "flex"`.
+    Patient,
+    #[default]
+    Ordinary,
+    /// Its client asked for speed, by `service_tier` or by the header.
+    Urgent,
+}
+
+impl Traits {
+    /// As routing has it, a background response and a sub-agent leave the way to others whatever tier their session asks for; the header is
+    /// a word about this request alone.
+    #[must_use]
+    pub fn urgency(&self) -> Urgency {
+        match (self.origin.wanted, self.background || self.origin.subagent, self.service_tier) {
+            (Some(Tier::Latency), ..) => Urgency::Urgent,
+            (None | Some(Tier::Throughput), true, _) => Urgency::Patient,
+            (None | Some(Tier::Throughput), false, tier) => match tier {
+                ServiceTier::Priority | ServiceTier::Fast | ServiceTier::Ultrafast => Urgency::Urgent,
+                ServiceTier::Flex => Urgency::Patient,
+                ServiceTier::Auto | ServiceTier::Default | ServiceTier::Scale => Urgency::Ordinary,
+            },
+        }
+    }
 }
 
 /// `service_tier` of a request.
@@ -191,6 +219,21 @@ mod tests {
             assert_eq!(Effort::named(effort.name()), Some(effort));
         }
         assert_eq!((ServiceTier::named("fastest"), Effort::named("")), (None, None));
+    }
+
+    #[test]
+    fn urgent_is_who_asks_for_speed_and_patient_whom_nobody_waits_for() {
+        let of = |traits: Traits| traits.urgency();
+        let tier = |service_tier| Traits { service_tier, ..Traits::default() };
+        assert_eq!(of(Traits::default()), Urgency::Ordinary);
+        assert_eq!(of(tier(ServiceTier::Fast)), Urgency::Urgent);
+        assert_eq!(of(tier(ServiceTier::Flex)), Urgency::Patient);
+        let background = Traits { background: true, ..tier(ServiceTier::Priority) };
+        assert_eq!(of(background), Urgency::Patient);
+        let subagent = Origin { subagent: true, ..Origin::default() };
+        assert_eq!(of(Traits { origin: subagent, ..tier(ServiceTier::Priority) }), Urgency::Patient);
+        let wanted = Origin { wanted: Some(Tier::Latency), ..subagent };
+        assert_eq!(of(Traits { origin: wanted, background: true, ..Traits::default() }), Urgency::Urgent);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::run::asked;
 use super::{Effect, Session, TurnId};
 use crate::admission::Prefill;
 use crate::error::Refusal;
+use crate::router::Urgency;
 use crate::time::Now;
 use crate::turn::{Turn, TurnState};
 use crate::upstream::{Ended, UpstreamRequest};
@@ -189,5 +190,6 @@ fn request(turn: &mut Turn, leave: Prefill, model: Arc<str>) -> Result<Option<Up
     fields.retain(|field| field.name != "max_completion_tokens");
     fields.push(Field::new("max_completion_tokens", "1"));
     let cache_key = turn.draft.cache_key.clone();
-    Ok(Some(UpstreamRequest { endpoint: leave.endpoint, model, fields, messages, cache_key }))
+    let (endpoint, urgency) = (leave.endpoint, Urgency::Patient);
+    Ok(Some(UpstreamRequest { endpoint, model, fields, messages, cache_key, urgency }))
 }

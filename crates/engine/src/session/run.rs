@@ -274,6 +274,7 @@ impl Session {
             fields,
             messages,
             cache_key: turn.draft.cache_key.clone(),
+            urgency: turn.draft.traits.urgency(),
         };
         self.effects.push_back(Effect::Open(turn.id, Box::new(request)));
         Ok(())

@@ -1,5 +1,6 @@
 //! The session of one HTTP request: JSON, event streams, Chat Completions.
 
+use flashlane_engine::router::Urgency;
 use flashlane_engine::{Answer, IdSource, Now, Owner, Session, Settings, Shared, UpstreamEvent};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -97,6 +98,18 @@ fn a_chat_request_is_passed_on_and_its_chunks_come_back_under_our_name() {
     let usage = chunks.last().unwrap();
     assert_eq!((&usage["choices"], &usage["usage"]["total_tokens"]), (&json!([]), &json!(4)));
     assert!(chunks[..chunks.len() - 1].iter().all(|chunk| chunk["usage"].is_null()));
+}
+
+#[test]
+fn what_goes_upstream_says_how_soon_it_is_wanted() {
+    for (tier, urgency) in [("auto", Urgency::Ordinary), ("flex", Urgency::Patient), ("fast", Urgency::Urgent)] {
+        let body = json!({"model": "m", "input": "hi", "store": false, "service_tier": tier});
+        let mut session = http(&body.to_string(), false);
+        let open =
+            |effect| if let flashlane_engine::Effect::Open(_, sent) = effect { Some(sent.urgency) } else { None };
+        let sent = std::iter::from_fn(|| session.poll_effect()).find_map(open);
+        assert_eq!(sent, Some(urgency), "{tier}");
+    }
 }
 
 #[test]
