@@ -102,6 +102,11 @@ impl Remote {
         &self.dialer.address.path
     }
 
+    /// How far away it is; `None`: no connection was opened yet.
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
+        self.dialer.round_trip()
+    }
+
     pub(crate) fn kept_warm(self, warmth: Warmth) -> Self {
         Self { warmth: Some(warmth), ..self }
     }

@@ -25,6 +25,7 @@ use profile::Profile;
 use schema::Schemas;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Of one endpoint; more models than any service has share the last account.
 const ACCOUNTS_MAX: usize = 64;
@@ -44,8 +45,21 @@ pub(crate) struct Settings {
     /// Sent where the client sets no limit: the service charges for what might come.
     pub(crate) completion_tokens_max: u64,
     pub(crate) service_tier: Option<String>,
-    /// Bodies from this size on go out in gzip.
-    pub(crate) gzip_bytes_min: Option<usize>,
+    pub(crate) gzip: Option<Gzip>,
+}
+
+/// When a request goes out in gzip.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Gzip {
+    pub(crate) bytes_min: usize,
+    pub(crate) round_trip_min: Duration,
+}
+
+impl Gzip {
+    /// A near service has read the request before it is packed.
+    fn pays(self, bytes: usize, round_trip: Option<Duration>) -> bool {
+        bytes >= self.bytes_min && round_trip.unwrap_or_default() >= self.round_trip_min
+    }
 }
 
 impl Hosted {
@@ -125,7 +139,7 @@ impl Hosted {
 
     /// The body's way into gzip, where it pays.
     fn packing(&self, body: &Body) -> Option<Packing> {
-        let is_worth_it = self.settings.gzip_bytes_min.is_some_and(|bytes_min| body.len() >= bytes_min);
+        let is_worth_it = self.settings.gzip.is_some_and(|gzip| gzip.pays(body.len(), self.remote.round_trip()));
         let is_taken = is_worth_it && self.takes_gzip.load(Ordering::Relaxed);
         is_taken.then(|| self.packer.pack(body.pieces.clone()))
     }
@@ -138,4 +152,18 @@ fn estimate(request: &UpstreamRequest) -> u64 {
     let fields: usize = request.fields.iter().map(|field| field.value.len()).sum();
     let messages: usize = request.messages.iter().map(Bytes::len).sum();
     tokens::estimate(fields + messages).saturating_add(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_large_and_goes_far_is_packed() {
+        let gzip = Gzip { bytes_min: 2048, round_trip_min: Duration::from_millis(5) };
+        let (near, far) = (Some(Duration::from_millis(4)), Some(Duration::from_millis(5)));
+        assert!(gzip.pays(2048, far));
+        assert!(!gzip.pays(2047, far) && !gzip.pays(2048, near) && !gzip.pays(2048, None));
+        assert!(Gzip { round_trip_min: Duration::ZERO, ..gzip }.pays(2048, None), "wherever it is");
+    }
 }

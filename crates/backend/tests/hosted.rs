@@ -184,14 +184,30 @@ async fn large_requests_go_out_in_gzip_until_a_415() {
     }
 }
 
+fn large() -> UpstreamRequest {
+    let message = format!(r#"{{"role":"user","content":"{}"}}"#, "let x = 1; ".repeat(1000));
+    UpstreamRequest { messages: vec![Bytes::from(message)], ..request(Vec::new()) }
+}
+
+#[tokio::test]
+async fn a_service_that_is_near_gets_large_requests_as_they_are() {
+    let wafer = wafer().await;
+    let config = EndpointConfig { gzip_bytes_min: Some(2048), gzip_round_trip_ms_min: Some(1000), ..config(&wafer) };
+    let backends = backends(config);
+    for _ in 0..2 {
+        assert_eq!(run_until(&mut backends.open(ONLY, large()), |_| false).await.ended, Some(Ended::Complete));
+    }
+    assert!(wafer.seen().turns().iter().all(|turn| turn.header("content-encoding").is_none()));
+}
+
 async fn gzip_until_a_415(version: u8) {
     let wafer = wafer().await;
-    let backends =
-        backends(EndpointConfig { gzip_bytes_min: Some(2048), http_version: Some(version), ..config(&wafer) });
-    let large = || UpstreamRequest {
-        messages: vec![Bytes::from(format!(r#"{{"role":"user","content":"{}"}}"#, "let x = 1; ".repeat(1000)))],
-        ..request(Vec::new())
-    };
+    let backends = backends(EndpointConfig {
+        gzip_bytes_min: Some(2048),
+        gzip_round_trip_ms_min: Some(0),
+        http_version: Some(version),
+        ..config(&wafer)
+    });
     let run_large = async || run_until(&mut backends.open(ONLY, large()), |_| false).await;
     assert_eq!(run(&backends, Vec::new()).await.ended, Some(Ended::Complete));
     assert_eq!(run_large().await.ended, Some(Ended::Complete));

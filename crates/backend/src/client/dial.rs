@@ -10,8 +10,10 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
 /// Of a name's addresses, how many are tried.
@@ -39,6 +41,8 @@ pub(crate) struct Dialer {
     tls: Option<(TlsConnector, ServerName<'static>)>,
     version: Version,
     connect_ms_max: u64,
+    /// Microseconds; 0: nothing is known yet.
+    round_trip_us: AtomicU64,
 }
 
 /// Why there is no connection. Not a byte of a request was sent.
@@ -75,11 +79,25 @@ impl Dialer {
             }
             false => None,
         };
-        Ok(Self { address, tls, version, connect_ms_max })
+        Ok(Self { address, tls, version, connect_ms_max, round_trip_us: AtomicU64::new(0) })
     }
 
     pub(crate) fn connect_max(&self) -> Duration {
         Duration::from_millis(self.connect_ms_max)
+    }
+
+    /// The quickest that a connection was ever answered: what was longer was some queue's time. `None`: there was none yet.
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
+        let us = self.round_trip_us.load(Ordering::Relaxed);
+        (us > 0).then(|| Duration::from_micros(us))
+    }
+
+    fn answered_within(&self, time: Duration) {
+        let us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
+        let known = self.round_trip_us.load(Ordering::Relaxed);
+        if known == 0 || us < known {
+            self.round_trip_us.store(us, Ordering::Relaxed);
+        }
     }
 
     pub(crate) async fn dial(&self) -> Result<Io, DialError> {
@@ -111,8 +129,12 @@ impl Dialer {
         let share = Duration::from_millis(self.connect_ms_max) / u32::try_from(addresses.len().max(1)).unwrap_or(1);
         let mut last = DialError::NoAddress { host: host.clone() };
         for address in addresses {
+            let asked_at = Instant::now();
             match tokio::time::timeout(share, TcpStream::connect(address)).await {
-                Ok(Ok(tcp)) => return Ok((address, tcp)),
+                Ok(Ok(tcp)) => {
+                    self.answered_within(asked_at.elapsed());
+                    return Ok((address, tcp));
+                }
                 Ok(Err(source)) => last = DialError::Tcp { address, source },
                 Err(_) => last = DialError::Tcp { address, source: io::ErrorKind::TimedOut.into() },
             }
@@ -145,4 +167,23 @@ fn tls_config(ca_file: Option<&Path>, version: Version) -> Result<ClientConfig, 
         .with_no_client_auth();
     config.alpn_protocols = vec![version.alpn().to_vec()];
     Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_quickest_answer_is_the_links_round_trip() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let dialer = Dialer::new(Address::parse(&url).unwrap(), None, Version::Http1, 1000).unwrap();
+        assert_eq!(dialer.round_trip(), None);
+        dialer.dial().await.unwrap();
+        assert!(dialer.round_trip().is_some_and(|time| time < Duration::from_secs(1)));
+        for (us, expected) in [(0, 1), (50, 1)] {
+            dialer.answered_within(Duration::from_micros(us));
+            assert_eq!(dialer.round_trip(), Some(Duration::from_micros(expected)));
+        }
+    }
 }

@@ -5,7 +5,7 @@ use crate::backends::Backend;
 use crate::client::warmth::Warmth;
 use crate::error::{Error, Problem};
 use crate::hosted::profile::Profile;
-use crate::hosted::{Hosted, Settings};
+use crate::hosted::{Gzip, Hosted, Settings};
 use std::time::Duration;
 
 /// Between two rounds that keep connections warm: a third of the time after which load balancers close what is silent.
@@ -15,6 +15,9 @@ const TOKENS_MAX: u64 = 1 << 24;
 /// Below this a request is a packet or two, in whatever coding.
 const GZIP_BYTES_MIN: u64 = 1024;
 const GZIP_BYTES_MAX: u64 = 1 << 30;
+/// 400 KB of code take 8 ms to pack, and a third of them as many windows of a young connection less as are worth that from here on.
+const GZIP_ROUND_TRIP_MS: u64 = 5;
+const GZIP_ROUND_TRIP_MS_MAX: u64 = 1000;
 
 impl EndpointConfig {
     /// # Errors
@@ -32,18 +35,26 @@ impl EndpointConfig {
         if let Some(warmth) = self.warmth(profile, &remote)? {
             remote = remote.kept_warm(warmth);
         }
-        let gzip_bytes_min = match self.gzip_bytes_min {
-            Some(_) if !profile.takes_gzip => return Err(self.not_for_backend("gzip_bytes_min")),
-            Some(bytes) => Some(self.within("gzip_bytes_min", bytes, GZIP_BYTES_MIN, GZIP_BYTES_MAX)?),
-            None => None,
-        };
         let tokens = self.completion_tokens_max.unwrap_or(COMPLETION_TOKENS);
         let settings = Settings {
             completion_tokens_max: self.within("completion_tokens_max", tokens, 1, TOKENS_MAX)?,
             service_tier: self.service_tier.clone(),
-            gzip_bytes_min: gzip_bytes_min.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
+            gzip: self.gzip(profile)?,
         };
         Ok(Backend::Hosted(Hosted::new(remote, profile, settings)))
+    }
+
+    fn gzip(&self, profile: &Profile) -> Result<Option<Gzip>, Error> {
+        let fields = [("gzip_bytes_min", self.gzip_bytes_min), ("gzip_round_trip_ms_min", self.gzip_round_trip_ms_min)];
+        if let Some((field, _)) = fields.iter().find(|(_, set)| set.is_some() && !profile.takes_gzip) {
+            return Err(self.not_for_backend(field));
+        }
+        let ms = self.gzip_round_trip_ms_min.unwrap_or(GZIP_ROUND_TRIP_MS);
+        let ms = self.within("gzip_round_trip_ms_min", ms, 0, GZIP_ROUND_TRIP_MS_MAX)?;
+        let Some(bytes) = self.gzip_bytes_min else { return Ok(None) };
+        let bytes = self.within("gzip_bytes_min", bytes, GZIP_BYTES_MIN, GZIP_BYTES_MAX)?;
+        let bytes_min = usize::try_from(bytes).unwrap_or(usize::MAX);
+        Ok(Some(Gzip { bytes_min, round_trip_min: Duration::from_millis(ms) }))
     }
 
     /// The fields of the head that the service asks for.

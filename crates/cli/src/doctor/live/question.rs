@@ -140,7 +140,8 @@ impl Question {
             Self::Packed => {
                 let gzip_bytes_min = Some(PACKED_BYTES_MIN);
                 let text = lines(LINES_OWN + LINES_OWN / 2);
-                (EndpointConfig { gzip_bytes_min, ..config }, turn(SHORT, &text), SHORT)
+                let config = EndpointConfig { gzip_bytes_min, gzip_round_trip_ms_min: Some(0), ..config };
+                (config, turn(SHORT, &text), SHORT)
             }
             Self::StrayChoice => (config, as_is(model, json!({"tool_choice": "none"})), 1),
             Self::OpenSchema => (config, as_is(model, json!({"tools": open_tool()})), 1),
