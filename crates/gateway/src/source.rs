@@ -243,10 +243,10 @@ fn tiers(latency: Option<Side>, throughput: Option<Side>) -> Result<String, toml
             text += &format!("# {} is flashlane's own simulator: it plays a model.\n", endpoint.name);
         }
     }
-    let mut file = File::default();
-    file.models = models(latency.as_ref(), throughput.as_ref());
-    let hint = hint(&file.models, latency.as_ref(), throughput.as_ref());
-    file.endpoints = latency.into_iter().chain(throughput).map(|side| side.endpoint).collect();
+    let models = models(latency.as_ref(), throughput.as_ref());
+    let hint = hint(&models, latency.as_ref(), throughput.as_ref());
+    let endpoints = latency.into_iter().chain(throughput).map(|side| side.endpoint).collect();
+    let file = File { models, endpoints, ..File::default() };
     Ok(text + &toml::to_string(&file)? + &hint)
 }
 
