@@ -5,6 +5,8 @@
 //! - `fleet sockets --flashlane BINARY`: the small fleet on real sockets, and the same in virtual time.
 //!
 //! `--sessions N`, `--warm N` and `--seconds N` change how many and how long, `--seed N` repeats another run, `--rounds N` has several.
+//! Of `load` and `caches`, `--wait-ms N` is the latency tier's `wait_ms_max`, `--gpu-turns N` the throughput tier's turns at once; of `load`,
+//! `--turns-per-s N` plays one load.
 
 use flashlane_benches::fleet::scene::{Policy, Scene};
 use flashlane_benches::fleet::tally::Tally;
@@ -13,12 +15,14 @@ use flashlane_benches::fleet::{sockets, tally};
 use flashlane_engine::{Route, Tier};
 use serde_json::{Value, json};
 use std::io::{self, Write};
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
 
 /// Turns a second that are asked for.
-const LOADS: [u32; 11] = [10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110];
+const LOADS: RangeInclusive<u32> = 10..=110;
 
 /// Kinds of instructions in the case that affinity knows least of.
 const FOREIGN_KINDS: u32 = 1_000;
@@ -58,6 +62,10 @@ impl Arguments {
 fn large(arguments: &Arguments, turns_per_s: f64) -> Scene {
     let mut scene = Scene::large();
     scene.workload.sessions = arguments.of("--sessions", scene.workload.sessions);
+    let queue = &mut scene.settings.queue;
+    queue.latency.wait_ms_max = arguments.of("--wait-ms", queue.latency.wait_ms_max);
+    queue.throughput.concurrency_max = NonZeroU32::new(arguments.of("--gpu-turns", 0));
+    queue.throughput.concurrency_min = queue.throughput.concurrency_max.unwrap_or(NonZeroU32::MIN);
     scene.workload = scene.workload.at_load(turns_per_s);
     scene
 }
@@ -68,8 +76,9 @@ fn plan<'a>(arguments: &Arguments, scene: &'a Scene, route: Route) -> Plan<'a> {
 }
 
 fn load(arguments: &Arguments) -> Value {
-    let rows = LOADS.iter().flat_map(|turns_per_s| {
-        let scene = large(arguments, f64::from(*turns_per_s));
+    let only = arguments.of("--turns-per-s", 0);
+    let rows = LOADS.step_by(10).filter(|turns_per_s| only == 0 || only == *turns_per_s).flat_map(|turns_per_s| {
+        let scene = large(arguments, f64::from(turns_per_s));
         Policy::ALL.map(|policy| {
             let result = simulate(&plan(arguments, &scene, policy.route())).summary();
             eprintln!("{turns_per_s} turns/s, {}: {result}", policy.name());
