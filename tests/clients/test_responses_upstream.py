@@ -15,9 +15,12 @@ from test_event_order import CASES, MODELS, TOOLS, common, order, over_http, ove
 
 
 
-def outer_of(base_url: str, model: str) -> str:
+TRANSPORTS = ["http", "websocket"]
+
+
+def outer_of(base_url: str, model: str, transport: str) -> str:
     """A gateway whose only endpoint speaks the Responses API."""
-    return SERVER + endpoint("inner", "throughput", "responses", base_url=base_url) + f'[[models]]\nname = "{model}"\ncontext_tokens_max = 131072\n'
+    return SERVER + endpoint("inner", "throughput", "responses", base_url=base_url, transport=transport) + f'[[models]]\nname = "{model}"\ncontext_tokens_max = 131072\n'
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +35,9 @@ def inner(engine):
         yield running
 
 
-@pytest.fixture(scope="module")
-def outer(inner):
-    with Flashlane(outer_of(inner.base_url, "scripted")) as running:
+@pytest.fixture(scope="module", params=TRANSPORTS)
+def outer(inner, request):
+    with Flashlane(outer_of(inner.base_url, "scripted", request.param)) as running:
         yield running
 
 
@@ -64,9 +67,10 @@ def test_what_the_inner_gateway_says_passes(engine, inner, outer, deltas, finish
             assert response["error"]["code"] == expected["error"]["code"]
 
 
-def test_a_chain_with_a_tool_goes_through_two_gateways():
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_chain_with_a_tool_goes_through_two_gateways(transport):
     weather = {"type": "function", "name": "get_weather", "parameters": {"type": "object", "properties": {"city": {"type": "string"}}}}
-    with Flashlane(DEMO) as inner, Flashlane(outer_of(inner.base_url, "flashlane-demo")) as outer:
+    with Flashlane(DEMO) as inner, Flashlane(outer_of(inner.base_url, "flashlane-demo", transport)) as outer:
         client = OpenAI(base_url=outer.base_url, api_key="any", max_retries=0)
         first = client.responses.create(
             model="flashlane-demo", input="What is the weather in Paris?", tools=[weather], tool_choice={"type": "function", "name": "get_weather"}
@@ -83,10 +87,10 @@ def test_a_chain_with_a_tool_goes_through_two_gateways():
             client.chat.completions.create(model="flashlane-demo", messages=[{"role": "user", "content": "hi"}])
 
 
-@pytest.mark.parametrize("websockets", [True, False], ids=["websocket", "http"])
-def test_codex_writes_a_file_through_two_gateways(websockets):
-    with Flashlane(DEMO) as inner, Flashlane(outer_of(inner.base_url, "flashlane-demo")) as outer:
-        with Codex(outer.base_url, "flashlane-demo", websockets) as codex:
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_codex_writes_a_file_through_two_gateways(transport):
+    with Flashlane(DEMO) as inner, Flashlane(outer_of(inner.base_url, "flashlane-demo", transport)) as outer:
+        with Codex(outer.base_url, "flashlane-demo", transport == "websocket") as codex:
             ran = codex.exec("Write a file hello.txt containing hi there")
             assert ran.exit_code == 0, ran
             assert (codex.work / "hello.txt").read_text().strip() == "hi there", ran
@@ -98,9 +102,10 @@ THOUGHT = {"type": "reasoning", "id": "rs_theirs", "summary": [], "encrypted_con
 NEW = {"type": "brand_new_call", "id": "bn_theirs", "anything": {"at": "all"}}
 
 
-def test_what_only_such_a_server_makes_comes_back_to_it():
+@pytest.mark.parametrize("upstream", TRANSPORTS)
+def test_what_only_such_a_server_makes_comes_back_to_it(upstream):
     with ScriptedResponses(lambda request, turn: [THOUGHT, SEARCH, NEW, message("found it")]) as server:
-        with Flashlane(outer_of(server.base_url, "m")) as outer:
+        with Flashlane(outer_of(server.base_url, "m", upstream)) as outer:
             tools = [{"type": "web_search"}]
             for transport in (over_http, over_websocket):
                 events = transport(outer, {"model": "m", "input": "find it", "tools": tools, "store": False, "include": ["web_search_call.action.sources"]})
@@ -122,3 +127,5 @@ def test_what_only_such_a_server_makes_comes_back_to_it():
             fetch(f"{outer.base_url}/responses", {"model": "m", "input": "more", "previous_response_id": first["id"]})
             assert server.seen.requests[-1]["input"][1:-1] == first["output"]
             assert "previous_response_id" not in server.seen.requests[-1]
+            # All turns went over one connection, or each over one of its own, since the server closes them.
+            assert len(server.seen.heads) == (1 if upstream == "websocket" else len(server.seen.requests))

@@ -104,7 +104,7 @@ impl Backends {
                 connections_opened: remote.counters.opened.load(Ordering::Relaxed),
                 connections_reused: remote.counters.reused.load(Ordering::Relaxed),
                 requests_resent: remote.counters.resent.load(Ordering::Relaxed),
-                connections_idle: remote.idle() as u64,
+                connections_idle: (remote.idle() + self.idle_sockets(endpoint)) as u64,
             },
             None => Stats::default(),
         }
@@ -115,6 +115,13 @@ impl Backends {
     pub fn loads(&self) -> impl Iterator<Item = (EndpointId, Load)> {
         let ids = (0u16..).map(EndpointId).take(self.endpoints.len());
         ids.filter_map(|id| Some((id, self.remote(id)?.load()?)))
+    }
+
+    fn idle_sockets(&self, endpoint: EndpointId) -> usize {
+        match self.backend(endpoint) {
+            Some(Backend::Responses(responses)) => responses.idle(),
+            Some(Backend::OpenAi(_) | Backend::Hosted(_) | Backend::Simulator(_)) | None => 0,
+        }
     }
 
     fn remote(&self, endpoint: EndpointId) -> Option<&Arc<Remote>> {

@@ -158,6 +158,20 @@ impl Remote {
         self.warmth.iter().for_each(Warmth::extend);
     }
 
+    /// Host and port, as a URL has them.
+    pub(crate) fn authority(&self) -> &str {
+        &self.dialer.address.authority
+    }
+
+    pub(crate) fn connect_max(&self) -> Duration {
+        self.dialer.connect_max()
+    }
+
+    /// A turn has found a connection open that is not in this pool.
+    pub(crate) fn reused(&self) {
+        self.counters.reused.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn check_out(&self) -> Option<Connection> {
         let connection = self.pool.check_out()?;
         self.counters.reused.fetch_add(1, Ordering::Relaxed);

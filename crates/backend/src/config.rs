@@ -12,7 +12,7 @@ use crate::error::{Error, Problem};
 use crate::openai::OpenAi;
 use crate::openai::dialect::Dialect;
 use crate::openai::request::Template;
-use crate::responses::Responses;
+use crate::responses::{Responses, Sockets};
 use crate::secret::Secret;
 use crate::simulator::Simulator;
 use flashlane_engine as engine;
@@ -54,6 +54,10 @@ pub struct EndpointConfig {
     /// `"llama_cpp"`, `"ollama"`. Engines differ in the fields that they know or refuse.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dialect: Option<Dialect>,
+    /// Only for `"responses"`: what its turns go over. `"http"` (the default): a request each. `"websocket"`: the API's WebSocket mode, on
+    /// connections that are kept for the next turns; for servers that have it, such as another flashlane.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transport: Option<Transport>,
     /// The environment variable that holds the API key. Default: no key is sent to `"openai"` and `"responses"`; a service's own otherwise, such as
     /// `CEREBRAS_API_KEY`. Keys themselves are never written in a config.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -165,6 +169,14 @@ pub enum ProfileName {
     Gpu,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    #[default]
+    Http,
+    Websocket,
+}
+
 impl From<Tier> for engine::Tier {
     fn from(tier: Tier) -> Self {
         match tier {
@@ -199,6 +211,7 @@ impl EndpointConfig {
             weight: None,
             base_url: None,
             dialect: None,
+            transport: None,
             api_key_env: None,
             api_key_file: None,
             http_version: None,
@@ -276,6 +289,7 @@ impl EndpointConfig {
         self.refuse(&[
             ("base_url", self.base_url.is_some()),
             ("dialect", self.dialect.is_some()),
+            ("transport", self.transport.is_some()),
             ("api_key_env", self.api_key_env.is_some()),
             ("api_key_file", self.api_key_file.is_some()),
             ("http_version", self.http_version.is_some()),
@@ -324,6 +338,7 @@ impl EndpointConfig {
     }
 
     fn openai(&self) -> Result<Backend, Error> {
+        self.refuse(&[("transport", self.transport.is_some())])?;
         self.refuse(&self.of_simulator())?;
         self.refuse(&self.of_services())?;
         let base_url = self.base_url.as_deref().ok_or_else(|| self.error("base_url", Problem::Missing))?;
@@ -344,7 +359,15 @@ impl EndpointConfig {
         self.refuse(&[("dialect", self.dialect.is_some()), ("probe_ms", self.probe_ms.is_some())])?;
         self.refuse(&[("priorities", self.priorities.is_some())])?;
         let base_url = self.base_url.as_deref().ok_or_else(|| self.error("base_url", Problem::Missing))?;
-        Ok(Backend::Responses(Responses::new(self.remote(base_url, self.api_key_env.as_ref(), &[])?)))
+        let remote = self.remote(base_url, self.api_key_env.as_ref(), &[])?;
+        let sockets = match self.transport.unwrap_or_default() {
+            Transport::Http => None,
+            Transport::Websocket if remote.version == Version::Http2 => {
+                return Err(self.error("http_version", Problem::NeedsHttp1));
+            }
+            Transport::Websocket => Some(Sockets::new(self.idle_connections_max()?, self.idle_connection_ms_max()?)),
+        };
+        Ok(Backend::Responses(Responses::new(remote, sockets)))
     }
 
     /// An endpoint at `base_url`; `own` are fields that its requests have beside those of all.
@@ -368,12 +391,10 @@ impl EndpointConfig {
         let template =
             Template::new(&address, path, key.as_ref(), own).map_err(|_| self.error(key_field, Problem::Key))?;
         let connect_ms_max = self.ms("connect_ms_max", self.connect_ms_max, 3_000)?;
-        let connections_max =
-            self.within("idle_connections_max", self.idle_connections_max.unwrap_or(8), 0, IDLE_CONNECTIONS_MAX)?;
         let limits = Limits {
             first_byte_ms_max: self.ms("first_byte_ms_max", self.first_byte_ms_max, 120_000)?,
             idle_ms_max: self.ms("idle_ms_max", self.idle_ms_max, 60_000)?,
-            idle_connections_max: usize::try_from(connections_max).unwrap_or(usize::MAX),
+            idle_connections_max: self.idle_connections_max()?,
             idle_connection_ms_max: self.idle_connection_ms_max()?,
         };
         let dialer = Dialer::new(address, self.ca_file.as_deref(), version, connect_ms_max).map_err(|problem| {
@@ -381,6 +402,12 @@ impl EndpointConfig {
             self.error(if of_url { "base_url" } else { "ca_file" }, problem)
         })?;
         Ok(Remote::new(dialer, template, version, &limits))
+    }
+
+    fn idle_connections_max(&self) -> Result<usize, Error> {
+        let set = self.idle_connections_max.unwrap_or(8);
+        let max = self.within("idle_connections_max", set, 0, IDLE_CONNECTIONS_MAX)?;
+        Ok(usize::try_from(max).unwrap_or(usize::MAX))
     }
 
     pub(crate) fn idle_connection_ms_max(&self) -> Result<u64, Error> {

@@ -28,6 +28,8 @@ pub enum Problem {
     NotForBackend { backend: &'static str },
     #[error("must be one of {}", values.join(", "))]
     NotOneOf { values: &'static [&'static str] },
+    #[error("must be 1: a WebSocket is upgraded from HTTP/1.1")]
+    NeedsHttp1,
     #[error("has a meaning with dialect {} only", values.join(", "))]
     NeedsDialect { values: &'static [&'static str] },
     #[error("has a meaning with service_tier {} only", values.join(" or "))]

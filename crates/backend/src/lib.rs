@@ -25,7 +25,7 @@ pub use alarm::Alarm;
 pub use backends::{Backend, Backends, Stats};
 pub use client::io::Io;
 pub use client::leaving::Leaving;
-pub use config::{EndpointConfig, Kind, ProfileName, Tier};
+pub use config::{EndpointConfig, Kind, ProfileName, Tier, Transport};
 pub use error::{Error, Problem};
 pub use hosted::profile::{CEREBRAS_KEY_ENV, CEREBRAS_URL};
 pub use openai::dialect::Dialect;

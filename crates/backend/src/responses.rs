@@ -1,4 +1,11 @@
-//! Endpoints that speak the Responses API themselves, over HTTP: the request's body is theirs, all else is as with Chat Completions.
+//! Endpoints that speak the Responses API themselves, over HTTP or over a WebSocket. Over HTTP the request's body is theirs, and all else is
+//! as with Chat Completions.
+
+mod pool;
+mod websocket;
+
+pub(crate) use pool::Sockets;
+pub(crate) use websocket::WebSocket;
 
 use crate::client::Remote;
 use crate::client::dial::Version;
@@ -13,14 +20,25 @@ use std::sync::Arc;
 /// One such endpoint.
 pub struct Responses {
     pub(crate) remote: Arc<Remote>,
+    /// `None`: over HTTP.
+    sockets: Option<Arc<Sockets>>,
 }
 
 impl Responses {
-    pub(crate) fn new(remote: Remote) -> Self {
-        Self { remote: Arc::new(remote) }
+    pub(crate) fn new(remote: Remote, sockets: Option<Sockets>) -> Self {
+        Self { remote: Arc::new(remote), sockets: sockets.map(Arc::new) }
+    }
+
+    /// Open and idle WebSockets.
+    pub(crate) fn idle(&self) -> usize {
+        self.sockets.as_ref().map_or(0, |sockets| sockets.len())
     }
 
     pub(crate) fn open(&self, request: &UpstreamRequest) -> TokenStream {
+        if let Some(sockets) = &self.sockets {
+            let turn = WebSocket::new(Arc::clone(&self.remote), Arc::clone(sockets), request);
+            return TokenStream::WebSocket(Box::new(turn));
+        }
         let pieces = responses::body(&request.model, &request.fields, &request.messages);
         let body = Body { pieces, coding: Coding::Identity };
         let remote = Arc::clone(&self.remote);

@@ -3,6 +3,7 @@
 use crate::client::leaving::Leaving;
 use crate::openai::http1::Http1;
 use crate::openai::http2::Http2;
+use crate::responses::WebSocket;
 use crate::simulator::Playing;
 use flashlane_engine::{Ended, UpstreamEvent, UpstreamFailure};
 use std::task::{Context, Poll};
@@ -12,6 +13,7 @@ use std::task::{Context, Poll};
 pub enum TokenStream {
     Http1(Box<Http1>),
     Http2(Box<Http2>),
+    WebSocket(Box<WebSocket>),
     Simulator(Box<Playing>),
     /// Nothing could be sent.
     Failed(Option<UpstreamFailure>),
@@ -37,6 +39,7 @@ impl TokenStream {
         match self {
             Self::Http1(stream) => stream.poll(cx, on),
             Self::Http2(stream) => stream.poll(cx, on).map(|()| Handed::More),
+            Self::WebSocket(stream) => stream.poll(cx, on),
             Self::Simulator(stream) => stream.poll(cx, on).map(|()| Handed::More),
             Self::Failed(failure) => match failure.take() {
                 Some(failure) => {
@@ -53,7 +56,7 @@ impl TokenStream {
     pub fn cancel(self) -> Option<Leaving> {
         match self {
             Self::Http1(stream) => stream.cancel(),
-            Self::Http2(_) | Self::Simulator(_) | Self::Failed(_) => None,
+            Self::Http2(_) | Self::WebSocket(_) | Self::Simulator(_) | Self::Failed(_) => None,
         }
     }
 
@@ -61,7 +64,7 @@ impl TokenStream {
     pub fn wait_for(&mut self, leaving: Leaving) {
         match self {
             Self::Http1(stream) => stream.wait_for(leaving),
-            Self::Http2(_) | Self::Simulator(_) | Self::Failed(_) => {}
+            Self::Http2(_) | Self::WebSocket(_) | Self::Simulator(_) | Self::Failed(_) => {}
         }
     }
 
@@ -70,6 +73,7 @@ impl TokenStream {
     pub fn park(self) {
         match self {
             Self::Http1(stream) => stream.park(),
+            Self::WebSocket(stream) => stream.park(),
             Self::Http2(_) | Self::Simulator(_) | Self::Failed(_) => {}
         }
     }

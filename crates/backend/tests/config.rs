@@ -143,6 +143,11 @@ fn each_fault_names_its_endpoint_and_field() {
         (cerebras("gzip_bytes_min = 4096").replace("cerebras", "groq"), "`gzip_bytes_min`: has no meaning for backend"),
         (cerebras("service_tier = \"auto\"").replace("cerebras", "sambanova"), "`service_tier`: has no meaning"),
         (OPENAI.replace("openai", "responses"), "`base_url`: "),
+        (format!("{OPENAI}{url}transport = \"http\""), "`transport`: has no meaning for backend \"openai\""),
+        (
+            format!("{}{url}transport = \"websocket\"\nhttp_version = 2\n", OPENAI.replace("openai", "responses")),
+            "`http_version`: must be 1",
+        ),
         (
             format!("{}base_url = \"http://h/v1\"\ndialect = \"vllm\"\n", OPENAI.replace("openai", "responses")),
             "`dialect`: ",

@@ -29,6 +29,7 @@ impl EndpointConfig {
         self.refuse(&self.of_simulator())?;
         self.refuse(&[("dialect", self.dialect.is_some()), ("probe_ms", self.probe_ms.is_some())])?;
         self.refuse(&[("priorities", self.priorities.is_some())])?;
+        self.refuse(&[("transport", self.transport.is_some())])?;
         let own = self.own_fields(profile)?;
         let base_url = self.base_url.as_deref().unwrap_or(profile.base_url);
         let mut remote = self.remote(base_url, self.key_variable().as_ref(), &own)?;
