@@ -90,16 +90,7 @@ impl WebSocket {
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, on: &mut impl FnMut(UpstreamEvent<'_>)) -> Poll<Handed> {
         loop {
             match &mut self.state {
-                State::Begin => {
-                    self.watch.restart(self.remote.first_byte_ms_max);
-                    match self.sockets.check_out() {
-                        Some(socket) => {
-                            self.remote.reused();
-                            self.exchange(socket, true);
-                        }
-                        None => self.dial(),
-                    }
-                }
+                State::Begin => self.begin(),
                 State::Dialing(dialing) => match dialing.as_mut().poll(cx) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Ok(socket)) => self.exchange(socket, false),
@@ -111,10 +102,7 @@ impl WebSocket {
                         Poll::Pending if exchange.handed => return Poll::Ready(Handed::All),
                         Poll::Pending => return Poll::Pending,
                         Poll::Ready(Step::GoOn) => return Poll::Ready(Handed::More),
-                        Poll::Ready(Step::SendAgain) => {
-                            self.remote.counters.resent();
-                            self.dial();
-                        }
+                        Poll::Ready(Step::SendAgain) => self.send_again(),
                         Poll::Ready(Step::Failed(failure)) => return self.fail(failure, on),
                     }
                 }
@@ -128,6 +116,18 @@ impl WebSocket {
         if let State::Exchange(Exchange { socket, is_whole: true, .. }) = self.state {
             self.sockets.park(socket);
         }
+    }
+
+    fn begin(&mut self) {
+        self.watch.restart(self.remote.first_byte_ms_max);
+        let Some(socket) = self.sockets.check_out() else { return self.dial() };
+        self.remote.reused();
+        self.exchange(socket, true);
+    }
+
+    fn send_again(&mut self) {
+        self.remote.counters.resent();
+        self.dial();
     }
 
     fn dial(&mut self) {
