@@ -25,6 +25,8 @@ pub struct Request {
     /// Request line and fields, without the empty line.
     pub head: String,
     pub body: Vec<u8>,
+    /// When its script was played to its end ([`Step::Again`]), or its connection was closed.
+    pub ended: Option<Instant>,
 }
 
 impl Request {
@@ -204,9 +206,11 @@ async fn accept(listener: TcpListener, stage: Arc<Stage>) {
             // A broken connection is what many scripts are for.
             let _ = serve(tcp, number, &stage).await;
             stage.seen.send_modify(|seen| {
+                let now = Instant::now();
                 if let Some(closed) = seen.closed.get_mut(number) {
-                    *closed = Some(Instant::now());
+                    *closed = Some(now);
                 }
+                end_last(seen, number, now);
             });
         });
         while connections.try_join_next().is_some() {}
@@ -223,7 +227,7 @@ async fn serve(tcp: TcpStream, connection: usize, stage: &Stage) -> io::Result<(
         match step {
             Step::Expect => {
                 let Some((head, body)) = peer.request().await? else { return Ok(()) };
-                stage.seen.send_modify(|seen| seen.requests.push(Request { connection, head, body }));
+                stage.seen.send_modify(|seen| seen.requests.push(Request { connection, head, body, ended: None }));
                 // It may be told to play something else while it waits for a request.
                 let Some(other) = stage.part(connection).filter(|(newer, _)| *newer != edition) else { continue };
                 (edition, script) = other;
@@ -234,9 +238,24 @@ async fn serve(tcp: TcpStream, connection: usize, stage: &Stage) -> io::Result<(
             Step::ChunkInParts(bytes) => peer.chunk(bytes, Framing::WritePerPart).await?,
             Step::Wait(time) => tokio::time::sleep(*time).await,
             Step::Hold => return peer.hold().await,
-            Step::Again => at = 0,
+            Step::Watch(time) => {
+                if peer.is_closed_within(*time).await? {
+                    return Ok(());
+                }
+            }
+            Step::Again => {
+                stage.seen.send_modify(|seen| end_last(seen, connection, Instant::now()));
+                at = 0;
+            }
             Step::Reset => return peer.reset(),
         }
     }
     peer.close().await
+}
+
+/// The connection's last request is over, if it was not before.
+fn end_last(seen: &mut Seen, connection: usize, now: Instant) {
+    if let Some(last) = seen.requests.iter_mut().rfind(|request| request.connection == connection) {
+        last.ended.get_or_insert(now);
+    }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -153,6 +154,14 @@ impl Connection {
         let mut ignored = [0; 1024];
         while self.bytes().read(&mut ignored).await? > 0 {}
         Ok(())
+    }
+
+    /// What the peer sends meanwhile is lost.
+    pub(super) async fn is_closed_within(&mut self, time: Duration) -> io::Result<bool> {
+        match tokio::time::timeout(time, self.hold()).await {
+            Ok(held) => held.map(|()| true),
+            Err(_) => Ok(false),
+        }
     }
 
     pub(super) async fn close(mut self) -> io::Result<()> {

@@ -16,6 +16,8 @@ pub enum Step {
     /// The same in three writes: size line, bytes, line end.
     ChunkInParts(Bytes),
     Wait(Duration),
+    /// Waits, and ends the script as soon as the peer closes the connection.
+    Watch(Duration),
     /// Reads on until the peer closes the connection.
     Hold,
     /// From the first step again, on the same connection.
