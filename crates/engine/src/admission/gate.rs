@@ -1,8 +1,8 @@
 //! What stands before one tier: its keys' limits, its window and its queue. Knows no endpoints.
 
-use super::limit::{Accounts, Exceeded, Limits, Reservation};
-use super::queue::{Party, Queue, Waiting};
-use super::settings::Queueing;
+use super::limit::{Accounts, Exceeded, Reservation};
+use super::queue::{Party, Queue, Slots, Waiting};
+use super::settings::{Queueing, Terms};
 use super::window::{Signal, Window};
 use crate::time::Now;
 
@@ -20,6 +20,8 @@ pub struct Running {
     /// What it is thought to take.
     thought: u64,
     reservation: Option<Reservation>,
+    /// Slots were counted when it began: it holds one, and its key's share is charged.
+    is_counted: bool,
     pub began_ns: u64,
 }
 
@@ -55,9 +57,21 @@ pub struct Gate {
 
 impl Gate {
     #[must_use]
-    pub fn new(limits: Limits, queueing: Queueing) -> Self {
+    pub fn new(Terms { limits, queue: queueing }: Terms) -> Self {
         let window = Window::new(queueing.bounds());
         Self { queueing, accounts: Accounts::new(limits), window, ..Self::default() }
+    }
+
+    /// Other terms from here on. What was taken, learned or charged is counted on.
+    pub fn adopt(&mut self, Terms { limits, queue: queueing }: Terms, now: Now) {
+        self.window.adopt(queueing.bounds());
+        self.accounts.adopt(limits, now);
+        self.queueing = queueing;
+    }
+
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        Terms { limits: self.accounts.limits().clone(), queue: self.queueing.clone() }
     }
 
     /// What a turn is thought to take: its input, and as much output as it allows, or as others had.
@@ -73,7 +87,8 @@ impl Gate {
     /// What is in the way.
     pub fn check(&mut self, party: &Party, tokens: u64, now: Now) -> Result<(), Blocked> {
         self.accounts.check(&party.owner, tokens, now).map_err(Blocked::Limit)?;
-        match self.queue.may_start(&party.owner, self.window.slots(), self.window.free()) {
+        self.queue.pass(now);
+        match self.queue.may_start(&party.owner, self.slots()) {
             true => Ok(()),
             false => Err(Blocked::Slots),
         }
@@ -81,31 +96,34 @@ impl Gate {
 
     /// The next of those that wait and may start.
     pub fn next(&mut self, now: Now) -> Option<(Party, Waiting)> {
-        let Self { accounts, window, queue, .. } = self;
-        let (slots, free) = (window.slots(), window.free());
-        queue.next(|party, waiting| {
-            queue.may_start(&party.owner, slots, free) && accounts.check(&party.owner, waiting.tokens, now).is_ok()
-        })
+        self.queue.pass(now);
+        let slots = self.slots();
+        let Self { accounts, queue, .. } = self;
+        queue.next(
+            |owner| queue.may_start(owner, slots),
+            |party, waiting| accounts.check(&party.owner, waiting.tokens, now).is_ok(),
+        )
     }
 
     /// A turn starts, checked or not.
     pub fn start(&mut self, party: Party, tokens: u64, now: Now) -> Running {
         let reservation = self.accounts.reserve(&party.owner, tokens, now);
         self.window.enter();
-        if self.is_shared_out() {
+        let is_counted = self.window.slots().is_some();
+        if is_counted {
             self.queue.start(party, tokens);
         }
-        Running { party, thought: tokens, reservation, began_ns: now.mono_ns }
+        Running { party, thought: tokens, reservation, is_counted, began_ns: now.mono_ns }
     }
 
     /// A turn has ended.
     pub fn end(&mut self, running: Running, ended: Ended, now: Now) {
-        let Running { party, thought, reservation, began_ns } = running;
+        let Running { party, thought, reservation, is_counted, began_ns } = running;
         if let Some(reservation) = reservation {
             self.accounts.settle(&party.owner, reservation, ended.tokens_used, now);
         }
         self.window.leave(ended.signal, began_ns, now);
-        if self.is_shared_out() {
+        if is_counted {
             self.queue.end(party, thought, ended.tokens_used);
         }
         follow(&mut self.turn_ns_mean, now.mono_ns.saturating_sub(began_ns));
@@ -120,11 +138,13 @@ impl Gate {
         self.turn_ns_mean.map_or(TURN_MS_FIRST, |ns| ns / 1_000_000)
     }
 
-    /// Whether its slots are counted, and shared out among keys by what they took.
-    fn is_shared_out(&self) -> bool {
-        self.window.slots().is_some()
+    fn slots(&self) -> Slots {
+        let all = self.window.slots();
+        let claimed_max = all.unwrap_or(0).saturating_mul(self.queueing.claimed_percent_max) / 100;
+        Slots { all, free: self.window.free(), claimed_max }
     }
 
+    /// As many wait as may.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.queue.len() >= self.queueing.turns_max as usize

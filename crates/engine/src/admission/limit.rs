@@ -1,7 +1,7 @@
 //! What one owner may take of one tier: requests and tokens a minute, and turns at once.
 //!
 //! A rate is GCRA, kept as the level of a bucket that leaks: what was taken fills it, time empties it at the rate, and nothing is let
-//! in that would overflow it. No fraction is ever lost.
+//! in that would overflow it. So a rate can change while it holds, and no fraction is ever lost.
 //!
 //! A request fills its bucket when its turn begins. The tokens that a running turn has reserved stand beside the level and do not
 //! leak: only at its end is known what it took. As long as no turn takes more than it reserved, no span of time sees more than the
@@ -250,6 +250,21 @@ impl Accounts {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self { limits, ..Self::default() }
+    }
+
+    /// New limits, for what is asked from here on. What was taken is counted on; turns that began while nothing was limited are not.
+    pub fn adopt(&mut self, limits: Limits, now: Now) {
+        let rates = self.limits.rates();
+        let now_ms = ms(now);
+        for account in self.accounts.values_mut().chain([&mut self.others]) {
+            account.leak(rates, now_ms);
+        }
+        self.limits = limits;
+    }
+
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// Whether the owner may begin a turn of so many tokens.

@@ -20,28 +20,30 @@ mod settings;
 mod shares;
 #[cfg(test)]
 mod tests;
+mod waiter;
 pub mod window;
 
 use crate::error::Refusal;
 use crate::fleet::{EndpointId, Fleet, Tier};
 use crate::router::{
-    self, Attempt, Change, Decision, Keys, Load, Pick, PickReason, Plan, PlanReason, Return, Router, Traits, Unpicked,
+    self, Attempt, Change, Decision, Keys, Load, Pick, PickReason, PlanReason, Return, Router, Traits, Unpicked,
     Verdict, Wish,
 };
 use crate::session::Owner;
 use crate::time::Now;
 use gate::{Blocked, Ended, Gate, Running};
-use limit::{Allowance, Exceeded};
+use limit::Allowance;
 use prefill::Prefills;
 use queue::{Party, Waiting};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use waiter::Waiter;
 use window::Signal;
 
 pub use prefill::{Prefill, Prepared};
 pub use queue::WaiterId;
 pub use refused::Why;
-pub use settings::{PerTier, Queueing, Settings};
+pub use settings::{PerTier, Queueing, Settings, Terms, Unfit};
 
 /// A turn's wish to start.
 #[derive(Debug, Clone)]
@@ -149,32 +151,8 @@ pub struct Standing {
     pub refused: [u64; Why::ALL.len()],
     /// What running turns have reserved.
     pub tokens_reserved: u64,
-}
-
-/// A turn that is on its way to a grant.
-#[derive(Debug)]
-struct Waiter {
-    ticket: Ticket,
-    plan: Plan,
-    party: Party,
-    /// Which of the plan's tiers it waits for.
-    index: usize,
-    /// What it is thought to take there.
-    tokens: u64,
-    asked_ns: u64,
-    deadline_ns: u64,
-    /// Known, and not yet told.
-    decided: Option<Result<Grant, Refusal>>,
-}
-
-impl Waiter {
-    fn tier(&self) -> Tier {
-        self.plan.tiers().get(self.index).copied().unwrap_or(Tier::Throughput)
-    }
-
-    fn is_retry(&self) -> bool {
-        !self.ticket.tried.is_empty()
-    }
+    /// How often its terms were changed.
+    pub changes: u64,
 }
 
 /// A turn that was granted.
@@ -219,10 +197,9 @@ impl Admission {
     /// `seed` is for what the router draws.
     #[must_use]
     pub fn new(settings: &Settings, fleet: Arc<Fleet>, seed: [u8; 32]) -> Self {
-        let Settings { limits, queue, routing } = settings;
-        let gate = |tier: Tier| Gate::new(limits.of(tier).clone(), queue.of(tier).clone());
+        let gate = |tier: Tier| Gate::new(settings.of(tier));
         Self {
-            router: Router::new(routing, seed),
+            router: Router::new(&settings.routing, seed),
             fleet,
             gates: PerTier { latency: gate(Tier::Latency), throughput: gate(Tier::Throughput) },
             waiters: BTreeMap::new(),
@@ -232,6 +209,22 @@ impl Admission {
             standing: PerTier::default(),
             asked: 0,
         }
+    }
+
+    /// What a tier holds its turns to.
+    #[must_use]
+    pub fn terms(&self, tier: Tier) -> Terms {
+        self.gates.of(tier).terms()
+    }
+
+    /// Other terms for a tier, checked by the caller. What runs keeps its place and what it has reserved, even where there are fewer by
+    /// now. All that wait keep theirs, too, and are woken to look what that means for them.
+    pub fn adopt(&mut self, tier: Tier, terms: Terms, now: Now) {
+        self.gates.of_mut(tier).adopt(terms, now);
+        self.standing.of_mut(tier).changes += 1;
+        self.serve(tier, now);
+        let waiting = self.waiters.iter().filter(|(_, waiter)| waiter.tier() == tier && waiter.decided.is_none());
+        self.woken.extend(waiting.map(|(id, _)| *id));
     }
 
     /// A turn asks to start. It says nothing more where it is granted or refused; where it is queued, it comes back by
@@ -250,7 +243,7 @@ impl Admission {
             index: 0,
             tokens: 0,
             asked_ns: now.mono_ns,
-            deadline_ns: 0,
+            since_ns: now.mono_ns,
             decided: None,
             ticket,
         };
@@ -294,7 +287,7 @@ impl Admission {
         if let Some(decided) = waiter.decided.take() {
             return self.tell(&waiter, decided, now);
         }
-        if now.mono_ns < waiter.deadline_ns {
+        if now.mono_ns < self.deadline_ns(&waiter) {
             let place = self.place(id, &waiter, now);
             self.waiters.insert(id, waiter);
             return Asked::Queued(place);
@@ -394,6 +387,7 @@ impl Admission {
                 Err(Stop::Blocked(blocked)) => blocked,
             };
             let Some((why, wait_ms)) = self.turned_away(&waiter, blocked, now) else {
+                self.make_room(&waiter, now);
                 return Asked::Queued(self.enqueue(id, waiter, now));
             };
             if index + 1 < tiers.len() {
@@ -476,85 +470,6 @@ impl Admission {
         Ok(Grant { number, first_token_ns: first_token_ms_max.map(|ms| now.after_ms(ms)), decision })
     }
 
-    /// Why a turn that is blocked need not wait here, and when it could start; None: it may wait.
-    fn turned_away(&self, waiter: &Waiter, blocked: Blocked, now: Now) -> Option<(Why, u64)> {
-        let tier = waiter.tier();
-        let gate = self.gates.of(tier);
-        let wait_ms_max = self.wait_ms_max(waiter);
-        let is_away = wait_ms_max == 0 || gate.is_full();
-        match blocked {
-            Blocked::Limit(exceeded) => {
-                // The refill is certain: who knows that it comes too late need not wait for it.
-                let is_vain = exceeded.wait_ms.is_some_and(|wait_ms| wait_ms > wait_ms_max);
-                let why = Why::Limit(exceeded.bound, exceeded.limit);
-                let ahead = gate.queue.len_of(&waiter.party.owner);
-                (is_vain || is_away).then(|| (why, self.limit_wait_ms(waiter, exceeded, ahead, now)))
-            }
-            Blocked::Slots => is_away.then(|| (Why::QueueFull, self.slot_wait_ms(tier, gate.queue.len(), now))),
-        }
-    }
-
-    /// How long a turn may wait where it stands.
-    fn wait_ms_max(&self, waiter: &Waiter) -> u64 {
-        let queueing = &self.gates.of(waiter.tier()).queueing;
-        let is_last = waiter.index + 1 >= waiter.plan.tiers().len();
-        match waiter.ticket.traits.background && is_last {
-            true => queueing.background_wait_ms_max,
-            false => queueing.wait_ms_max,
-        }
-    }
-
-    fn enqueue(&mut self, id: WaiterId, mut waiter: Waiter, now: Now) -> Place {
-        waiter.deadline_ns = now.after_ms(self.wait_ms_max(&waiter));
-        let queue = &mut self.gates.of_mut(waiter.tier()).queue;
-        queue.push(waiter.party, Waiting { id, tokens: waiter.tokens });
-        let place = self.place(id, &waiter, now);
-        self.waiters.insert(id, waiter);
-        place
-    }
-
-    fn place(&mut self, id: WaiterId, waiter: &Waiter, now: Now) -> Place {
-        let tier = waiter.tier();
-        let gate = self.gates.of_mut(tier);
-        let ahead = gate.queue.ahead(waiter.party, id);
-        let exceeded = gate.accounts.check(&waiter.party.owner, waiter.tokens, now).err();
-        let wants_slot = exceeded.is_none() || gate.window.free() == 0;
-        let limit_ms = exceeded.map_or(0, |exceeded| self.limit_wait_ms(waiter, exceeded, ahead.of_key, now));
-        let slot_ms = if wants_slot { self.slot_wait_ms(tier, ahead.of_all, now) } else { 0 };
-        let refill_ns = exceeded.and_then(|e| e.wait_ms).map_or(u64::MAX, |ms| now.after_ms(ms.max(1)));
-        Place {
-            waiter: id,
-            tier,
-            number: u32::try_from(ahead.of_all).unwrap_or(u32::MAX).saturating_add(1),
-            wait_ms: limit_ms.max(slot_ms).max(1),
-            look_ns: waiter.deadline_ns.min(refill_ns),
-        }
-    }
-
-    /// When a turn whose key is at a limit could start, behind so many others of the key.
-    fn limit_wait_ms(&self, waiter: &Waiter, exceeded: Exceeded, ahead: usize, now: Now) -> u64 {
-        exceeded.wait_ms.unwrap_or_else(|| {
-            let (tier, owner) = (waiter.tier(), waiter.party.owner);
-            let places = usize::try_from(exceeded.limit).unwrap_or(usize::MAX);
-            let ages_ms = self.ages_ms(tier, now).filter(|(of, _)| *of == owner).map(|(_, age_ms)| age_ms);
-            forecast::wait_ms(ages_ms, places, self.gates.of(tier).turn_ms(), ahead)
-        })
-    }
-
-    /// When a turn behind so many others could start.
-    fn slot_wait_ms(&self, tier: Tier, ahead: usize, now: Now) -> u64 {
-        let gate = self.gates.of(tier);
-        let places = gate.window.slots().map_or(usize::MAX, |slots| slots as usize);
-        let ages_ms = self.ages_ms(tier, now).map(|(_, age_ms)| age_ms);
-        forecast::wait_ms(ages_ms, places, gate.turn_ms(), ahead)
-    }
-
-    /// How long those have run by now that run at a tier.
-    fn ages_ms(&self, tier: Tier, now: Now) -> impl Iterator<Item = (Owner, u64)> {
-        let running = self.granted.values().filter(move |granted| granted.tier == tier).map(|granted| &granted.running);
-        running.map(move |running| (running.party.owner, now.mono_ns.saturating_sub(running.began_ns) / 1_000_000))
-    }
-
     /// Lets in all that wait for the tier and may start now.
     fn serve(&mut self, tier: Tier, now: Now) {
         while !self.gates.of(tier).queue.is_empty() {
@@ -583,6 +498,29 @@ impl Admission {
         }
     }
 
+    /// Where as many wait as may, the last turn of the key that has the most of them gives its place to one of a key that has fewer: one
+    /// key alone keeps nobody out.
+    fn make_room(&mut self, newcomer: &Waiter, now: Now) {
+        let tier = newcomer.tier();
+        let gate = self.gates.of_mut(tier);
+        if !gate.is_full() {
+            return;
+        }
+        let Some((party, id)) = gate.queue.last_of_longest(&newcomer.party.owner) else { return };
+        gate.queue.remove(party, id);
+        let waiting = gate.queue.len();
+        let Some(mut waiter) = self.waiters.remove(&id) else { return };
+        self.woken.push_back(id);
+        if waiter.index + 1 < waiter.plan.tiers().len() {
+            self.standing.of_mut(tier).spilled += 1;
+            waiter.index += 1;
+            return self.go_on(id, waiter, now);
+        }
+        let wait_ms = self.slot_wait_ms(tier, waiting, now);
+        waiter.decided = Some(Err(self.refuse(&waiter, Some(wait_ms), Why::QueueFull)));
+        self.waiters.insert(id, waiter);
+    }
+
     /// The tier for which a turn waits has no endpoint any more: it looks further.
     fn go_on(&mut self, id: WaiterId, waiter: Waiter, now: Now) {
         let (ticket, plan, party, asked_ns) = (waiter.ticket.clone(), waiter.plan, waiter.party, waiter.asked_ns);
@@ -593,7 +531,7 @@ impl Admission {
             Asked::Refused(refusal, _) => Err(refusal),
         };
         let decided = Some(decided);
-        let waiter = Waiter { ticket, plan, party, index: 0, tokens: 0, asked_ns, deadline_ns: 0, decided };
+        let waiter = Waiter { ticket, plan, party, index: 0, tokens: 0, asked_ns, since_ns: asked_ns, decided };
         self.waiters.insert(id, waiter);
     }
 

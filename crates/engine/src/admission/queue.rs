@@ -1,17 +1,22 @@
 //! Turns that wait for a slot of a tier: bounded, and served in the order of what their keys, and within a key its sessions, have
 //! been served already.
 //!
-//! One slot is only for keys that hold none, so that nobody waits for a heavy key's long turns to end before a first one starts.
+//! One slot is only for keys that hold none, so that nobody waits for a heavy key's long turns to end before a first one starts. And
+//! who lately held several at once has a claim on as many, up to an equal share: who holds more than such a share leaves them free, as
+//! far as settings allow.
 //!
 //! Knows nothing of limits or endpoints: who may not start now is told to it.
 
 use super::shares::Shares;
 use crate::session::Owner;
+use crate::time::Now;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Keys that are remembered, and sessions of each.
 const KEYS_MAX: usize = 1024;
 const SESSIONS_MAX: usize = 1024;
+/// A key's claim is what it held at most in this span of time and the one before.
+const SPAN_NS: u64 = 5_000_000_000;
 
 /// A turn that waits, among all that ever did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -33,6 +38,16 @@ pub struct Waiting {
     pub tokens: u64,
 }
 
+/// How a tier's slots stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slots {
+    /// None: as many as are wanted.
+    pub all: Option<u32>,
+    pub free: u32,
+    /// Of all, those that claims may keep free.
+    pub claimed_max: u32,
+}
+
 /// How many are served before a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Ahead {
@@ -49,12 +64,26 @@ struct Key {
     len: usize,
     /// Slots that its turns hold.
     held: u32,
+    /// The most that they held in this span, and in the one before.
+    most: [u32; 2],
     served: Shares<u64>,
+}
+
+impl Key {
+    fn is_busy(&self) -> bool {
+        self.len > 0 || self.held > 0
+    }
+
+    /// Slots that are its own, where `share` is an equal part. A single one is there for it anyway.
+    fn claim(&self, share: u32) -> u32 {
+        let [now, before] = self.most;
+        Some(now.max(before).min(share)).filter(|claim| *claim > 1).unwrap_or(0)
+    }
 }
 
 impl Default for Key {
     fn default() -> Self {
-        Self { waiting: BTreeMap::new(), len: 0, held: 0, served: Shares::new(SESSIONS_MAX) }
+        Self { waiting: BTreeMap::new(), len: 0, held: 0, most: [0; 2], served: Shares::new(SESSIONS_MAX) }
     }
 }
 
@@ -66,11 +95,13 @@ pub struct Queue {
     len: usize,
     /// What all that wait are thought to take.
     tokens: u64,
+    /// When this span of time ends.
+    span_ends_ns: u64,
 }
 
 impl Default for Queue {
     fn default() -> Self {
-        Self { keys: BTreeMap::new(), served: Shares::new(KEYS_MAX), len: 0, tokens: 0 }
+        Self { keys: BTreeMap::new(), served: Shares::new(KEYS_MAX), len: 0, tokens: 0, span_ends_ns: 0 }
     }
 }
 
@@ -115,16 +146,38 @@ impl Queue {
         true
     }
 
-    /// Whether one of the key's turns may start beside so many slots that are free.
-    #[must_use]
-    pub fn may_start(&self, owner: &Owner, slots: Option<u32>, free: u32) -> bool {
-        let is_last = free == 1 && slots.is_some_and(|slots| slots > 1);
-        free > 0 && (!is_last || self.keys.get(owner).is_none_or(|key| key.held == 0))
+    /// Claims that are too old are forgotten.
+    pub fn pass(&mut self, now: Now) {
+        if now.mono_ns < self.span_ends_ns {
+            return;
+        }
+        let is_two = now.mono_ns >= self.span_ends_ns.saturating_add(SPAN_NS);
+        self.span_ends_ns = now.mono_ns.saturating_add(SPAN_NS);
+        self.keys.retain(|_, key| {
+            let [most, _] = key.most;
+            key.most = [key.held, if is_two { key.held } else { most }];
+            key.is_busy() || key.most != [0; 2]
+        });
     }
 
-    /// The turn that is next among those that `may` start; it waits on until it is removed.
-    pub fn next(&self, mut may: impl FnMut(&Party, &Waiting) -> bool) -> Option<(Party, Waiting)> {
-        let mut keys: Vec<_> = self.keys.iter().filter(|(_, key)| key.len > 0).collect();
+    /// Whether one of the key's turns may start now.
+    #[must_use]
+    pub fn may_start(&self, owner: &Owner, Slots { all, free, claimed_max }: Slots) -> bool {
+        let Some(all) = all.filter(|all| *all > 1) else { return free > 0 };
+        let Some(key) = self.keys.get(owner).filter(|key| key.held > 0) else { return free > 0 };
+        // The last one is for those that hold none.
+        let Some(free) = free.checked_sub(1).filter(|free| *free > 0) else { return false };
+        let share = all / u32::try_from(self.keys.len()).unwrap_or(u32::MAX);
+        key.held < share || free > claimed_max || free > self.claimed(owner, share).min(claimed_max)
+    }
+
+    /// The turn that is next among those that `may` start, of keys that `may_key`; it waits on until it is removed.
+    pub fn next(
+        &self,
+        may_key: impl Fn(&Owner) -> bool,
+        mut may: impl FnMut(&Party, &Waiting) -> bool,
+    ) -> Option<(Party, Waiting)> {
+        let mut keys: Vec<_> = self.keys.iter().filter(|(owner, key)| key.len > 0 && may_key(owner)).collect();
         keys.sort_by_key(|(owner, _)| self.served.counter(owner));
         keys.into_iter().find_map(|(owner, key)| {
             let fronts = key.waiting.iter().filter_map(|(session, waiting)| {
@@ -136,10 +189,24 @@ impl Queue {
         })
     }
 
+    /// The last turn of the key that has the most of them waiting, if that leaves it with no fewer than `owner` would have.
+    #[must_use]
+    pub fn last_of_longest(&self, owner: &Owner) -> Option<(Party, WaiterId)> {
+        let (longest, key) = self.keys.iter().max_by_key(|(_, key)| key.len)?;
+        if key.len <= self.len_of(owner) + 1 {
+            return None;
+        }
+        let lasts =
+            key.waiting.iter().filter_map(|(session, waiting)| Some((waiting.len(), waiting.back()?.id, *session)));
+        lasts.max().map(|(_, id, session)| (Party { owner: *longest, session }, id))
+    }
+
     /// A turn starts: its key holds a slot, and is charged what the turn is thought to take.
     pub fn start(&mut self, party: Party, tokens: u64) {
         let key = self.key(&party.owner);
         key.held += 1;
+        let [most, _] = &mut key.most;
+        *most = key.held.max(*most);
         key.served.charge(party.session, tokens);
         self.served.charge(party.owner, tokens);
     }
@@ -181,9 +248,18 @@ impl Queue {
         self.served.len() + self.keys.values().map(|key| key.served.len()).sum::<usize>()
     }
 
+    /// Slots that are others' own, and that they do not hold.
+    fn claimed(&self, owner: &Owner, share: u32) -> u32 {
+        if share < 2 {
+            return 0;
+        }
+        let others = self.keys.iter().filter(|(other, _)| *other != owner);
+        others.map(|(_, key)| key.claim(share).saturating_sub(key.held)).sum()
+    }
+
     fn key(&mut self, owner: &Owner) -> &mut Key {
         if self.keys.len() >= KEYS_MAX && !self.keys.contains_key(owner) {
-            self.keys.retain(|_, key| key.len > 0 || key.held > 0);
+            self.keys.retain(|_, key| key.is_busy());
         }
         self.keys.entry(*owner).or_default()
     }

@@ -33,12 +33,65 @@ impl<T> PerTier<T> {
     }
 }
 
+/// What one tier holds its turns to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Terms {
+    pub limits: Limits,
+    pub queue: Queueing,
+}
+
+/// A field of [`Terms`] that cannot be held to.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unfit {
+    /// `limits.burst_ms`
+    pub field: &'static str,
+    /// What is wrong, and what was expected.
+    pub problem: String,
+}
+
+impl Terms {
+    /// # Errors
+    /// The first field that would let nothing through, or that another one contradicts.
+    pub fn check(&self) -> Result<(), Unfit> {
+        let Self { limits, queue } = self;
+        let zeros = [
+            ("limits.burst_ms", limits.burst_ms == 0),
+            ("limits.keys_max", limits.keys_max == 0),
+            ("queue.background_wait_ms_max", queue.background_wait_ms_max == 0),
+            ("queue.ttft_ms_max", queue.ttft_ms_max == 0),
+            ("queue.first_token_ms_max", queue.first_token_ms_max == Some(0)),
+        ];
+        if let Some((field, _)) = zeros.into_iter().find(|(_, is_zero)| *is_zero) {
+            let problem = "is 0, which would let nothing through: expected at least 1".to_owned();
+            return Err(Unfit { field, problem });
+        }
+        let Queueing { concurrency_min: min, concurrency_max: max, claimed_percent_max: percent, .. } = queue;
+        if let Some(max) = max.filter(|max| max < min) {
+            let problem = format!("is {min}: expected at most concurrency_max, which is {max}");
+            return Err(Unfit { field: "queue.concurrency_min", problem });
+        }
+        if *percent > 100 {
+            let problem = format!("is {percent}: expected at most 100");
+            return Err(Unfit { field: "queue.claimed_percent_max", problem });
+        }
+        Ok(())
+    }
+}
+
 /// What admission decides by.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     pub limits: PerTier<Limits>,
     pub queue: PerTier<Queueing>,
     pub routing: Routing,
+}
+
+impl Settings {
+    #[must_use]
+    pub fn of(&self, tier: Tier) -> Terms {
+        Terms { limits: self.limits.of(tier).clone(), queue: self.queue.of(tier).clone() }
+    }
 }
 
 /// `[queue.latency]` and `[queue.throughput]`: how many turns a tier runs at once, and how the others wait. Each field may be left out.
@@ -58,6 +111,9 @@ pub struct Queueing {
     pub concurrency_max: Option<NonZeroU32>,
     /// What it does not shrink below. Default 1.
     pub concurrency_min: NonZeroU32,
+    /// How many of the slots may be kept free for keys that held several at once in the last 5 to 10 seconds and hold fewer now, in
+    /// percent, beside the one that is for keys that hold none. Default 25; 0: that one alone.
+    pub claimed_percent_max: u32,
     /// A first token later than this means that too many turns run, in milliseconds. Default 2,000.
     pub ttft_ms_max: u64,
     /// A turn without its first token for so long goes to another endpoint or tier, in milliseconds. Default none: what its endpoint
@@ -83,6 +139,7 @@ impl Default for Queueing {
             background_wait_ms_max: 600_000,
             concurrency_max: None,
             concurrency_min: NonZeroU32::MIN,
+            claimed_percent_max: 25,
             ttft_ms_max: 2_000,
             first_token_ms_max: None,
             prefill_on_warm_up: false,

@@ -47,6 +47,14 @@ impl Window {
         Self { bounds, size, in_flight: 0, settled_ns: 0 }
     }
 
+    /// New bounds; what it has learned stays, within them.
+    pub fn adopt(&mut self, bounds: Option<Bounds>) {
+        *self = match (self.bounds, bounds) {
+            (Some(_), Some(new)) => Self { bounds, size: within(new, self.size), ..*self },
+            (None, _) | (_, None) => Self { in_flight: self.in_flight, ..Self::new(bounds) },
+        };
+    }
+
     /// Turns that may run at once; None: as many as are wanted.
     #[must_use]
     pub fn slots(&self) -> Option<u32> {

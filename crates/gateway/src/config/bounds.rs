@@ -4,11 +4,7 @@ use super::File;
 use toml::Value;
 
 /// Limits of which 0 switches one thing off and leaves the rest. Of every other, 0 would let nothing through at all.
-const ZERO_IS_OFF: [&str; 21] = [
-    "queue.latency.turns_max",
-    "queue.latency.wait_ms_max",
-    "queue.throughput.turns_max",
-    "queue.throughput.wait_ms_max",
+const ZERO_IS_OFF: [&str; 17] = [
     "routing.affinity_entries_max",
     "routing.affinity_turns_max",
     "routing.outlier_factor",
@@ -35,16 +31,14 @@ pub fn too_small(file: &File) -> Option<(String, String)> {
     limits(file).into_iter().find_map(|(path, limit)| fault(&path, limit).map(|why| (path, why)))
 }
 
-/// Every limit of the file's parts by its path, as the file would have it with every default written out. Endpoints and models have
-/// checks of their own.
+/// Every limit of the file's parts by its path, as the file would have it with every default written out. Endpoints, models and the
+/// tiers' terms have checks of their own.
 fn limits(file: &File) -> Vec<(String, i64)> {
     let parts = [
         ("server", Value::try_from(&file.server)),
         ("session", Value::try_from(&file.session)),
         ("routing", Value::try_from(&file.routing)),
         ("seal", Value::try_from(&file.seal)),
-        ("limits", Value::try_from(&file.limits)),
-        ("queue", Value::try_from(&file.queue)),
         ("store", Value::try_from(&file.store)),
     ];
     let mut limits = Vec::new();
@@ -88,8 +82,6 @@ mod tests {
     /// Every limit that the file can hold, by its path.
     fn paths() -> Vec<String> {
         let mut paths: Vec<_> = limits(&File::default()).into_iter().map(|(path, _)| path).collect();
-        // Their type refuses it.
-        paths.retain(|path| !path.ends_with(".concurrency_min"));
         let of_store = ["bytes_max", "records_max", "age_ms_max", "file_bytes_max", "usage_age_ms_max"];
         paths.extend(of_store.map(|field| format!("store.{field}")));
         paths

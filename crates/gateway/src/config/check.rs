@@ -5,7 +5,7 @@ use super::{Config, File, ModalityName, ModelConfig, RouteName};
 use super::{base_url, bounds, keys, routing};
 use flashlane_backend::{Backends, EndpointConfig};
 use flashlane_edge::{EdgeConfig, Tls, TlsError};
-use flashlane_engine::admission::{self, PerTier, Queueing};
+use flashlane_engine::admission::{self, Unfit};
 use flashlane_engine::{Fleet, Modality, Model, Route, Tier};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -40,6 +40,8 @@ pub fn check(file: File) -> Result<Config, Fault> {
     if let Some((path, message)) = bounds::too_small(&file) {
         return Err(fault(path, message));
     }
+    let admission = admission::Settings { limits: file.limits, queue: file.queue, routing: file.routing };
+    check_terms(&admission)?;
     check_names(&file.server)?;
     let tls = file.server.tls.as_ref().map(Tls::load).transpose();
     let tls = tls.map_err(|TlsError { field, problem }| fault(format!("server.tls.{field}"), told(&problem)))?;
@@ -76,15 +78,13 @@ pub fn check(file: File) -> Result<Config, Fault> {
         keys::check_rules(&file.keys, &format!("models[{i}].rules"), &model.rules)?;
     }
     fleet.rules = file.rules.into();
-    routing::check(&file.routing).map_err(|(field, message)| fault(format!("routing.{field}"), message))?;
+    routing::check(&admission.routing).map_err(|(field, message)| fault(format!("routing.{field}"), message))?;
     let store = file.store.place().map_err(|(field, message)| fault(format!("store.{field}"), message))?;
     store.check().map_err(|error| {
         let expected = "expected a folder that this user may write, or the name of one to be made";
         fault("store.folder", format!("{}: {expected}", told(&error)))
     })?;
     let seal = file.seal.keys().map_err(|(field, problem)| fault(format!("seal.{field}"), told(&problem)))?;
-    check_queue(&file.queue)?;
-    let admission = admission::Settings { limits: file.limits, queue: file.queue, routing: file.routing };
     let settings = file.session;
     let (runtime, server, keys) = (file.runtime, file.server, file.keys);
     Ok(Config { runtime, server, tls, settings, admission, seal, keys, store, backends, fleet })
@@ -101,13 +101,12 @@ fn check_loopback(path: &str, address: SocketAddr, why: &str) -> Result<(), Faul
     }
 }
 
-/// A window has room between its bounds, and they need each other.
-fn check_queue(queue: &PerTier<Queueing>) -> Result<(), Fault> {
+/// What operators may change at runtime has the same check there.
+fn check_terms(admission: &admission::Settings) -> Result<(), Fault> {
     for tier in Tier::ALL {
-        let Queueing { concurrency_min: min, concurrency_max: max, .. } = queue.of(tier);
-        if let Some(max) = max.filter(|max| max < min) {
-            let path = format!("queue.{}.concurrency_min", tier.name());
-            return Err(fault(path, format!("is {min}: expected at most concurrency_max, which is {max}")));
+        if let Err(Unfit { field, problem }) = admission.of(tier).check() {
+            let (part, field) = field.split_once('.').unwrap_or((field, ""));
+            return Err(fault(format!("{part}.{}.{field}", tier.name()), problem));
         }
     }
     Ok(())

@@ -193,6 +193,25 @@ fn a_turn_larger_than_a_burst_gets_a_full_bucket_and_is_paid_for_afterwards() {
 }
 
 #[test]
+fn limits_change_while_turns_run_and_what_was_taken_counts_on() {
+    let mut peer = Peer::new(limits(0, 100, 0, 60_000));
+    peer.begin(60).unwrap();
+    peer.end(0, 100);
+    peer.begin(40).unwrap();
+    peer.accounts.adopt(limits(0, 50, 0, 60_000), at_ms(peer.now_ms));
+    assert_eq!(peer.begin(1).unwrap_err().limit, 50);
+    // 60 settled and 40 reserved, of 50: 51 too many.
+    assert_eq!(peer.begin(1).unwrap_err().wait_ms, Some(51 * 1200));
+    peer.accounts.adopt(limits(0, 6000, 0, 60_000), at_ms(peer.now_ms));
+    assert_eq!(peer.begin(1), Ok(()));
+    peer.accounts.adopt(Limits::default(), at_ms(peer.now_ms));
+    assert_eq!(peer.begin(1_000_000), Ok(()), "nothing is limited");
+    peer.end(0, 100);
+    peer.end(0, 100);
+    assert_eq!(peer.accounts.reserved(), (0, 0));
+}
+
+#[test]
 fn an_allowance_says_what_is_left_and_when_all_is_back() {
     let mut peer = Peer::new(limits(60, 600, 0, 60_000));
     peer.begin(100).unwrap();

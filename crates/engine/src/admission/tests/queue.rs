@@ -1,7 +1,7 @@
 //! Who is next, and who is told how many are before it.
 
-use super::{Dice, owner};
-use crate::admission::queue::{Party, Queue, WaiterId, Waiting};
+use super::{Dice, at_ms, owner};
+use crate::admission::queue::{Party, Queue, Slots, WaiterId, Waiting};
 
 fn party(key: u8, session: u64) -> Party {
     Party { owner: owner(key), session }
@@ -10,7 +10,7 @@ fn party(key: u8, session: u64) -> Party {
 /// Serves the queue to its end, one at a time.
 fn drain(queue: &mut Queue) -> Vec<(Party, WaiterId)> {
     std::iter::from_fn(|| {
-        let (party, waiting) = queue.next(|_, _| true)?;
+        let (party, waiting) = queue.next(|_| true, |_, _| true)?;
         assert!(queue.remove(party, waiting.id));
         queue.start(party, waiting.tokens);
         queue.end(party, waiting.tokens, waiting.tokens);
@@ -60,7 +60,7 @@ fn the_least_served_is_next_and_a_rest_saves_nothing_up() {
     }
     let served: Vec<_> = (0..6)
         .map(|_| {
-            let (who, waiting) = queue.next(|_, _| true).unwrap();
+            let (who, waiting) = queue.next(|_| true, |_, _| true).unwrap();
             queue.remove(who, waiting.id);
             queue.start(who, waiting.tokens);
             who
@@ -85,21 +85,78 @@ fn what_a_turn_really_took_counts() {
     for (id, who) in [(0, b), (1, a)] {
         queue.push(who, Waiting { id: WaiterId(id), tokens: 100 });
     }
-    assert_eq!(queue.next(|_, _| true).unwrap().0, a);
+    assert_eq!(queue.next(|_| true, |_, _| true).unwrap().0, a);
 }
 
 #[test]
 fn the_last_slot_is_for_a_key_that_holds_none() {
     let mut queue = Queue::default();
-    assert!(queue.may_start(&owner(1), Some(4), 1));
+    let may =
+        |queue: &Queue, key, all, free| queue.may_start(&owner(key), Slots { all: Some(all), free, claimed_max: 0 });
+    assert!(may(&queue, 1, 4, 1));
     queue.start(party(1, 0), 10);
-    assert!(queue.may_start(&owner(1), Some(4), 2));
-    assert!(!queue.may_start(&owner(1), Some(4), 1));
-    assert!(queue.may_start(&owner(2), Some(4), 1));
-    assert!(queue.may_start(&owner(1), Some(1), 1), "of one slot none can be kept");
-    assert!(!queue.may_start(&owner(2), Some(4), 0));
+    assert!(may(&queue, 1, 4, 2));
+    assert!(!may(&queue, 1, 4, 1));
+    assert!(may(&queue, 2, 4, 1));
+    assert!(may(&queue, 1, 1, 1), "of one slot none can be kept");
+    assert!(!may(&queue, 2, 4, 0));
     queue.end(party(1, 0), 10, 10);
-    assert!(queue.may_start(&owner(1), Some(4), 1));
+    assert!(may(&queue, 1, 4, 1));
+}
+
+#[test]
+fn what_a_key_held_lately_is_left_free_for_it_by_who_holds_more_than_a_share() {
+    let mut queue = Queue::default();
+    let (heavy, light) = (owner(1), owner(2));
+    let slots = |free, claimed_max| Slots { all: Some(12), free, claimed_max };
+    queue.pass(at_ms(0));
+    (0..3).for_each(|session| queue.start(party(2, session), 10));
+    (0..6).for_each(|session| queue.start(party(1, session), 10));
+    assert!(queue.may_start(&heavy, slots(2, 4)), "it is held, so nothing more is kept");
+    (0..3).for_each(|session| queue.end(party(2, session), 10, 10));
+    let free: Vec<_> = (0..8).filter(|free| queue.may_start(&heavy, slots(*free, 4))).collect();
+    assert_eq!(free, [5, 6, 7], "one for who holds none, and three");
+    assert!(queue.may_start(&heavy, slots(4, 2)), "no more than settings allow");
+    assert!(queue.may_start(&heavy, slots(2, 0)), "none where they say so");
+    assert!(queue.may_start(&light, slots(1, 4)));
+    queue.start(party(2, 0), 10);
+    assert!(queue.may_start(&light, slots(2, 4)), "its own");
+    assert!(queue.may_start(&owner(3), slots(1, 4)));
+    queue.end(party(1, 0), 10, 10);
+    assert!(queue.may_start(&heavy, slots(2, 4)), "who holds less than an equal share leaves nothing");
+    queue.start(party(1, 0), 10);
+    queue.end(party(2, 0), 10, 10);
+    for (ms, kept) in [(4_999, 4), (5_000, 4), (9_999, 4), (10_000, 1)] {
+        queue.pass(at_ms(ms));
+        let least = (0..12).find(|free| queue.may_start(&heavy, slots(*free, 4)));
+        assert_eq!(least, Some(kept + 1), "after {ms} ms");
+    }
+}
+
+#[test]
+fn a_span_in_which_nothing_happened_forgets_claims_too() {
+    let mut queue = Queue::default();
+    (0..3).for_each(|session| queue.start(party(2, session), 10));
+    (0..3).for_each(|session| queue.end(party(2, session), 10, 10));
+    (0..8).for_each(|session| queue.start(party(1, session), 10));
+    queue.pass(at_ms(60_000));
+    assert!(queue.may_start(&owner(1), Slots { all: Some(12), free: 2, claimed_max: 4 }));
+}
+
+#[test]
+fn the_last_of_who_has_the_most_gives_its_place_to_who_has_fewer() {
+    let mut queue = Queue::default();
+    for (id, (key, session)) in (0..).zip([(1, 0), (1, 1), (1, 1), (1, 0), (2, 0), (1, 0)]) {
+        queue.push(party(key, session), Waiting { id: WaiterId(id), tokens: 10 });
+    }
+    assert_eq!(queue.last_of_longest(&owner(3)), Some((party(1, 0), WaiterId(5))), "of its longest session");
+    assert!(queue.last_of_longest(&owner(2)).is_some());
+    assert_eq!(queue.last_of_longest(&owner(1)), None);
+    queue.remove(party(1, 1), WaiterId(1));
+    queue.remove(party(1, 1), WaiterId(2));
+    queue.remove(party(1, 0), WaiterId(3));
+    assert_eq!(queue.last_of_longest(&owner(2)), None, "it would have more than the other is left with");
+    assert_eq!(queue.last_of_longest(&owner(3)), Some((party(1, 0), WaiterId(5))));
 }
 
 #[test]
@@ -108,9 +165,9 @@ fn who_may_not_start_is_passed_over_and_keeps_its_place() {
     for (id, key) in [(0, 1), (1, 2)] {
         queue.push(party(key, 0), Waiting { id: WaiterId(id), tokens: 10 });
     }
-    let next = queue.next(|party, _| party.owner != owner(1));
+    let next = queue.next(|key| *key != owner(1), |_, _| true);
     assert_eq!(next.unwrap().1.id, WaiterId(1));
-    assert_eq!(queue.next(|_, _| true).unwrap().1.id, WaiterId(0));
+    assert_eq!(queue.next(|_| true, |_, _| true).unwrap().1.id, WaiterId(0));
     assert!(!queue.remove(party(2, 0), WaiterId(0)), "another's turn");
     assert_eq!(queue.len(), 2);
 }

@@ -2,7 +2,9 @@
 
 use super::{at_ms, owner, scripts};
 use crate::admission::limit::Limits;
-use crate::admission::{Admission, Asked, Ending, Grant, PerTier, Place, Queueing, Settings, Ticket, WaiterId, Why};
+use crate::admission::{
+    Admission, Asked, Ending, Grant, PerTier, Place, Queueing, Settings, Terms, Ticket, Unfit, WaiterId, Why,
+};
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::{Endpoint, Fleet, Modality, Model, ModelRouting, Route, Share, Speaks, Tier};
 use crate::router::{Attempt, Keys, SessionKey, Traits, Verdict};
@@ -90,6 +92,8 @@ enum Step {
     FailLast,
     Forget,
     Pass(u64),
+    /// So many slots from here on.
+    Adopt(u32),
 }
 
 struct Peer {
@@ -97,12 +101,15 @@ struct Peer {
     now_ms: u64,
     running: Vec<Grant>,
     waiting: Vec<Place>,
+    /// The most slots that there ever were, in each tier that counts them.
+    slots_max: u32,
 }
 
 impl Peer {
     fn new(settings: &Settings, route: Route) -> Self {
         let admission = Admission::new(settings, fleet(route), [3; 32]);
-        Self { admission, now_ms: 1_000, running: Vec::new(), waiting: Vec::new() }
+        let slots_max = settings.queue.latency.concurrency_max.map_or(0, NonZeroU32::get);
+        Self { admission, now_ms: 1_000, running: Vec::new(), waiting: Vec::new(), slots_max }
     }
 
     fn take(&mut self, asked: Asked) {
@@ -147,6 +154,11 @@ impl Peer {
                 self.admission.forget(place.waiter, now);
             }
             Step::Pass(ms) => self.now_ms += ms,
+            Step::Adopt(count) => {
+                let queue = Queueing { turns_max: count, ..slots(count) };
+                self.admission.adopt(Tier::Latency, Terms { queue, ..Terms::default() }, now);
+                self.slots_max = self.slots_max.max(count);
+            }
             Step::EndFirst | Step::Forget => {}
         }
         self.settle();
@@ -168,7 +180,7 @@ impl Peer {
 
     fn check(&mut self) {
         let (queued, running) = Tier::ALL.map(|tier| self.admission.standing(tier)).iter().fold((0, 0), |sum, tier| {
-            assert!(tier.slots.is_none_or(|slots| tier.in_flight <= slots), "{tier:?}");
+            assert!(tier.slots.is_none() || tier.in_flight <= self.slots_max, "{tier:?}");
             (sum.0 + tier.queued as usize, sum.1 + tier.in_flight as usize)
         });
         assert_eq!((queued, running), (self.waiting.len(), self.running.len()));
@@ -209,6 +221,123 @@ fn no_short_script_loses_a_turn_or_runs_one_too_many() {
             }
             peer.end();
         });
+    }
+}
+
+#[test]
+fn no_change_of_slots_at_any_time_loses_a_turn() {
+    let steps = [Step::Ask(1), Step::Ask(2), Step::EndFirst, Step::Adopt(1), Step::Adopt(3), Step::Pass(2_500)];
+    let bounded = latency(Queueing { turns_max: 2, ..slots(2) }, Limits::default());
+    for (settings, route) in
+        [(&bounded, Route::LatencyOnly), (&bounded, Route::LatencyFirst), (&Settings::default(), Route::LatencyFirst)]
+    {
+        scripts(&steps, 4, |script| {
+            let mut peer = Peer::new(settings, route);
+            // With nothing counted, all are let in.
+            peer.slots_max = 4;
+            for step in script {
+                peer.apply(*step);
+                peer.check();
+            }
+            peer.end();
+        });
+    }
+}
+
+#[test]
+fn other_terms_hold_at_once_for_those_that_wait() {
+    let mut admission = Admission::new(&latency(slots(1), Limits::default()), fleet(Route::LatencyOnly), [0; 32]);
+    let running = granted(&admission.ask(ticket(1, 1, 100), at_ms(0)));
+    let [second, third] = [2, 3].map(|session| queued(&admission.ask(ticket(1, session, 100), at_ms(0))));
+    let mut terms = admission.terms(Tier::Latency);
+    assert_eq!(terms, latency(slots(1), Limits::default()).of(Tier::Latency));
+    terms.queue = Queueing { turns_max: 1, wait_ms_max: 3_000, ..slots(3) };
+    admission.adopt(Tier::Latency, terms.clone(), at_ms(10));
+    assert_eq!(admission.standing(Tier::Latency).changes, 1);
+    let woken: Vec<_> = std::iter::from_fn(|| admission.poll_woken()).collect();
+    assert_eq!(woken, [second.waiter, third.waiter], "one is let in, the other learns its new place");
+    let grant = granted(&admission.look(second.waiter, at_ms(10)));
+    let place = queued(&admission.look(third.waiter, at_ms(10)));
+    assert_eq!((place.number, place.look_ns), (1, at_ms(3_000).mono_ns), "since it came");
+    refused(admission.ask(ticket(1, 4, 100), at_ms(20)));
+
+    terms.queue = Queueing { turns_max: 0, wait_ms_max: 100, ..slots(1) };
+    admission.adopt(Tier::Latency, terms, at_ms(200));
+    assert_eq!(admission.standing(Tier::Latency).in_flight, 2, "what runs, runs on");
+    assert_eq!(admission.poll_woken(), Some(third.waiter));
+    let refusal = refused(admission.look(third.waiter, at_ms(200)));
+    assert_eq!(refusal.kind, ErrorKind::RateLimited, "it has waited longer than one may by now");
+    for grant in [running, grant] {
+        refused(admission.ask(ticket(1, 5, 100), at_ms(300)));
+        admission.release(grant, &served(100), at_ms(300));
+    }
+    granted(&admission.ask(ticket(1, 5, 100), at_ms(300)));
+}
+
+#[test]
+fn limits_may_come_and_go_while_turns_run() {
+    let mut admission = Admission::new(&latency(slots(4), Limits::default()), fleet(Route::LatencyOnly), [0; 32]);
+    let before = granted(&admission.ask(ticket(1, 1, 600), at_ms(0)));
+    let limits = Limits { tokens_per_minute: NonZeroU32::new(600), ..Limits::default() };
+    admission.adopt(Tier::Latency, Terms { limits, queue: slots(4) }, at_ms(0));
+    let within = granted(&admission.ask(ticket(1, 2, 600), at_ms(0)));
+    assert_eq!(admission.standing(Tier::Latency).tokens_reserved, 600);
+    refused(admission.ask(ticket(1, 3, 600), at_ms(0)));
+    admission.adopt(Tier::Latency, Terms::default(), at_ms(0));
+    let after = granted(&admission.ask(ticket(1, 3, 600), at_ms(0)));
+    for grant in [before, within, after] {
+        admission.release(grant, &served(600), at_ms(100));
+    }
+    assert_eq!(admission.standing(Tier::Latency).tokens_reserved, 0);
+}
+
+#[test]
+fn terms_that_cannot_be_held_to_name_their_field() {
+    let with = |queue| Terms { queue, ..Terms::default() };
+    let more =
+        Queueing { concurrency_max: NonZeroU32::new(4), concurrency_min: NonZeroU32::new(5).unwrap(), ..slots(1) };
+    for (terms, unfit) in [
+        (with(Queueing { ttft_ms_max: 0, ..Queueing::default() }), "queue.ttft_ms_max"),
+        (with(Queueing { background_wait_ms_max: 0, ..Queueing::default() }), "queue.background_wait_ms_max"),
+        (with(Queueing { first_token_ms_max: Some(0), ..Queueing::default() }), "queue.first_token_ms_max"),
+        (with(Queueing { claimed_percent_max: 101, ..Queueing::default() }), "queue.claimed_percent_max"),
+        (with(more), "queue.concurrency_min"),
+        (Terms { limits: Limits { burst_ms: 0, ..Limits::default() }, ..Terms::default() }, "limits.burst_ms"),
+        (Terms { limits: Limits { keys_max: 0, ..Limits::default() }, ..Terms::default() }, "limits.keys_max"),
+    ] {
+        assert_eq!(terms.check().map_err(|Unfit { field, .. }| field), Err(unfit));
+    }
+    let off = Queueing { turns_max: 0, wait_ms_max: 0, claimed_percent_max: 0, ..Queueing::default() };
+    assert_eq!(with(off).check(), Ok(()));
+}
+
+#[test]
+fn a_key_that_fills_the_queue_keeps_nobody_out() {
+    for (route, is_last) in [(Route::LatencyOnly, true), (Route::LatencyFirst, false)] {
+        let queue = Queueing { turns_max: 3, ..slots(1) };
+        let mut admission = Admission::new(&latency(queue, Limits::default()), fleet(route), [0; 32]);
+        granted(&admission.ask(ticket(1, 1, 100), at_ms(0)));
+        let waiting = [2, 3, 4].map(|session| queued(&admission.ask(ticket(1, session, 100), at_ms(0))));
+        let place = queued(&admission.ask(ticket(2, 1, 100), at_ms(1)));
+        assert_eq!((place.number, admission.poll_woken()), (1, Some(waiting[2].waiter)), "its last one goes");
+        match admission.look(waiting[2].waiter, at_ms(1)) {
+            Asked::Refused(refusal, _) => {
+                assert!(is_last);
+                assert_eq!(refusal.retry_after_ms, Some(2_999), "the third of turns that take a second");
+                assert_eq!(admission.standing(Tier::Latency).refused[Why::QueueFull.index()], 1);
+            }
+            Asked::Granted(grant, _) => {
+                assert!(!is_last);
+                assert_eq!((grant.tier(), grant.decision.attempt), (Tier::Throughput, Attempt::Spill));
+                assert_eq!(admission.standing(Tier::Latency).spilled, 1);
+            }
+            Asked::Queued(place) => panic!("{place:?}"),
+        }
+        queued(&admission.ask(ticket(2, 2, 100), at_ms(2)));
+        assert_eq!(admission.poll_woken(), Some(waiting[1].waiter));
+        assert_eq!(admission.standing(Tier::Latency).queued, 3);
+        // One has one, the other two: a third of hers would not be fewer.
+        assert!(!matches!(admission.ask(ticket(2, 3, 100), at_ms(3)), Asked::Queued(_)));
     }
 }
 

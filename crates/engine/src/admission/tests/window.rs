@@ -15,6 +15,7 @@ fn no_short_script_leaves_the_bounds_or_loses_a_turn() {
         Enter,
         Leave(Signal),
         Pass,
+        Adopt(u32, u32),
     }
     let steps = [
         Step::Enter,
@@ -23,10 +24,11 @@ fn no_short_script_leaves_the_bounds_or_loses_a_turn() {
         Step::Leave(Signal::Refused),
         Step::Leave(Signal::Nothing),
         Step::Pass,
+        Step::Adopt(3, 4),
     ];
     scripts(&steps, 6, |script| {
         let mut window = Window::new(Some(bounds(1, 6)));
-        let (mut now_ms, mut running) = (1000, Vec::new());
+        let (mut now_ms, mut running, mut limits) = (1000, Vec::new(), (1, 6));
         for step in script {
             match *step {
                 Step::Enter => {
@@ -39,9 +41,13 @@ fn no_short_script_leaves_the_bounds_or_loses_a_turn() {
                     }
                 }
                 Step::Pass => now_ms += 10,
+                Step::Adopt(min, max) => {
+                    limits = (min, max);
+                    window.adopt(Some(bounds(min, max)));
+                }
             }
             let slots = window.slots().unwrap();
-            assert!((1..=6).contains(&slots), "{slots}");
+            assert!((limits.0..=limits.1).contains(&slots), "{slots}");
             assert_eq!(window.in_flight() as usize, running.len());
         }
     });
