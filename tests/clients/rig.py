@@ -58,10 +58,10 @@ def poll_until(fits: Callable[[], object], timeout_s: float, what: str, every_s:
     return answer
 
 
-def fetch(url: str, body: dict | None = None, timeout_s: float = 10) -> str:
+def fetch(url: str, body: dict | None = None, timeout_s: float = 10, method: str | None = None) -> str:
     """One request by the standard library; raises on a status that is no success."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"content-type": "application/json"} if data else {})
+    request = urllib.request.Request(url, data, {"content-type": "application/json"} if data else {}, method=method)
     with urllib.request.urlopen(request, timeout=timeout_s) as answer:
         return answer.read().decode()
 

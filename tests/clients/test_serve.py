@@ -3,6 +3,7 @@
 import json
 import subprocess
 import time
+import urllib.error
 
 import pytest
 from websockets.exceptions import ConnectionClosedError
@@ -102,3 +103,21 @@ def test_the_version_and_the_help_of_every_verb():
         said = run(verb, "--help")
         assert said.returncode == 0
         assert "flashlane " + verb in said.stdout
+
+
+def test_limits_change_while_it_runs_and_clients_are_told():
+    with Flashlane() as gateway:
+        def limits() -> dict:
+            return json.loads(fetch(f"{gateway.admin_url}/limits"))["latency"]
+
+        before = limits()
+        patch = {"limits": {"requests_per_minute": 1}, "queue": {"wait_ms_max": 0}}
+        changed = json.loads(fetch(f"{gateway.admin_url}/limits/latency", patch, method="PATCH"))
+        assert changed == limits()
+        assert changed == {"limits": before["limits"] | patch["limits"], "queue": before["queue"] | patch["queue"]}
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            fetch(f"{gateway.admin_url}/limits/latency", {"queue": {"ttft_ms_max": 0}}, method="PATCH")
+        assert refused.value.code == 400
+        assert json.load(refused.value)["error"]["param"] == "queue.ttft_ms_max"
+        assert changed == limits()
+        assert 'flashlane_limit_changes_total{tier="latency"} 1' in fetch(f"{gateway.admin_url}/metrics")

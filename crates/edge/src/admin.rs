@@ -1,11 +1,14 @@
-//! What operators ask: is it alive, is it ready, what has it counted. On a listener of its own, so that it can stay private.
+//! What operators ask: is it alive, is it ready, what has it counted; and what they change while it runs. On a listener of its own, so
+//! that it can stay private.
 
 use crate::reply::Refused;
 use crate::state::State;
+use crate::{limits, origin};
 use axum::Router;
 use axum::extract::{self, Request};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, patch};
 use flashlane_engine::ErrorKind;
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
@@ -18,6 +21,12 @@ pub(crate) fn router(state: &Arc<State>) -> Router {
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
+        .route("/limits", get(limits::show))
+        // A web page must not change anything here.
+        .route(
+            "/limits/{tier}",
+            patch(limits::change).layer(middleware::from_fn_with_state(Arc::clone(state), origin::guard)),
+        )
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(Arc::clone(state))
@@ -41,10 +50,13 @@ async fn metrics(extract::State(state): extract::State<Arc<State>>) -> Response 
 }
 
 async fn unknown_path(request: Request) -> Refused {
-    let message = format!("Unknown path {}: there are /livez, /readyz and /metrics.", request.uri().path());
+    let message = format!("Unknown path {}: there are /livez, /readyz, /metrics and /limits.", request.uri().path());
     Refused::new(ErrorKind::RouteNotFound, message)
 }
 
 async fn wrong_method(request: Request) -> Refused {
-    Refused::new(ErrorKind::MethodNotAllowed, format!("Not allowed to {} here: GET it.", request.method()))
+    Refused::new(
+        ErrorKind::MethodNotAllowed,
+        format!("Not allowed to {} on {}.", request.method(), request.uri().path()),
+    )
 }

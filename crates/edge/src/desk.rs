@@ -3,7 +3,7 @@
 //! Whoever waits has a signal of its own. A turn that ends, or a look, may let others in: theirs is given within the same call.
 
 use flashlane_engine::admission::{
-    Admission, Asked, Ending, Foreseen, Grant, Prefill, Prepared, Standing, Ticket, WaiterId,
+    Admission, Asked, Ending, Foreseen, Grant, Prefill, Prepared, Standing, Terms, Ticket, WaiterId,
 };
 use flashlane_engine::router::{Change, Load};
 use flashlane_engine::{EndpointId, Now, Prefilled, Tier};
@@ -88,6 +88,25 @@ impl Desk {
         let change = held.admission.release(grant, ending, now);
         held.wake();
         change
+    }
+
+    /// What a tier holds its turns to.
+    pub(crate) fn terms(&self, tier: Tier) -> Terms {
+        self.held().admission.terms(tier)
+    }
+
+    /// Other terms for a tier, made of those that it has; whoever waits is woken to look.
+    pub(crate) fn adopt<E>(
+        &self,
+        tier: Tier,
+        make: impl FnOnce(Terms) -> Result<Terms, E>,
+        now: Now,
+    ) -> Result<Terms, E> {
+        let mut held = self.held();
+        let terms = make(held.admission.terms(tier))?;
+        held.admission.adopt(tier, terms.clone(), now);
+        held.wake();
+        Ok(terms)
     }
 
     pub(crate) fn in_flight(&self, endpoint: EndpointId) -> u32 {

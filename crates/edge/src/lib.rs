@@ -20,6 +20,7 @@ mod follow;
 mod http;
 mod idle;
 mod keys;
+mod limits;
 mod listen;
 mod models;
 mod origin;

@@ -447,6 +447,7 @@ struct GateFamilies {
     slots: IntGaugeVec,
     reserved: IntGaugeVec,
     spilled: IntCounterVec,
+    changes: IntCounterVec,
     refused: IntCounterVec,
 }
 
@@ -455,12 +456,14 @@ impl GateFamilies {
         let gauge = |name: &str, help: &str| gauges(registry, name, help, &["tier"]);
         let refused = "Turns refused for want of a place, of a limit's remainder or of an endpoint";
         let spilled = "Turns that went on to the next tier for want of a place";
+        let changes = "Changes of a tier's limits or queue while it runs";
         Ok(Self {
             queued: gauge("flashlane_queue_turns_waiting", "Turns waiting for a place now")?,
             running: gauge("flashlane_tier_turns_running", "Turns that hold a place now")?,
             slots: gauge("flashlane_tier_slots", "Turns that may run at once now, where that is bounded")?,
             reserved: gauge("flashlane_limit_tokens_reserved", "Tokens that running turns have reserved")?,
             spilled: counters(registry, "flashlane_spills_total", spilled, &["tier"])?,
+            changes: counters(registry, "flashlane_limit_changes_total", changes, &["tier"])?,
             refused: counters(registry, "flashlane_refusals_total", refused, &["tier", "reason"])?,
         })
     }
@@ -475,8 +478,10 @@ impl GateFamilies {
         ] {
             family.with_label_values(&[name]).set(i64::try_from(value).unwrap_or(i64::MAX));
         }
-        let spilled = self.spilled.with_label_values(&[name]);
-        spilled.inc_by(standing.spilled.saturating_sub(spilled.get()));
+        for (family, count) in [(&self.spilled, standing.spilled), (&self.changes, standing.changes)] {
+            let counter = family.with_label_values(&[name]);
+            counter.inc_by(count.saturating_sub(counter.get()));
+        }
         for (why, count) in Why::ALL.into_iter().zip(standing.refused) {
             let refused = self.refused.with_label_values(&[name, why.label()]);
             refused.inc_by(count.saturating_sub(refused.get()));
@@ -590,7 +595,7 @@ mod tests {
     #[test]
     fn a_gates_gauges_and_counters_follow_what_it_tells() {
         let metrics = Metrics::new().unwrap();
-        let mut standing = Standing { queued: 3, slots: Some(8), spilled: 2, ..Standing::default() };
+        let mut standing = Standing { queued: 3, slots: Some(8), spilled: 2, changes: 1, ..Standing::default() };
         standing.refused[1] = 5;
         metrics.render([], [(Tier::Latency, standing.clone())]).unwrap();
         (standing.queued, standing.spilled) = (0, 7);
@@ -599,6 +604,7 @@ mod tests {
             "flashlane_queue_turns_waiting{tier=\"latency\"} 0",
             "flashlane_tier_slots{tier=\"latency\"} 8",
             "flashlane_spills_total{tier=\"latency\"} 7",
+            "flashlane_limit_changes_total{tier=\"latency\"} 1",
             "flashlane_refusals_total{reason=\"tokens\",tier=\"latency\"} 5",
             "flashlane_refusals_total{reason=\"queue_full\",tier=\"latency\"} 0",
         ] {

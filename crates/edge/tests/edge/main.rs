@@ -10,6 +10,7 @@
 
 mod background;
 mod cancel;
+mod cancels;
 mod compact;
 mod conversations;
 mod errors;
@@ -18,6 +19,7 @@ mod idle;
 mod keys;
 mod life;
 mod limit;
+mod limits;
 mod models;
 mod origin;
 mod pressure;

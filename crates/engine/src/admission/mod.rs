@@ -387,7 +387,7 @@ impl Admission {
                 Err(Stop::Blocked(blocked)) => blocked,
             };
             let Some((why, wait_ms)) = self.turned_away(&waiter, blocked, now) else {
-                self.make_room(&waiter, now);
+                self.push_out(&waiter, now);
                 return Asked::Queued(self.enqueue(id, waiter, now));
             };
             if index + 1 < tiers.len() {
@@ -500,7 +500,7 @@ impl Admission {
 
     /// Where as many wait as may, the last turn of the key that has the most of them gives its place to one of a key that has fewer: one
     /// key alone keeps nobody out.
-    fn make_room(&mut self, newcomer: &Waiter, now: Now) {
+    fn push_out(&mut self, newcomer: &Waiter, now: Now) {
         let tier = newcomer.tier();
         let gate = self.gates.of_mut(tier);
         if !gate.is_full() {

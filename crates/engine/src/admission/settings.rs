@@ -55,19 +55,38 @@ impl Terms {
     /// The first field that would let nothing through, or that another one contradicts.
     pub fn check(&self) -> Result<(), Unfit> {
         let Self { limits, queue } = self;
+        // Named one by one, so that a new field is asked for here.
+        let Limits { requests_per_minute: _, tokens_per_minute: _, turns_max: _, burst_ms, keys_max } = limits;
+        let Queueing {
+            // 0: nobody waits.
+            turns_max: _,
+            wait_ms_max: _,
+            background_wait_ms_max,
+            concurrency_max,
+            concurrency_min: min,
+            claimed_percent_max: percent,
+            ttft_ms_max,
+            first_token_ms_max,
+            prefill_on_warm_up: _,
+            prefill_tokens_max,
+            prefills_per_minute_max,
+            prefill_ms_max,
+        } = queue;
         let zeros = [
-            ("limits.burst_ms", limits.burst_ms == 0),
-            ("limits.keys_max", limits.keys_max == 0),
-            ("queue.background_wait_ms_max", queue.background_wait_ms_max == 0),
-            ("queue.ttft_ms_max", queue.ttft_ms_max == 0),
-            ("queue.first_token_ms_max", queue.first_token_ms_max == Some(0)),
+            ("limits.burst_ms", *burst_ms == 0),
+            ("limits.keys_max", *keys_max == 0),
+            ("queue.background_wait_ms_max", *background_wait_ms_max == 0),
+            ("queue.ttft_ms_max", *ttft_ms_max == 0),
+            ("queue.first_token_ms_max", *first_token_ms_max == Some(0)),
+            ("queue.prefill_tokens_max", *prefill_tokens_max == 0),
+            ("queue.prefills_per_minute_max", *prefills_per_minute_max == 0),
+            ("queue.prefill_ms_max", *prefill_ms_max == 0),
         ];
         if let Some((field, _)) = zeros.into_iter().find(|(_, is_zero)| *is_zero) {
             let problem = "is 0, which would let nothing through: expected at least 1".to_owned();
             return Err(Unfit { field, problem });
         }
-        let Queueing { concurrency_min: min, concurrency_max: max, claimed_percent_max: percent, .. } = queue;
-        if let Some(max) = max.filter(|max| max < min) {
+        if let Some(max) = concurrency_max.filter(|max| max < min) {
             let problem = format!("is {min}: expected at most concurrency_max, which is {max}");
             return Err(Unfit { field: "queue.concurrency_min", problem });
         }
