@@ -1,6 +1,6 @@
 //! A quiet key beside one with ten times its load, on real sockets through the built binary and its simulated wafer tier.
 
-#![allow(clippy::unwrap_used, reason = "a test may fail this way")]
+#![allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, reason = "a test may fail this way")]
 
 mod rig;
 

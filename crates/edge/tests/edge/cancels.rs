@@ -147,6 +147,9 @@ async fn a_thousand_cancels_at_random_moments_end_their_upstreams_at_once_and_le
     };
     let gateway = Gateway::start_behind(&[upstream(&server.base_url())], settings).await;
     let tasks = Handle::current().metrics();
+    // Who has answered has spawned all that it listens with.
+    gateway.metrics().await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
     let tasks_before = tasks.num_alive_tasks();
 
     let clients = (0..CLIENTS).map(async |client| {
