@@ -163,9 +163,9 @@ pub(crate) async fn until<S: Clone>(mut seen: watch::Receiver<S>, condition: imp
 
 impl Seen {
     fn close_all(&mut self) {
-        for closed in self.closed.iter_mut().filter(|closed| closed.is_none()) {
-            *closed = Some(Instant::now());
-        }
+        let now = Instant::now();
+        self.closed.iter_mut().for_each(|closed| *closed = closed.or(Some(now)));
+        self.requests.iter_mut().for_each(|request| request.ended = request.ended.or(Some(now)));
     }
 }
 
