@@ -57,7 +57,7 @@ pub fn wire(steps: &[Step]) -> Bytes {
                 wire.extend_from_slice(bytes);
                 wire.extend_from_slice(b"\r\n");
             }
-            Step::Expect | Step::Wait(_) | Step::Hold | Step::Again | Step::Reset => {}
+            Step::Expect | Step::Wait(_) | Step::Watch(_) | Step::Hold | Step::Again | Step::Reset => {}
         }
     }
     Bytes::from(wire)
