@@ -18,8 +18,8 @@ const CLIENTS: usize = 4;
 const SLOTS: NonZeroU32 = NonZeroU32::new(3).unwrap();
 /// A turn takes some 25 ms: the last moments are after its end.
 const MOMENT_MS_MAX: u64 = 30;
-/// What a calm machine keeps for the 99th percentile (docs/BENCHMARKS.md has the figure), a busy one for the median. Of its worst
-/// hundredth such a machine says only that nothing hangs.
+/// The goal of the 99th percentile (docs/BENCHMARKS.md has what was measured), held to the median: others use the machine too. Of the worst
+/// hundredth this says only that nothing hangs.
 const IN_TIME: Duration = Duration::from_millis(10);
 const AT_ALL: Duration = Duration::from_millis(500);
 
