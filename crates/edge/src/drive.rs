@@ -204,7 +204,10 @@ impl Drive {
             self.poll_queued(cx, now);
             let rest = match self.poll_streams(cx, now) {
                 Round::Moved => continue,
-                Round::Full => Rest::Full,
+                Round::Full => {
+                    self.session.handle_unread(now);
+                    Rest::Full
+                }
                 Round::Still => Rest::Quiet,
             };
             let session_ns = self.session.poll_timeout();

@@ -23,7 +23,7 @@ use crate::fleet::EndpointId;
 use crate::router::{Media, Verdict};
 use crate::seal::Opener;
 use crate::session::{Cut, Steer, TurnId};
-use crate::stages::{Arrival, Stages};
+use crate::stages::{Arrival, Stage, Stages};
 use crate::time::Now;
 use crate::tokens::{self, Text};
 use crate::tools::Tools;
@@ -145,6 +145,8 @@ pub struct Times {
     pub stages: Stages,
     pub sent_upstream_ns: Option<u64>,
     pub first_token_ns: Option<u64>,
+    /// The last one, or later: when it was seen that nobody could have read another.
+    pub last_token_ns: u64,
     /// flashlane's own work, as the driver measured it.
     pub busy_ns: u64,
 }
@@ -157,6 +159,7 @@ impl Turn {
             stages: Stages::begin(arrival, now.mono_ns),
             sent_upstream_ns: None,
             first_token_ns: None,
+            last_token_ns: 0,
             busy_ns: 0,
         };
         Self {
@@ -325,6 +328,19 @@ impl Turn {
     #[must_use]
     pub fn has_nothing(&self) -> bool {
         self.deltas == 0 && self.assembler.is_untouched()
+    }
+
+    /// So many deltas have come.
+    // hot: per token
+    pub fn heard(&mut self, deltas: u64, now: Now) {
+        if deltas > 0 {
+            self.times.last_token_ns = now.mono_ns;
+            if self.deltas == 0 {
+                self.times.first_token_ns = Some(now.mono_ns);
+                self.times.stages.enter(Stage::Stream, now.mono_ns);
+            }
+        }
+        self.deltas += deltas;
     }
 
     /// From the request's going out.

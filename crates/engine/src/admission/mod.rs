@@ -73,6 +73,8 @@ pub struct Grant {
     number: u64,
     /// A first token later than this is none: another endpoint may do better.
     pub first_token_ns: Option<u64>,
+    /// How long it may be without another token after that, in milliseconds.
+    pub token_idle_ms_max: Option<u64>,
     pub decision: Decision,
 }
 
@@ -82,7 +84,7 @@ impl Grant {
     pub fn outright(endpoint: EndpointId, tier: Tier) -> Self {
         let (plan, pick, attempt) = (PlanReason::ModelRoute, PickReason::Only, Attempt::First);
         let decision = Decision { tier, endpoint, plan, pick, attempt, queued_ms: 0 };
-        Self { number: 0, first_token_ns: None, decision }
+        Self { number: 0, first_token_ns: None, token_idle_ms_max: None, decision }
     }
 
     #[must_use]
@@ -466,8 +468,9 @@ impl Admission {
             attempt,
             queued_ms: u32::try_from(queued_ms).unwrap_or(u32::MAX),
         };
-        let first_token_ms_max = self.gates.of(tier).queueing.first_token_ms_max;
-        Ok(Grant { number, first_token_ns: first_token_ms_max.map(|ms| now.after_ms(ms)), decision })
+        let queueing = &self.gates.of(tier).queueing;
+        let first_token_ns = queueing.first_token_ms_max.map(|ms| now.after_ms(ms));
+        Ok(Grant { number, first_token_ns, token_idle_ms_max: queueing.token_idle_ms_max, decision })
     }
 
     /// Lets in all that wait for the tier and may start now.

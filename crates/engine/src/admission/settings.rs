@@ -139,6 +139,10 @@ pub struct Queueing {
     /// allows by `first_byte_ms_max`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_token_ms_max: Option<u64>,
+    /// A turn without another token for so long has failed, in milliseconds, whatever else its endpoint sends. Default none: what its
+    /// endpoint allows by `idle_ms_max`, which any byte satisfies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_idle_ms_max: Option<u64>,
     /// A warm-up has the endpoint where its turn will go read its prompt, by a request of one token. Default false: it is the key's cost,
     /// whether or not the turn comes.
     pub prefill_on_warm_up: bool,
@@ -161,6 +165,7 @@ impl Default for Queueing {
             claimed_percent_max: 25,
             ttft_ms_max: 2_000,
             first_token_ms_max: None,
+            token_idle_ms_max: None,
             prefill_on_warm_up: false,
             prefill_tokens_max: 32_768,
             prefills_per_minute_max: 60,

@@ -1,6 +1,7 @@
 //! What a session does as time passes: announcements, signs of life, the end of a connection's time.
 
 use super::{Effect, Life, Session, TurnId, Why};
+use crate::admission::Grant;
 use crate::assembler::Assembler;
 use crate::time::Now;
 use crate::turn::{Turn, TurnState};
@@ -49,15 +50,20 @@ impl Session {
         }
     }
 
+    /// Upstreams are not read, since the client does not read: what they send meanwhile is not missing.
+    pub fn handle_unread(&mut self, now: Now) {
+        for turn in self.lanes.running_mut() {
+            turn.times.last_token_ns = now.mono_ns;
+        }
+    }
+
     /// When something is to be done for a turn.
     ///
     /// hot: per token
     fn due_at(&self, turn: &Turn) -> Option<u64> {
         match &turn.state {
             TurnState::Opening { grant, announce_at } => first(*announce_at, grant.first_token_ns),
-            TurnState::Streaming { grant, .. } | TurnState::Passing { grant, .. } => {
-                grant.first_token_ns.filter(|_| turn.deltas == 0)
-            }
+            TurnState::Streaming { grant, .. } | TurnState::Passing { grant, .. } => late_at(turn, grant),
             TurnState::Queued { place, told_ns } => first(Some(place.look_ns), self.news_at(*told_ns)),
             TurnState::Loading
             | TurnState::Finding { .. }
@@ -82,14 +88,34 @@ impl Session {
             self.effects.push_back(Effect::Look(id, place.waiter));
             return;
         }
-        let is_late = turn.grant().and_then(|grant| grant.first_token_ns).is_some_and(|at| at <= now.mono_ns);
-        if is_late && turn.deltas == 0 {
-            let sent_ns = turn.times.sent_upstream_ns.unwrap_or(now.mono_ns);
-            let failure = UpstreamFailure::Silent { waited_ms: now.mono_ns.saturating_sub(sent_ns) / 1_000_000 };
-            self.try_elsewhere(id, &failure, now);
-            self.advance(now);
-        } else {
+        let is_late = turn.grant().and_then(|grant| late_at(turn, &grant)).is_some_and(|at| at <= now.mono_ns);
+        if !is_late {
             self.announce(id, now);
+            return;
+        }
+        let since_ns = match turn.deltas {
+            0 => turn.times.sent_upstream_ns.unwrap_or(now.mono_ns),
+            _ => turn.times.last_token_ns,
+        };
+        match turn.assembler.has_finished() {
+            // All that is missing is what it says behind the answer.
+            true => self.conclude(id, now),
+            false => {
+                let waited_ms = now.mono_ns.saturating_sub(since_ns) / 1_000_000;
+                self.try_elsewhere(id, &UpstreamFailure::Silent { waited_ms }, now);
+            }
+        }
+        self.advance(now);
+    }
+}
+
+/// When a turn is late: without its first token, or without another one.
+fn late_at(turn: &Turn, grant: &Grant) -> Option<u64> {
+    match turn.deltas {
+        0 => grant.first_token_ns,
+        _ => {
+            let idle_ns = grant.token_idle_ms_max?.saturating_mul(1_000_000);
+            Some(turn.times.last_token_ns.saturating_add(idle_ns))
         }
     }
 }

@@ -400,11 +400,7 @@ impl Session {
         if self.outgoing.len() > told_before {
             self.last_sent_ns = now.mono_ns;
         }
-        if deltas > 0 && turn.deltas == 0 {
-            turn.times.first_token_ns = Some(now.mono_ns);
-            turn.times.stages.enter(Stage::Stream, now.mono_ns);
-        }
-        turn.deltas += deltas;
+        turn.heard(deltas, now);
         turn.output_bytes += bytes.len();
         outcome?;
         if decoded.is_err() || turn.output_bytes > self.shared.settings.output_bytes_max {

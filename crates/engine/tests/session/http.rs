@@ -1,14 +1,28 @@
 //! The session of one HTTP request: JSON, event streams, Chat Completions.
 
+use flashlane_engine::admission::Grant;
 use flashlane_engine::router::Urgency;
-use flashlane_engine::{Answer, IdSource, Now, Owner, Session, Settings, Shared, UpstreamEvent};
+use flashlane_engine::{
+    Answer, EndpointId, IdSource, Now, Owner, Session, Settings, Shared, Tier, TurnId, UpstreamEvent,
+};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
+fn new() -> Session {
+    let shared = Arc::new(Shared::new(Settings::default(), Arc::new(crate::peer::fleet()), crate::peer::ring()));
+    Session::http(shared, IdSource::new([2; 32]), Owner::default())
+}
+
+/// The session of one request that waits for its grant.
+fn asked(body: &str) -> Session {
+    let mut session = new();
+    session.handle_responses_body(body.as_bytes(), Now::default());
+    session
+}
+
 /// The session of one HTTP request, driven to its grant.
 fn http(body: &str, chat: bool) -> Session {
-    let shared = Arc::new(Shared::new(Settings::default(), Arc::new(crate::peer::fleet()), crate::peer::ring()));
-    let mut session = Session::http(shared, IdSource::new([2; 32]), Owner::default());
+    let mut session = new();
     match chat {
         true => session.handle_chat_body(body.as_bytes(), Now::default()),
         false => session.handle_responses_body(body.as_bytes(), Now::default()),
@@ -191,4 +205,39 @@ fn what_is_repeated_to_an_event_stream_stands_on_one_line() {
             }
         }
     }
+}
+
+#[test]
+fn a_turn_without_another_token_fails_unless_its_client_could_not_have_read_it() {
+    let at = |ms: u64| Now { mono_ns: ms * 1_000_000, unix_ms: ms };
+    for is_read in [true, false] {
+        let (mut session, id) = (asked(r#"{"model":"m","input":"hi","store":false,"stream":true}"#), TurnId::default());
+        let mut grant = Grant::outright(EndpointId(0), Tier::Latency);
+        grant.token_idle_ms_max = Some(100);
+        session.handle_asked(id, grant.into(), at(0));
+        session.handle_upstream(id, UpstreamEvent::Opened, at(10));
+        for (line, ms) in [(CHUNKS[1], 20), (": alive", 110)] {
+            let bytes = format!("{}{line}\n\n", if line.starts_with('{') { "data: " } else { "" });
+            session.handle_upstream(id, UpstreamEvent::Bytes(bytes.as_bytes()), at(ms));
+        }
+        assert_eq!(session.poll_timeout(), Some(120_000_000));
+        if !is_read {
+            session.handle_unread(at(119));
+        }
+        session.handle_tick(at(120));
+        let out = String::from_utf8(session.outgoing().take().to_vec()).unwrap();
+        assert_eq!(out.contains("event: response.failed"), is_read, "{out}");
+    }
+}
+
+#[test]
+fn a_turn_that_has_said_why_it_ended_is_whole_when_nothing_comes_behind() {
+    let mut session = asked(r#"{"model":"m","input":"hi","store":false,"stream":true}"#);
+    let mut grant = Grant::outright(EndpointId(0), Tier::Latency);
+    grant.token_idle_ms_max = Some(100);
+    session.handle_asked(TurnId::default(), grant.into(), Now::default());
+    feed(&mut session, &CHUNKS[..4]);
+    session.handle_tick(Now { mono_ns: 100_000_000, unix_ms: 100 });
+    let out = String::from_utf8(session.outgoing().take().to_vec()).unwrap();
+    assert!(out.contains("event: response.completed"), "{out}");
 }

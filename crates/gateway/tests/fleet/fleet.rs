@@ -423,7 +423,10 @@ fn config_of(setup: &Setup, urls: &[String], authority: &str) -> String {
     let Setup { routing, first_token_ms_max, idle_ms_max, announce_after_ms, .. } = setup;
     let mut config = format!("[session]\nannounce_after_ms = {announce_after_ms}\n[routing]\n{routing}\n");
     for tier in ["latency", "throughput"] {
-        config += &format!("[queue.{tier}]\nfirst_token_ms_max = {first_token_ms_max}\n");
+        config += &format!(
+            "[queue.{tier}]\nfirst_token_ms_max = {first_token_ms_max}\ntoken_idle_ms_max = {}\n",
+            2 * idle_ms_max
+        );
     }
     for ((endpoint, name), url) in NAMES.iter().enumerate().zip(urls) {
         let common = format!("[[endpoints]]\nname = {name:?}\nbase_url = {url:?}\nidle_ms_max = {idle_ms_max}\n");

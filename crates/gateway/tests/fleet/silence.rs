@@ -24,4 +24,8 @@ rows! {
     a_stall_after_tokens: Row {
         inject: Stalls(TOKEN), left: Failed(UpstreamTimeout), ..silent("silence for `idle_ms_max` after a token")
     };
+    signs_of_life_after_tokens: Row {
+        inject: Comments(TOKEN), tiers: &[Throughput], left: Failed(UpstreamTimeout),
+        ..silent("only comments for `token_idle_ms_max` after a token")
+    };
 }
