@@ -1,6 +1,8 @@
 //! One of three endpoints is dead, and many clients ask at once: what is served all the same, and how often endpoints are asked for it.
 //! With the defaults of `[routing]`.
 
+#![allow(clippy::print_stdout, reason = "docs/ROUTING.md holds what is printed")]
+
 use crate::client::{End, Transport};
 use crate::fleet::{Fault, Fleet, Setup, Tier};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,7 +34,6 @@ async fn serve(fault: &Fault, routing: &str) -> (usize, f64) {
     let answered: usize = answered.map(|endpoint| fleet.turns_seen(endpoint)).sum();
     let attempts = answered + usize::try_from(failed + resent).unwrap();
     let served = served.load(Ordering::Relaxed);
-    // For docs/ROUTING.md.
     println!(
         "{fault:?}: {served} of {REQUESTS} served, {attempts} attempts, {failed} failed, {resent} sent again, {took:?}"
     );

@@ -73,7 +73,16 @@ enum Left {
 pub async fn show(row: &Row) {
     let setup = match row.inject {
         Fault::Silent | Fault::Stalls(_) | Fault::Comments(_) => Setup::impatient(),
-        _ => Setup::default(),
+        Fault::Refuses
+        | Fault::HangsUp
+        | Fault::Resets
+        | Fault::Status(..)
+        | Fault::Ends(_)
+        | Fault::Cut(_)
+        | Fault::NotHttp
+        | Fault::NotEvents
+        | Fault::NotJson(_)
+        | Fault::InStream(_) => Setup::default(),
     };
     let mut fleet = Fleet::start(&setup).await;
     for &tier in row.tiers {
