@@ -246,6 +246,7 @@ impl Admission {
             tokens: 0,
             asked_ns: now.mono_ns,
             since_ns: now.mono_ns,
+            takes_any: false,
             decided: None,
             ticket,
         };
@@ -297,7 +298,7 @@ impl Admission {
         let tier = waiter.tier();
         let wait_ms = self.place(id, &waiter, now).wait_ms;
         self.gates.of_mut(tier).queue.remove(waiter.party, id);
-        if waiter.index + 1 >= waiter.plan.tiers().len() {
+        if !waiter.has_next() {
             let refusal = self.refuse(&waiter, Some(wait_ms), Why::Deadline);
             return self.tell(&waiter, Err(refusal), now);
         }
@@ -404,14 +405,29 @@ impl Admission {
             let refusal = self.refuse(&waiter, Some(wait_ms), why);
             return self.tell(&waiter, Err(refusal), now);
         }
-        // Nobody is well: one that may fail is better than none.
-        for index in 0..tiers.len() {
+        self.seek_any(id, waiter, now)
+    }
+
+    /// Nobody is well: one that may fail is better than none, and one that is full besides will have a place.
+    fn seek_any(&mut self, id: WaiterId, mut waiter: Waiter, now: Now) -> Asked {
+        let mut full = None;
+        waiter.takes_any = true;
+        for index in 0..waiter.plan.tiers().len() {
             waiter.index = index;
-            if let Ok(grant) = self.enter(&mut waiter, true, now) {
-                return self.tell(&waiter, Ok(grant), now);
+            match self.enter(&mut waiter, true, now) {
+                Ok(grant) => return self.tell(&waiter, Ok(grant), now),
+                Err(Stop::Blocked(blocked)) => full = full.or(Some((index, blocked))),
+                Err(Stop::Out) => {}
             }
         }
-        refused(self.refuse(&waiter, None, Why::NoEndpoint))
+        let Some((index, blocked)) = full else { return refused(self.refuse(&waiter, None, Why::NoEndpoint)) };
+        waiter.index = index;
+        if let Some((why, wait_ms)) = self.turned_away(&waiter, blocked, now) {
+            let refusal = self.refuse(&waiter, Some(wait_ms), why);
+            return self.tell(&waiter, Err(refusal), now);
+        }
+        self.push_out(&waiter, now);
+        Asked::Queued(self.enqueue(id, waiter, now))
     }
 
     /// What was decided, with what is left of the limits that had a say in it.
@@ -481,7 +497,7 @@ impl Admission {
                 self.gates.of_mut(tier).queue.remove(party, id);
                 continue;
             };
-            let decided = match self.grant(&waiter, false, now) {
+            let decided = match self.grant(&waiter, !waiter.has_next(), now) {
                 Ok(grant) => Some(Ok(grant)),
                 // Its endpoints are as full as they may be.
                 Err(Stop::Blocked(_)) => {
@@ -514,7 +530,7 @@ impl Admission {
         let waiting = gate.queue.len();
         let Some(mut waiter) = self.waiters.remove(&id) else { return };
         self.woken.push_back(id);
-        if waiter.index + 1 < waiter.plan.tiers().len() {
+        if waiter.has_next() {
             self.standing.of_mut(tier).spilled += 1;
             waiter.index += 1;
             return self.go_on(id, waiter, now);
@@ -534,7 +550,8 @@ impl Admission {
             Asked::Refused(refusal, _) => Err(refusal),
         };
         let decided = Some(decided);
-        let waiter = Waiter { ticket, plan, party, index: 0, tokens: 0, asked_ns, since_ns: asked_ns, decided };
+        let since_ns = asked_ns;
+        let waiter = Waiter { ticket, plan, party, index: 0, tokens: 0, asked_ns, since_ns, takes_any: false, decided };
         self.waiters.insert(id, waiter);
     }
 

@@ -23,6 +23,8 @@ pub(super) struct Waiter {
     pub(super) asked_ns: u64,
     /// When it came to wait where it stands.
     pub(super) since_ns: u64,
+    /// No tier of its plan has an endpoint that is well: it waits for a place at one that is out.
+    pub(super) takes_any: bool,
     /// Known, and not yet told.
     pub(super) decided: Option<Result<Grant, Refusal>>,
 }
@@ -30,6 +32,11 @@ pub(super) struct Waiter {
 impl Waiter {
     pub(super) fn tier(&self) -> Tier {
         self.plan.tiers().get(self.index).copied().unwrap_or(Tier::Throughput)
+    }
+
+    /// Whether another tier may be had, where it waits in vain.
+    pub(super) fn has_next(&self) -> bool {
+        !self.takes_any && self.index + 1 < self.plan.tiers().len()
     }
 
     pub(super) fn is_retry(&self) -> bool {
@@ -60,8 +67,7 @@ impl Admission {
     /// How long a turn may wait where it stands.
     fn wait_ms_max(&self, waiter: &Waiter) -> u64 {
         let queueing = &self.gates.of(waiter.tier()).queueing;
-        let is_last = waiter.index + 1 >= waiter.plan.tiers().len();
-        match waiter.ticket.traits.background && is_last {
+        match waiter.ticket.traits.background && !waiter.has_next() {
             true => queueing.background_wait_ms_max,
             false => queueing.wait_ms_max,
         }

@@ -69,7 +69,7 @@ pub struct Pick {
 /// Why a tier has no endpoint for a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unpicked {
-    /// Those that are well run as many turns as they may: one will have a place.
+    /// Those that are well, or all where no other tier is left, run as many turns as they may: one will have a place.
     Full,
     /// None is left that is well, or was not tried.
     Out,
@@ -95,6 +95,8 @@ enum Seat {
     Due,
     /// Out until then, for all or for this model.
     Out(u64),
+    /// The same, and without a place.
+    OutFull,
 }
 
 /// What it finds in the tier.
@@ -103,8 +105,9 @@ struct Found {
     free: usize,
     full: usize,
     due: Option<EndpointId>,
-    /// The one that is out for the shortest while.
+    /// The one that is out for the shortest while, of those with a place.
     out: Option<(u64, EndpointId)>,
+    out_full: usize,
 }
 
 impl Router {
@@ -242,9 +245,7 @@ impl Router {
             if let Some(endpoint) = found.due {
                 return Ok(Pick { endpoint, reason: PickReason::Trial, is_trial: true });
             }
-            let out = found.out.filter(|_| wish.is_last && found.full == 0);
-            let last = |(_, endpoint)| Pick { endpoint, reason: PickReason::LastResort, is_trial: true };
-            return out.map(last).ok_or(if found.full > 0 { Unpicked::Full } else { Unpicked::Out });
+            return self.last_resort(&found, wish, now);
         }
         let chance = self.chance.next_u64();
         let mut free = self.seats(fleet, wish, now).filter(|(_, seat)| *seat == Seat::Free).map(|(id, _)| id);
@@ -273,6 +274,20 @@ impl Router {
         endpoint.map(|endpoint| Pick { endpoint, reason, is_trial: false }).ok_or(Unpicked::Out)
     }
 
+    /// One that is out is better than none, and has no more places than one that is well.
+    fn last_resort(&self, found: &Found, wish: &Wish<'_>, now: Now) -> Result<Pick, Unpicked> {
+        match found.out {
+            _ if found.full > 0 => Err(Unpicked::Full),
+            Some((_, endpoint)) if wish.is_last => {
+                // It may be well, and only without this model or at its limit.
+                let is_trial = self.health.standing(endpoint, now) != Standing::In;
+                Ok(Pick { endpoint, reason: PickReason::LastResort, is_trial })
+            }
+            None if wish.is_last && found.out_full > 0 => Err(Unpicked::Full),
+            Some(_) | None => Err(Unpicked::Out),
+        }
+    }
+
     fn look(&self, fleet: &Fleet, wish: &Wish<'_>, now: Now) -> Found {
         let mut found = Found::default();
         for (id, seat) in self.seats(fleet, wish, now) {
@@ -283,6 +298,7 @@ impl Router {
                 Seat::Out(until_ns) => {
                     found.out = Some(found.out.map_or((until_ns, id), |out| out.min((until_ns, id))))
                 }
+                Seat::OutFull => found.out_full += 1,
             }
         }
         found
@@ -292,9 +308,11 @@ impl Router {
     fn seats(&self, fleet: &Fleet, wish: &Wish<'_>, now: Now) -> impl Iterator<Item = (EndpointId, Seat)> {
         let untried = fleet.tier(wish.tier).filter(|(id, endpoint)| wish.may_be(*id, endpoint));
         untried.map(move |(id, endpoint)| {
+            let is_full = self.loads.is_full(id, endpoint.share);
             let seat = match (self.health.standing(id, now), self.asides.until(id, wish.model, now)) {
+                (Standing::Out { .. }, _) | (Standing::In | Standing::Due, Some(_)) if is_full => Seat::OutFull,
                 (Standing::Out { until_ns }, _) | (Standing::In | Standing::Due, Some(until_ns)) => Seat::Out(until_ns),
-                (Standing::In | Standing::Due, None) if self.loads.is_full(id, endpoint.share) => Seat::Full,
+                (Standing::In | Standing::Due, None) if is_full => Seat::Full,
                 (Standing::Due, None) => Seat::Due,
                 (Standing::In, None) => Seat::Free,
             };

@@ -6,7 +6,7 @@ use crate::admission::{
     Admission, Asked, Ending, Grant, PerTier, Place, Queueing, Settings, Terms, Ticket, Unfit, WaiterId, Why,
 };
 use crate::error::{ErrorKind, Refusal};
-use crate::fleet::{Endpoint, Fleet, Modality, Model, ModelRouting, Route, Share, Speaks, Tier};
+use crate::fleet::{Endpoint, EndpointId, Fleet, Modality, Model, ModelRouting, Route, Share, Speaks, Tier};
 use crate::router::{Attempt, Keys, SessionKey, Traits, Verdict};
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -241,6 +241,35 @@ fn no_change_of_slots_at_any_time_loses_a_turn() {
             }
             peer.end();
         });
+    }
+}
+
+#[test]
+fn turns_wait_for_a_place_at_endpoints_that_are_all_out_and_full() {
+    for route in [Route::LatencyOnly, Route::LatencyFirst] {
+        let mut fleet = Arc::unwrap_or_clone(fleet(route));
+        fleet.endpoints[0].share.concurrency_max = Some(2);
+        // The other tier has no endpoint that it could go to.
+        fleet.endpoints[1].speaks = Speaks::Responses;
+        let mut admission = Admission::new(&Settings::default(), Arc::new(fleet), [0; 32]);
+        let chat = |session| {
+            let ticket = ticket(1, session, 100);
+            Ticket { traits: Traits { is_chat: true, ..ticket.traits }, ..ticket }
+        };
+        let [first, second] = [1, 2].map(|session| granted(&admission.ask(chat(session), at_ms(0))));
+        let at_its_limit = Ending { verdict: Verdict::Refused { wait_ms: Some(60_000) }, ..Ending::NOTHING };
+        admission.release(first, &at_its_limit, at_ms(1));
+        let third = granted(&admission.ask(chat(3), at_ms(2)));
+        let waiting = [4, 5, 6].map(|session| queued(&admission.ask(chat(session), at_ms(2))));
+        assert_eq!(admission.in_flight(EndpointId(0)), 2);
+        for (running, next) in [second, third].into_iter().zip(waiting) {
+            admission.release(running, &at_its_limit, at_ms(3));
+            granted(&admission.look(next.waiter, at_ms(3)));
+            assert_eq!(admission.in_flight(EndpointId(0)), 2);
+        }
+        let in_vain = admission.look(waiting[2].waiter, at_ms(1 + waiting[2].look_ns / 1_000_000));
+        assert_eq!(refused(in_vain).kind, ErrorKind::RateLimited, "{route:?}");
+        assert!(admission.waiters.is_empty());
     }
 }
 

@@ -242,6 +242,28 @@ fn the_last_endpoints_are_better_than_none() {
 }
 
 #[test]
+fn the_last_endpoints_have_no_more_places_for_being_out() {
+    let mut rig = Rig::gpus(2);
+    rig.fleet.endpoints.iter_mut().for_each(|endpoint| endpoint.share.concurrency_max = Some(1));
+    let last = Wish { is_last: true, ..any() };
+    let picks: [Pick; 2] = std::array::from_fn(|_| rig.take(&last, 0).unwrap());
+    // One fails, and takes a turn all the same when the other is set aside.
+    rig.router.asides.learn(EndpointId(0), &Arc::from("m"), Verdict::Refused { wait_ms: Some(900) }, at(0));
+    rig.router.loads.end(EndpointId(1));
+    rig.break_down(1, 0);
+    let pick = rig.take(&last, 1).unwrap();
+    assert_eq!((pick.endpoint, pick.reason, pick.is_trial), (EndpointId(1), PickReason::LastResort, true));
+    // Both are out, and full: where there is another tier they are passed over, else one will have a place.
+    assert_eq!(rig.take(&any(), 1), Err(Unpicked::Out));
+    assert_eq!(rig.take(&last, 1), Err(Unpicked::Full));
+    let first = picks.into_iter().find(|pick| pick.endpoint == EndpointId(0)).unwrap();
+    rig.give_back(first, Keys::default(), Verdict::Nothing, 2);
+    let pick = rig.take(&last, 2).unwrap();
+    // It is well, and only set aside: there is nothing to find out.
+    assert_eq!((pick.endpoint, pick.reason, pick.is_trial), (EndpointId(0), PickReason::LastResort, false));
+}
+
+#[test]
 fn a_tier_takes_none_of_another() {
     let mut rig = Rig::new(&[Tier::Latency, Tier::Throughput]);
     rig.router.affinity.remember(keys(1).thread.unwrap(), Tier::Throughput, EndpointId(0), at(0));
