@@ -6,6 +6,8 @@ use std::io::{self, IsTerminal as _, Write};
 /// So that whoever finds one knows what it is, and scanners for leaked secrets can.
 const PREFIX: &str = "flk_";
 const RANDOM_BYTES: usize = 32;
+/// Of keys that others made. The digest has no salt, and is fast to try.
+const KEY_BYTES_MIN: usize = 20;
 
 /// Arguments of `flashlane keys`.
 #[derive(Debug, clap::Args)]
@@ -22,7 +24,7 @@ pub struct Args {
 enum Verb {
     /// Make a key: print it once, and the TOML that lets it in
     Create(Create),
-    /// Print the digest of a key on standard input, as the config writes it
+    /// Print the digest of a key on standard input, as the config writes it; the key has 20 bytes at least
     #[command(after_help = "Example:\n  printf %s \"$KEY\" | flashlane keys digest")]
     Digest,
 }
@@ -39,7 +41,7 @@ Example:
   flashlane keys create --name design-partner-a"
 )]
 struct Create {
-    /// Whose key it is: shown in logs and usage, and what is stored belongs to it
+    /// Whose key it is: rules go by it; limits and what is stored belong to it
     #[arg(long, value_name = "NAME", value_parser = name)]
     name: String,
 }
@@ -52,6 +54,12 @@ pub enum Error {
     Io(#[from] io::Error),
     #[error("standard input holds no key: send one, without blanks in it")]
     NoKey,
+    #[error(
+        "the key has {bytes} bytes, and {min} at least are asked for: a short one can be guessed from the digest in the config. \
+         `flashlane keys create` makes one that cannot",
+        min = KEY_BYTES_MIN
+    )]
+    Short { bytes: usize },
 }
 
 fn name(name: &str) -> Result<String, &'static str> {
@@ -62,7 +70,7 @@ fn name(name: &str) -> Result<String, &'static str> {
 /// Makes a key, or tells the digest of one.
 ///
 /// # Errors
-/// When there are no random bytes, or standard input or output fails.
+/// When there are no random bytes, standard input holds no key or a short one, or standard input or output fails.
 pub fn run(args: &Args) -> Result<(), Error> {
     match &args.verb {
         Verb::Create(create) => {
@@ -81,13 +89,21 @@ pub fn run(args: &Args) -> Result<(), Error> {
         }
         Verb::Digest => {
             let text = io::read_to_string(io::stdin())?;
-            let key = text.trim();
-            if key.is_empty() || key.contains(char::is_whitespace) {
-                return Err(Error::NoKey);
-            }
-            Ok(writeln!(io::stdout().lock(), "{}", hex(&Sha256::digest(key)))?)
+            Ok(writeln!(io::stdout().lock(), "{}", digest(&text)?)?)
         }
     }
+}
+
+/// Of a key that is there already.
+fn digest(text: &str) -> Result<String, Error> {
+    let key = text.trim();
+    if key.is_empty() || key.contains(char::is_whitespace) {
+        return Err(Error::NoKey);
+    }
+    if key.len() < KEY_BYTES_MIN {
+        return Err(Error::Short { bytes: key.len() });
+    }
+    Ok(hex(&Sha256::digest(key)))
 }
 
 fn told(out: &mut impl Write, key: &str) -> io::Result<()> {
@@ -121,6 +137,15 @@ mod tests {
         assert_eq!(first["name"].as_str(), Some("a \"b\""));
         let digest = first["sha256"].as_array().unwrap().get(0).unwrap().as_str().unwrap();
         assert_eq!(digest, hex(&Sha256::digest(key.as_bytes())));
+    }
+
+    #[test]
+    fn a_key_that_can_be_guessed_gets_no_digest() {
+        let key = "k".repeat(KEY_BYTES_MIN);
+        assert_eq!(digest(&format!("{key}\n")).unwrap(), hex(&Sha256::digest(&key)));
+        let short = digest(&key[1..]).unwrap_err().to_string();
+        assert!(short.contains("has 19 bytes, and 20 at least") && short.contains("keys create"), "{short}");
+        assert!(matches!(digest(" \n"), Err(Error::NoKey)) && matches!(digest(&format!("{key} b")), Err(Error::NoKey)));
     }
 
     #[test]
