@@ -4,6 +4,7 @@
 use crate::client::{End, Transport};
 use crate::fleet::{Fault, Fleet, Setup, Tier, answer, wire_of};
 use crate::row::Told::{self, Error, Failed, Nothing};
+use crate::row::{Row, show};
 use flashlane_engine::ErrorKind::UpstreamFailed;
 
 /// What becomes of an answer, by where it is cut: in words, where others are left, where none is, whether it counts.
@@ -80,6 +81,19 @@ async fn a_gpus_answer_is_cut_at_every_byte() {
         }
     }
     assert_nothing_is_left(&fleet).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_counts_against_the_endpoint_unless_the_answer_is_whole() {
+    // As long for each of the tier.
+    let wire = wire_of(2);
+    let ends = ends(std::str::from_utf8(&wire).unwrap());
+    let begins = [0, ends[0], ends[1], ends[2]];
+    for ((fault, left, none, counts), begin) in PHASES.into_iter().zip(begins) {
+        // One byte into the phase: no second token has come.
+        let inject = Fault::Cut(begin + 1);
+        show(&Row { fault, inject, tiers: &[Tier::Throughput], left, none, counts }).await;
+    }
 }
 
 /// The tests' own profile takes every byte. Another, without optimization, takes as long for these, whose connections all begin with a

@@ -5,7 +5,7 @@ use crate::fleet::Fault::{Refuses, Status};
 use crate::fleet::Tier::{Latency, Throughput};
 use crate::fleet::{Fleet, Setup};
 use crate::row::Told::{Error, Nothing};
-use crate::row::{Row, rows};
+use crate::row::{Row, rows, show};
 use flashlane_engine::ErrorKind::{ContextLengthExceeded, RateLimited, UpstreamFailed, UpstreamInvalidRequest};
 
 const BOTH: &[crate::fleet::Tier] = &[Latency, Throughput];
@@ -37,6 +37,20 @@ rows! {
         left: Error(ContextLengthExceeded), none: Error(ContextLengthExceeded), counts: false,
         ..refused("400: the input is too long for the model", 400, r#"{"error":{"message":"too long","code":"context_length_exceeded"}}"#)
     };
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_statuses_of_a_row_are_told_alike() {
+    for (test, statuses) in [
+        ("an_error_of_the_server", &[502, 504, 418][..]),
+        ("credentials_refused", &[403]),
+        ("a_request_that_is_wrong", &[422]),
+    ] {
+        let (_, row) = ROWS.iter().find(|(name, _)| *name == test).unwrap();
+        for &status in statuses {
+            show(&Row { inject: Status(status, r#"{"error":{"message":"no"}}"#), ..*row }).await;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
