@@ -421,9 +421,12 @@ impl<'a> Reading<'a> {
     pub fn push(&mut self, raw: &RawValue, json: Bytes) -> Result<(), ParseError> {
         let place = self.rendered.piece.items.len();
         let path = element(self.path, self.first + place);
-        let item = match self.is_ours || self.opener.takes == Takes::Any {
-            true => Item::parse_any(&path, raw)?,
-            false => Item::parse(&path, raw)?,
+        let item = match self.opener.takes {
+            Takes::Any => Item::parse_any(&path, raw)?,
+            Takes::Own | Takes::Sealed if self.is_ours => Item::parse_any(&path, raw)?,
+            // A server that makes items which nobody here knows may have made it: its client brings it back.
+            Takes::Sealed => Item::parse_unknown(&path, raw)?,
+            Takes::Own => Item::parse(&path, raw)?,
         };
         let is_behind_trigger = std::mem::take(&mut self.rendered.ends_in_trigger);
         // A trigger that its turn did not answer, since that ended before, stays in what was kept.

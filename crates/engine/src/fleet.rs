@@ -241,16 +241,17 @@ impl Fleet {
         self.endpoints.iter().filter(|endpoint| self.reaches(model, endpoint.tier))
     }
 
-    /// Whether some endpoint that could serve `model` speaks so.
+    /// Whether some endpoint that could serve `model` speaks so, to a caller that may use this tier alone (None: both).
     #[must_use]
-    pub fn speaks(&self, model: &Model, speaks: Speaks) -> bool {
-        self.serving(model).any(|endpoint| endpoint.speaks == speaks)
+    pub fn speaks(&self, model: &Model, only: Option<Tier>, speaks: Speaks) -> bool {
+        let is_allowed = |endpoint: &Endpoint| only.is_none_or(|tier| endpoint.tier == tier);
+        self.serving(model).any(|endpoint| endpoint.speaks == speaks && is_allowed(endpoint))
     }
 
-    /// What a request for `model` may bring beside what is known here.
+    /// What a request for `model` may bring beside what is known here, of a caller that may use this tier alone (None: both).
     #[must_use]
-    pub fn takes(&self, model: &Model) -> Takes {
-        match (self.speaks(model, Speaks::Responses), self.speaks(model, Speaks::Chat)) {
+    pub fn takes(&self, model: &Model, only: Option<Tier>) -> Takes {
+        match (self.speaks(model, only, Speaks::Responses), self.speaks(model, only, Speaks::Chat)) {
             (false, _) => Takes::Own,
             // A chat engine is told of no reasoning, and would miss other items.
             (true, true) => Takes::Sealed,

@@ -9,6 +9,7 @@ use flashlane_wire::chat::{Field, Renderer, UNANSWERED};
 use flashlane_wire::json;
 use flashlane_wire::responses::{CreateRequest, ParseError, elements};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
@@ -42,10 +43,15 @@ pub fn fields(request: &CreateRequest<'_>) -> Vec<Field> {
     fields.extend(request.max_output_tokens.map(|tokens| Field::new("max_output_tokens", tokens.to_string())));
     let parallel = request.parallel_tool_calls.map(|parallel| parallel.to_string());
     fields.extend(parallel.map(|parallel| Field::new("parallel_tool_calls", parallel)));
-    let mut include = vec![SEALED];
     let asked = request.include.and_then(|raw| elements("include", raw).ok()).unwrap_or_default();
-    include.extend(asked.iter().map(|raw| raw.get()).filter(|raw| *raw != SEALED));
-    fields.push(Field::new("include", format!("[{}]", include.join(","))));
+    let mut include: Vec<&str> = asked.iter().map(|raw| raw.get()).collect();
+    // A model that does not reason may refuse it.
+    if request.reasoning.is_some() && !include.contains(&SEALED) {
+        include.push(SEALED);
+    }
+    if !include.is_empty() {
+        fields.push(Field::new("include", format!("[{}]", include.join(","))));
+    }
     fields
 }
 
@@ -79,11 +85,19 @@ struct Told<'a> {
     status: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     encrypted_content: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    content: Option<&'a RawValue>,
 }
 
 impl Told<'_> {
     fn is_call(&self) -> bool {
         matches!(self.kind.as_deref(), Some("function_call" | "custom_tool_call"))
+    }
+
+    /// A reasoning that is a mere name: what it stands for is not sealed in it, and was not kept there.
+    fn is_empty_reasoning(&self) -> bool {
+        let is_empty = |raw: &&RawValue| matches!(raw.get(), "null" | "[]" | "\"\"");
+        self.encrypted_content.as_deref().is_none_or(str::is_empty) && self.content.as_ref().is_none_or(is_empty)
     }
 
     /// A reasoning that is this server's own, of a chat engine: nobody else can open what is sealed of it, or knows its id.
@@ -141,7 +155,7 @@ pub fn input<'a>(items: impl Iterator<Item = &'a Bytes>, opener: Opener<'_>) -> 
                 input.extend(summaries.iter().find(|(place, _)| *place == at).map(|(_, summary)| message_of(summary)));
             }
             "compaction_trigger" | "item_reference" => {}
-            "reasoning" if told.is_own_reasoning(opener) => {}
+            "reasoning" if told.is_own_reasoning(opener) || told.is_empty_reasoning() => {}
             // What was cut is no call.
             _ if told.is_call() && told.status.as_deref() == Some("incomplete") => {}
             _ => input.push(item.clone()),

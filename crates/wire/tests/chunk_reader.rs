@@ -155,3 +155,12 @@ fn an_engines_own_times_are_read_wherever_it_tells_them() {
         assert_eq!(chunk.usage.unwrap().input, 1);
     }
 }
+
+#[test]
+fn a_usage_of_both_namings_is_one() {
+    let usage = r#"{"prompt_tokens":9,"input_tokens":9,"completion_tokens":3,"output_tokens":3,"prompt_tokens_details":null,"input_tokens_details":{"cached_tokens":4},"completion_tokens_details":{"reasoning_tokens":1},"output_tokens_details":{"reasoning_tokens":1}}"#;
+    let data = format!(r#"{{"choices":[],"usage":{usage}}}"#);
+    let Read::Chunk(chunk) = ChunkReader::default().read(data.as_bytes()).unwrap() else { panic!("{data}") };
+    let usage = chunk.usage.unwrap();
+    assert_eq!((usage.input, usage.cached, usage.output, usage.reasoning), (9, 4, 3, 1));
+}

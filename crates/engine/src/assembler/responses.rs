@@ -421,6 +421,7 @@ impl ResponsesAssembler {
 
     /// Closes what is open, and after it the calls that wait. Of a response that was cut, nobody hears of those.
     fn close(&mut self, status: &str, out: &mut Outgoing) {
+        self.close_passing(out);
         self.close_open(status, out);
         for next in std::mem::take(&mut self.waiting).into_iter().filter(|_| status == "completed") {
             self.open_waiting(next, out);
@@ -539,9 +540,7 @@ impl ResponsesAssembler {
         if let Some(open) = self.open.take() {
             open.item.interrupt(&id, &mut self.sequence, out);
         }
-        if let Some(passing) = self.passing.take() {
-            passing.interrupt(&id, &mut self.sequence, out);
-        }
+        self.interrupt_passing(out);
         self.lifecycle("response.incomplete", ResponseStatus::Incomplete("cancelled"), None, out);
         out.end();
     }
@@ -557,9 +556,7 @@ impl ResponsesAssembler {
         if let Some(open) = self.open.take() {
             open.item.interrupt(&id, &mut self.sequence, out);
         }
-        if let Some(passing) = self.passing.take() {
-            passing.interrupt(&id, &mut self.sequence, out);
-        }
+        self.interrupt_passing(out);
         self.lifecycle("response.incomplete", ResponseStatus::Incomplete("interrupted"), None, out);
         out.end();
     }

@@ -394,7 +394,7 @@ impl Session {
             self.outgoing = if request.stream { Outgoing::sse() } else { Outgoing::collect() };
             let shared = Arc::clone(&self.shared);
             let model = model_of(&shared.fleet, &request.model)?;
-            if !shared.fleet.speaks(model, Speaks::Chat) {
+            if !shared.fleet.speaks(model, self.origin.only, Speaks::Chat) {
                 let message =
                     format!("The model '{}' is served by the Responses API alone: POST to /v1/responses.", model.name);
                 return Err(Refusal::new(ErrorKind::InvalidValue, message).with_param("model"));
@@ -419,7 +419,7 @@ impl Session {
         let shared = Arc::clone(&self.shared);
         let model = model_of(&shared.fleet, &request.model)?;
         let tools = self.recognise_tools(request)?;
-        let takes = shared.fleet.takes(model);
+        let takes = shared.fleet.takes(model, self.origin.only);
         let opener = Opener { ring: &shared.ring, owner: self.owner, takes };
         let read = |fresh: &Fresh<'_>| shared.recognition.read(opener, found, fresh);
         let mut draft = Draft::responses(request, tools, model, read)?;

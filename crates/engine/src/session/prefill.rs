@@ -15,6 +15,7 @@ use super::{Effect, Session, TurnId};
 use crate::admission::Prefill;
 use crate::error::Refusal;
 use crate::router::Urgency;
+use crate::stages::Stage;
 use crate::time::Now;
 use crate::turn::{Turn, TurnState};
 use crate::upstream::{Ended, UpstreamRequest};
@@ -108,12 +109,15 @@ impl Session {
     }
 
     /// Whether a turn has to wait for the engine to have read its prefix.
-    pub(super) fn waits_for_prefill(&mut self, id: TurnId) -> bool {
-        let Some(turn) = self.lanes.turn(id) else { return false };
+    ///
+    /// One that another endpoint has failed goes on at once: what is read is not read where it goes.
+    pub(super) fn waits_for_prefill(&mut self, id: TurnId, now: Now) -> bool {
+        let Some(turn) = self.lanes.turn(id).filter(|turn| turn.tried.is_empty()) else { return false };
         let Some(prefill) = self.prefill.as_mut().filter(|prefill| prefill.model == turn.draft.model) else {
             return false;
         };
         prefill.waiting.push(id);
+        turn.times.stages.enter(Stage::Queue, now.mono_ns);
         true
     }
 

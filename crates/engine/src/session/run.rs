@@ -174,7 +174,7 @@ impl Session {
             let ticket = ticket(turn, &self.shared.fleet, self.planned);
             if is_warm_up {
                 self.prepare(id, ticket, now);
-            } else if !self.waits_for_prefill(id) {
+            } else if !self.waits_for_prefill(id, now) {
                 self.effects.push_back(Effect::Ask(id, ticket));
             }
         }

@@ -1,7 +1,7 @@
 //! Endpoints that speak the Responses API themselves: their events pass, in our response.
 
 use crate::peer::{Peers, Step};
-use flashlane_engine::{Status, UpstreamEvent};
+use flashlane_engine::{Speaks, Status, Tier, UpstreamEvent};
 use serde_json::{Value, json};
 
 /// An upstream's whole answer: a reasoning, a hosted tool's item and a message.
@@ -45,7 +45,7 @@ fn events_pass_under_our_ids_and_numbers() {
     let body: Value = serde_json::from_str(&peers.sent[0].1).unwrap();
     let input = json!([{"type":"message","role":"user","content":"x"}]);
     let expected = json!({"model":"m","stream":true,"store":false,"tools":[{"type":"web_search"}],"temperature":0.5,
-        "instructions":"be \"brief\"","max_output_tokens":9,"include":["reasoning.encrypted_content"],"input":input});
+        "instructions":"be \"brief\"","max_output_tokens":9,"input":input});
     assert_eq!(body, expected);
     peers.upstream(UpstreamEvent::Opened);
     say(&mut peers, &json!({"type":"response.created","sequence_number":0,"response":{"id":"resp_theirs"}}));
@@ -261,7 +261,7 @@ fn a_summary_is_asked_for_and_told_in_the_place_of_what_it_stands_for() {
 #[test]
 fn an_endpoint_that_failed_is_left_for_one_of_another_contract() {
     let mut fleet = crate::peer::fleet();
-    fleet.endpoints[1].speaks = flashlane_engine::Speaks::Responses;
+    fleet.endpoints[1].speaks = Speaks::Responses;
     let mut peers = Peers::on(fleet);
     create(&mut peers, "");
     peers.upstream(UpstreamEvent::Opened);
@@ -272,4 +272,187 @@ fn an_endpoint_that_failed_is_left_for_one_of_another_contract() {
     whole(&mut peers, "response.completed", &Value::Null);
     assert_eq!(peers.outcomes.last().unwrap().status, Status::Completed);
     peers.finish_and_check();
+}
+
+#[test]
+fn what_is_sealed_is_asked_for_where_a_model_is_to_reason_or_its_client_asked() {
+    let sealed = json!(["reasoning.encrypted_content"]);
+    let cases = [
+        ("", Value::Null),
+        (r#","reasoning":{"effort":"low"}"#, sealed.clone()),
+        (r#","include":["reasoning.encrypted_content"]"#, sealed),
+        (r#","include":["file_search_call.results"]"#, json!(["file_search_call.results"])),
+    ];
+    for (more, include) in cases {
+        let mut peers = Peers::with_responses();
+        create(&mut peers, more);
+        let body: Value = serde_json::from_str(&peers.sent[0].1).unwrap();
+        assert_eq!(body["include"], include, "{more}");
+    }
+}
+
+/// The events of a recorded stream.
+fn recorded(sse: &str) -> Vec<Value> {
+    sse.lines().filter_map(|line| line.strip_prefix("data: ")).map(|data| serde_json::from_str(data).unwrap()).collect()
+}
+
+#[test]
+fn recordings_of_engines_end_as_their_responses_say() {
+    let recordings = [
+        (
+            include_str!("../../../../proto/vllm/responses.sse"),
+            "I'm a friendly AI assistant, ready to assist with any language or topic.",
+        ),
+        (include_str!("../../../../proto/sglang/responses.sse"), "I'm a helpful AI assistant."),
+    ];
+    let endings = [
+        ("completed", "response.completed", Status::Completed),
+        ("incomplete", "response.incomplete", Status::Incomplete),
+        ("cancelled", "response.failed", Status::Failed),
+        ("failed", "response.failed", Status::Failed),
+    ];
+    for (sse, text) in recordings {
+        for (status, name, outcome) in endings {
+            let mut peers = Peers::with_responses();
+            create(&mut peers, "");
+            peers.upstream(UpstreamEvent::Opened);
+            for mut event in recorded(sse) {
+                if event["type"] == "response.completed" {
+                    event["response"]["status"] = json!(status);
+                }
+                say(&mut peers, &event);
+            }
+            let last = peers.watch.events.last().unwrap();
+            assert_eq!((&last["type"], peers.outcomes.last().unwrap().status), (&json!(name), outcome), "{status}");
+            assert_eq!(last["response"]["output"][0]["content"][0]["text"], text);
+            peers.finish_and_check();
+        }
+    }
+}
+
+/// A call that is open, before a message that is done.
+fn say_a_cut_call_and_a_message(peers: &mut Peers) {
+    let call =
+        json!({"id":"fc_1","type":"function_call","call_id":"c1","name":"f","arguments":"","status":"in_progress"});
+    say(peers, &json!({"type":"response.output_item.added","output_index":0,"item":call}));
+    let delta =
+        json!({"type":"response.function_call_arguments.delta","output_index":0,"item_id":"fc_1","delta":"{\"a"});
+    say(peers, &delta);
+    let message: Value = serde_json::from_str(ITEMS[2]).unwrap();
+    say(peers, &json!({"type":"response.output_item.added","output_index":1,"item":message}));
+    let delta = json!({"type":"response.output_text.delta","output_index":1,"item_id":"msg_1","content_index":0,
+        "delta":"hi é"});
+    say(peers, &delta);
+    say(peers, &json!({"type":"response.output_item.done","output_index":1,"item":message}));
+}
+
+#[test]
+fn an_item_that_is_open_at_the_end_is_told_and_kept_as_far_as_it_came() {
+    for is_cut in [false, true] {
+        let mut peers = Peers::with_responses();
+        create(&mut peers, "");
+        peers.upstream(UpstreamEvent::Opened);
+        peers.watch.is_passing = true;
+        say_a_cut_call_and_a_message(&mut peers);
+        let open = json!({"id":"msg_2","type":"message","role":"assistant","status":"in_progress","content":[]});
+        say(&mut peers, &json!({"type":"response.output_item.added","output_index":2,"item":open}));
+        let delta = json!({"type":"response.output_text.delta","output_index":2,"item_id":"msg_2","content_index":0,
+            "delta":"half a wo"});
+        say(&mut peers, &delta);
+        match is_cut {
+            true => peers.apply(Step::Cut),
+            false => whole(&mut peers, "response.incomplete", &json!({"reason":"max_output_tokens"})),
+        }
+        let last = peers.watch.events.last().unwrap();
+        assert_eq!(last["type"], if is_cut { "response.failed" } else { "response.incomplete" });
+        let output = last["response"]["output"].as_array().unwrap();
+        let of = |name: &str| -> Vec<_> { output.iter().map(|item| item[name].clone()).collect() };
+        assert_eq!(of("status"), ["incomplete", "completed", "incomplete"]);
+        assert_eq!(output[0]["arguments"], "{\"a");
+        assert_eq!(output[2]["content"][0]["text"], "half a wo");
+        let is_done = |event: &&Value| event["type"] == "response.output_item.done";
+        let done: Vec<_> = peers.watch.events.iter().filter(is_done).map(|event| event["item"].clone()).collect();
+        assert_eq!([&done[1], &done[0], &done[2]], [&output[0], &output[1], &output[2]]);
+        if !is_cut {
+            let previous = last["response"]["id"].as_str().unwrap().to_owned();
+            create(&mut peers, &format!(r#","previous_response_id":"{previous}""#));
+            assert_eq!(told(&peers), ["message", "message", "message", "message"], "a call that was cut is none");
+        }
+        peers.finish_and_check();
+    }
+}
+
+#[test]
+fn an_item_that_is_done_behind_an_open_one_outlives_an_interrupt() {
+    let mut peers = Peers::with_responses();
+    create(&mut peers, "");
+    peers.upstream(UpstreamEvent::Opened);
+    peers.watch.is_passing = true;
+    say_a_cut_call_and_a_message(&mut peers);
+    peers.apply(Step::Interrupt);
+    let output = &peers.watch.events.last().unwrap()["response"]["output"];
+    assert_eq!((output.as_array().unwrap().len(), &output[0]["type"]), (1, &json!("message")));
+    peers.finish_and_check();
+}
+
+#[test]
+fn an_item_that_says_no_place_and_no_id_gets_ours() {
+    let mut peers = Peers::with_responses();
+    create(&mut peers, "");
+    peers.upstream(UpstreamEvent::Opened);
+    let message = json!({"id":"msg_1","type":"message","role":"assistant","status":"completed","content":[]});
+    say(&mut peers, &json!({"type":"response.output_item.added","item":message}));
+    say(&mut peers, &json!({"type":"response.output_item.done","item":message}));
+    whole(&mut peers, "response.completed", &Value::Null);
+    let events = &peers.watch.events;
+    let id = &events.last().unwrap()["response"]["output"][0]["id"];
+    let of_item: Vec<_> = events.iter().filter_map(|event| event["item"].get("id")).collect();
+    assert_eq!(of_item, [id, id]);
+    assert!(*id != json!("msg_1"));
+    peers.finish_and_check();
+}
+
+#[test]
+fn an_item_of_an_unknown_type_is_taken_back_where_a_chat_engine_may_serve_too() {
+    let mut fleet = crate::peer::fleet();
+    fleet.endpoints[1].speaks = Speaks::Responses;
+    let mut peers = Peers::on(fleet);
+    peers.message(r#"{"type":"response.create","model":"m","store":false,"input":[{"role":"user","content":"a"},{"type":"new_call","id":"n"}]}"#);
+    let body: Value = serde_json::from_str(&peers.sent[0].1).unwrap();
+    assert_eq!(body["messages"], json!([{"role":"user","content":"a"}]));
+    peers.upstream(UpstreamEvent::Opened);
+    peers.apply(Step::Cut);
+    assert_eq!(told(&peers), ["a", "new_call"], "the second endpoint speaks the Responses API");
+    let mut peers = Peers::on({
+        let mut fleet = crate::peer::fleet();
+        fleet.endpoints[1].speaks = Speaks::Responses;
+        fleet
+    });
+    peers.message(r#"{"type":"response.create","model":"m","input":[{"type":"computer_call_output","call_id":"c"}]}"#);
+    assert_eq!(peers.watch.events.last().unwrap()["type"], "error", "a chat engine would miss it");
+}
+
+#[test]
+fn a_reasoning_that_says_nothing_is_not_told() {
+    let mut peers = Peers::with_responses();
+    let thought = r#"{"type":"reasoning","id":"rs_8","summary":[],"content":[{"type":"reasoning_text","text":"t"}]}"#;
+    peers.message(&format!(
+        r#"{{"type":"response.create","model":"m","store":false,"input":[{{"role":"user","content":"a"}},{{"type":"reasoning","id":"rs_9","summary":[]}},{thought}]}}"#
+    ));
+    assert_eq!(told(&peers), ["a", "reasoning"]);
+}
+
+#[test]
+fn what_a_caller_may_speak_is_what_its_own_tier_speaks() {
+    let mut fleet = crate::peer::fleet();
+    for endpoint in fleet.endpoints.iter_mut().filter(|endpoint| endpoint.tier == Tier::Latency) {
+        endpoint.speaks = Speaks::Responses;
+    }
+    let model = fleet.model("m").unwrap();
+    for (only, chat, responses) in
+        [(None, true, true), (Some(Tier::Latency), false, true), (Some(Tier::Throughput), true, false)]
+    {
+        assert_eq!(fleet.speaks(model, only, Speaks::Chat), chat, "{only:?}");
+        assert_eq!(fleet.speaks(model, only, Speaks::Responses), responses, "{only:?}");
+    }
 }

@@ -3,7 +3,7 @@
 use crate::peer::{Peers, STEPS, Step};
 use crate::scripts::{SEEDS, seeded};
 use flashlane_engine::admission::{PerTier, Queueing, Settings};
-use flashlane_engine::{Ended, PrefillEnd, UpstreamEvent, UpstreamFailure};
+use flashlane_engine::{Ended, PrefillEnd, Stage, UpstreamEvent, UpstreamFailure};
 use serde_json::Value;
 
 fn reading() -> Settings {
@@ -81,6 +81,20 @@ fn what_takes_too_long_is_left_and_its_turn_goes_on() {
     peers.apply(Step::Pass6S);
     assert_eq!(peers.prefilled[0].end, PrefillEnd::Cancelled);
     assert_eq!(peers.sent.len(), 2);
+    peers.finish_and_check();
+}
+
+#[test]
+fn what_a_turn_waits_for_it_is_its_queue() {
+    let mut peers = warmed();
+    go_on(&mut peers);
+    peers.apply(Step::Pass6S);
+    for step in [Step::Opened, Step::Text, Step::Finish] {
+        peers.apply(step);
+    }
+    let parts = &peers.outcomes.last().unwrap().parts;
+    assert!(parts.of(Stage::Queue) >= 5_000_000_000, "{parts:?}");
+    assert!(parts.of(Stage::Validate) < 1_000_000_000, "{parts:?}");
     peers.finish_and_check();
 }
 

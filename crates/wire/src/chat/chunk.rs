@@ -424,14 +424,23 @@ struct ErrorShape {
 
 #[derive(Deserialize, Default)]
 struct UsageShape {
-    #[serde(default, alias = "input_tokens")]
+    #[serde(default)]
     prompt_tokens: Option<u64>,
-    #[serde(default, alias = "output_tokens")]
+    #[serde(default)]
     completion_tokens: Option<u64>,
-    #[serde(default, alias = "input_tokens_details")]
+    #[serde(default)]
     prompt_tokens_details: Option<PromptDetails>,
-    #[serde(default, alias = "output_tokens_details")]
+    #[serde(default)]
     completion_tokens_details: Option<CompletionDetails>,
+    /// The Responses API's names. Some engines send both: an alias would be a field that comes twice.
+    #[serde(default)]
+    input_tokens: Option<u64>,
+    #[serde(default)]
+    output_tokens: Option<u64>,
+    #[serde(default)]
+    input_tokens_details: Option<PromptDetails>,
+    #[serde(default)]
+    output_tokens_details: Option<CompletionDetails>,
     /// Where SGLang has it.
     #[serde(default)]
     reasoning_tokens: Option<u64>,
@@ -456,12 +465,14 @@ impl UsageShape {
     fn usage(self) -> Usage {
         // No model reads or writes as many; sums of what is left do not overflow.
         let tokens = |count: Option<u64>| count.unwrap_or(0).min(TOKENS_MAX);
+        let prompt_details = self.prompt_tokens_details.or(self.input_tokens_details);
+        let completion_details = self.completion_tokens_details.or(self.output_tokens_details);
         Usage {
-            input: tokens(self.prompt_tokens),
-            cached: tokens(self.prompt_tokens_details.and_then(|details| details.cached_tokens)),
-            output: tokens(self.completion_tokens),
+            input: tokens(self.prompt_tokens.or(self.input_tokens)),
+            cached: tokens(prompt_details.and_then(|details| details.cached_tokens)),
+            output: tokens(self.completion_tokens.or(self.output_tokens)),
             reasoning: tokens(
-                self.completion_tokens_details.and_then(|details| details.reasoning_tokens).or(self.reasoning_tokens),
+                completion_details.and_then(|details| details.reasoning_tokens).or(self.reasoning_tokens),
             ),
         }
     }

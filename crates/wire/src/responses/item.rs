@@ -137,24 +137,25 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// Reads an item of which the type may be another's: what is not known here is not forwarded to a chat backend.
+    /// Reads an item of which the type may be another's: what is not known here, or not served, is not forwarded to a chat backend.
     ///
     /// # Errors
     /// A field is missing or of the wrong type.
     pub fn parse_any(path: &str, raw: &'a RawValue) -> Result<Self, ParseError> {
-        Self::parse(path, raw).or_else(|error| {
-            let is_of_type = error.param.as_deref().and_then(|param| param.strip_prefix(path)) == Some(".type");
-            match error.reason {
-                Reason::Value | Reason::Unsupported if is_of_type => Ok(Self::NotForwarded),
-                Reason::Json
-                | Reason::Missing
-                | Reason::Type
-                | Reason::Value
-                | Reason::Unsupported
-                | Reason::UnknownEvent
-                | Reason::Exclusive => Err(error),
-            }
-        })
+        Self::parse(path, raw).or_else(|error| Self::of_another(path, error, &[Reason::Value, Reason::Unsupported]))
+    }
+
+    /// As [`Self::parse_any`], where a chat backend may be asked: what would be missed there is refused.
+    ///
+    /// # Errors
+    /// A field is missing or of the wrong type, or the item is known and not served.
+    pub fn parse_unknown(path: &str, raw: &'a RawValue) -> Result<Self, ParseError> {
+        Self::parse(path, raw).or_else(|error| Self::of_another(path, error, &[Reason::Value]))
+    }
+
+    fn of_another(path: &str, error: ParseError, reasons: &[Reason]) -> Result<Self, ParseError> {
+        let is_of_type = error.param.as_deref().and_then(|param| param.strip_prefix(path)) == Some(".type");
+        if is_of_type && reasons.contains(&error.reason) { Ok(Self::NotForwarded) } else { Err(error) }
     }
 
     /// Reads the item that stands at `path`.

@@ -39,6 +39,27 @@ pub enum Ending {
     Failed(StreamError),
 }
 
+/// What a delta brought of an item that is of a known kind.
+#[derive(Debug, Clone, Copy)]
+pub struct Delta<'a> {
+    pub of: DeltaOf,
+    /// The index of its part; 0 of what has none.
+    pub part: u64,
+    /// A raw string.
+    pub text: &'a str,
+}
+
+/// What a delta is one of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DeltaOf {
+    Text,
+    Refusal,
+    Reasoning,
+    Summary,
+    Arguments,
+    Input,
+}
+
 /// An item as our client knows it.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {
@@ -97,17 +118,36 @@ impl<'a> ServerEvent<'a> {
         self.fields.integer("output_index", 0, u64::MAX).ok().flatten()
     }
 
-    /// The upstream's own id of the item that this is about, where it says one.
+    /// The upstream's own id of the item that this is about, where it says one: beside it, or in it.
     #[must_use]
     pub fn item_id(&self) -> Option<Cow<'a, str>> {
-        self.fields.string("item_id").ok().flatten()
+        let in_item = || Fields::nested("item", self.fields.raw("item")?).ok()?.string("id").ok().flatten();
+        self.fields.string("item_id").ok().flatten().or_else(in_item)
+    }
+
+    /// What it brought, where it is a delta of a known kind.
+    ///
+    /// hot: per token
+    #[must_use]
+    pub fn delta(&self) -> Option<Delta<'a>> {
+        let (of, part) = match &*self.name {
+            "response.output_text.delta" => (DeltaOf::Text, "content_index"),
+            "response.refusal.delta" => (DeltaOf::Refusal, "content_index"),
+            "response.reasoning_text.delta" => (DeltaOf::Reasoning, "content_index"),
+            "response.reasoning_summary_text.delta" => (DeltaOf::Summary, "summary_index"),
+            "response.function_call_arguments.delta" => (DeltaOf::Arguments, ""),
+            "response.custom_tool_call_input.delta" => (DeltaOf::Input, ""),
+            _ => return None,
+        };
+        let text = self.fields.raw_string("delta").ok().flatten()?;
+        let part = self.fields.integer(part, 0, u64::MAX).ok().flatten().unwrap_or(0);
+        Some(Delta { of, part, text })
     }
 
     /// The text of a delta, raw, where this is one of a message's text.
     #[must_use]
     pub fn text(&self) -> Option<&'a str> {
-        let is_text = self.name == "response.output_text.delta";
-        self.fields.raw_string("delta").ok().flatten().filter(|_| is_text)
+        self.delta().filter(|delta| delta.of == DeltaOf::Text).map(|delta| delta.text)
     }
 
     /// Appends the event as it came, but for what is ours: its number, the response's id, the item's id and place, and the lane.
@@ -128,6 +168,13 @@ impl<'a> ServerEvent<'a> {
                 ("item", Some(place)) => push_item(out, value, place.id),
                 (_, _) => json::push_compact(out, value.get()),
             }
+        }
+        // Clients find an item by its place.
+        if let (Said::ItemAdded(_) | Said::ItemDone(_), Some(place), None) =
+            (&self.said, place, self.fields.raw("output_index"))
+        {
+            out.extend_from_slice(b",\"output_index\":");
+            json::push_u64(out, u64::from(place.output_index));
         }
         out.extend_from_slice(b",\"sequence_number\":");
         json::push_u64(out, sequence_number);
@@ -153,20 +200,22 @@ impl Ending {
     fn parse(name: &str, fields: &Fields<'_>) -> Result<Self, ParseError> {
         let response = fields.object("response")?.ok_or_else(|| ParseError::missing("response"))?;
         let usage = response.raw("usage").and_then(Usage::parse);
-        Ok(match name {
-            "response.failed" => Self::Failed(error_of(&response)),
-            "response.cancelled" => Self::Failed(plain_error("the upstream cancelled its response")),
-            "response.incomplete" => {
-                let details = response.object("incomplete_details")?;
-                let reason = details.as_ref().map(|details| details.string("reason")).transpose()?.flatten();
-                let finish = match reason.as_deref() {
-                    Some("content_filter") => FinishReason::ContentFilter,
-                    // `max_output_tokens`, and others that have no name of their own here: the answer is cut.
-                    Some(_) | None => FinishReason::Length,
-                };
-                Self::Whole { finish, usage }
+        let status = response.string("status")?;
+        let details = response.object("incomplete_details")?;
+        let reason = details.as_ref().map(|details| details.string("reason")).transpose()?.flatten();
+        // Some servers end all their responses by `response.completed`, and say in the response alone how it went.
+        Ok(match (name, status.as_deref()) {
+            ("response.failed", _) | (_, Some("failed")) => Self::Failed(error_of(&response)),
+            ("response.cancelled", _) | (_, Some("cancelled")) => {
+                Self::Failed(plain_error("the upstream cancelled its response"))
             }
-            _ => Self::Whole { finish: FinishReason::Stop, usage },
+            (_, _) if reason.as_deref() == Some("content_filter") => {
+                Self::Whole { finish: FinishReason::ContentFilter, usage }
+            }
+            // `max_output_tokens`, and others that have no name of their own here, or none at all: the answer is cut.
+            ("response.incomplete", _) | (_, Some("incomplete")) => Self::Whole { finish: FinishReason::Length, usage },
+            (_, _) if reason.is_some() => Self::Whole { finish: FinishReason::Length, usage },
+            (_, _) => Self::Whole { finish: FinishReason::Stop, usage },
         })
     }
 }
@@ -281,6 +330,23 @@ mod tests {
                 (error.code.as_deref(), &*error.message, error.status),
                 (Some("rate_limit_exceeded"), "slow", status)
             );
+        }
+    }
+
+    #[test]
+    fn a_response_that_is_called_completed_ends_as_its_status_says() {
+        let of = |response: &str| ending(&format!(r#"{{"type":"response.completed","response":{response}}}"#));
+        let whole = |finish| Ending::Whole { finish, usage: None };
+        assert_eq!(of(r#"{"status":"completed","incomplete_details":null}"#), whole(FinishReason::Stop));
+        assert_eq!(of(r#"{"status":"incomplete","incomplete_details":null}"#), whole(FinishReason::Length));
+        let details = |reason: &str, status: &str| {
+            of(&format!(r#"{{"status":"{status}","incomplete_details":{{"reason":"{reason}"}}}}"#))
+        };
+        assert_eq!(details("max_output_tokens", "incomplete"), whole(FinishReason::Length));
+        assert_eq!(details("max_output_tokens", "completed"), whole(FinishReason::Length));
+        assert_eq!(details("content_filter", "incomplete"), whole(FinishReason::ContentFilter));
+        for response in [r#"{"status":"cancelled"}"#, r#"{"status":"failed","error":{"message":"boom"}}"#] {
+            assert!(matches!(of(response), Ending::Failed(_)), "{response}");
         }
     }
 

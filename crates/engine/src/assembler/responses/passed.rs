@@ -10,7 +10,7 @@ use crate::outgoing::Outgoing;
 use bytes::Bytes;
 use flashlane_wire::chat::{FinishReason, StreamError};
 use flashlane_wire::json;
-use flashlane_wire::responses::{Ending, Fields, Item, Place, Said, ServerEvent, push_item};
+use flashlane_wire::responses::{Ending, Fields, Item, Place, Said, ServerEvent, Streamed, push_item};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
@@ -27,6 +27,10 @@ struct PassingItem {
     their_id: Option<Box<str>>,
     id: String,
     output_index: u32,
+    /// As it was announced, which is all of it where nothing came.
+    announced: Box<RawValue>,
+    /// What came of it since.
+    streamed: Streamed,
     /// Its JSON, once it is done.
     done: Option<Bytes>,
 }
@@ -43,9 +47,9 @@ pub enum Passed {
 }
 
 impl Passing {
-    /// `response.output_item.interrupted`, of each item that is open: PROTOCOL clause 3.6.
-    pub(super) fn interrupt(self, response_id: &str, sequence: &mut u64, out: &mut Outgoing) {
-        for item in self.items.iter().filter(|item| item.done.is_none()) {
+    /// `response.output_item.interrupted`, of each item that is open; those that are done stay: PROTOCOL clause 3.6.
+    fn interrupt(&mut self, response_id: &str, sequence: &mut u64, out: &mut Outgoing) {
+        for item in self.items.extract_if(.., |item| item.done.is_none()) {
             event(out, "response.output_item.interrupted", sequence, |out| {
                 out.extend_from_slice(b",\"response_id\":");
                 json::push_string(out, response_id);
@@ -61,8 +65,26 @@ impl Passing {
         !self.items.is_empty()
     }
 
-    /// The item that an event is about, by whatever it says of it.
+    /// Closes what is open as far as it came.
+    fn cut(&mut self, sequence: &mut u64, out: &mut Outgoing) {
+        for item in self.items.iter_mut().filter(|item| item.done.is_none()) {
+            let mut json = Vec::with_capacity(256);
+            std::mem::take(&mut item.streamed).push_cut(&mut json, &item.announced, &item.id);
+            event(out, "response.output_item.done", sequence, |out| {
+                out.extend_from_slice(b",\"output_index\":");
+                json::push_u64(out, u64::from(item.output_index));
+                out.extend_from_slice(b",\"item\":");
+                out.extend_from_slice(&json);
+            });
+            item.done = Some(Bytes::from(json));
+        }
+    }
+
+    /// The item that an event is about, by whatever it says of it; one that is announced is the last.
     fn find(&mut self, event: &ServerEvent<'_>) -> Option<&mut PassingItem> {
+        if matches!(event.said, Said::ItemAdded(_)) {
+            return self.items.last_mut();
+        }
         let (index, id) = (event.output_index(), event.item_id());
         let mut items = self.items.iter_mut();
         match index {
@@ -103,7 +125,7 @@ impl ResponsesAssembler {
             let output_index = index_of(self.output.len() + passing.items.len());
             passing.items.push(PassingItem::of(raw, event, &self.hex, output_index));
         }
-        let item = passing.find(event);
+        let mut item = passing.find(event);
         let is_of_item = event.output_index().is_some() || event.item_id().is_some();
         if item.is_none() && (is_of_item || matches!(event.said, Said::ItemDone(_))) {
             return Err(senseless("an event belongs to no item"));
@@ -112,6 +134,9 @@ impl ResponsesAssembler {
         let (sequence, response_id) = (self.sequence, &self.hex);
         out.event(&event.name, |out| event.push(out, sequence, &response_id.response_id(), place));
         self.sequence += 1;
+        if let (Said::Delta, Some(item)) = (&event.said, &mut item) {
+            item.streamed.take(event);
+        }
         if let (Said::ItemDone(raw), Some(item)) = (&event.said, item) {
             let mut json = Vec::with_capacity(raw.get().len());
             push_item(&mut json, raw, &item.id);
@@ -123,6 +148,22 @@ impl ResponsesAssembler {
             Said::Delta | Said::ItemAdded(_) => Passed::Delta,
             Said::Nothing | Said::Ended(_) | Said::ItemDone(_) | Said::Other => Passed::Other,
         })
+    }
+
+    /// The response ends where it stands: its open items are cut.
+    pub(super) fn close_passing(&mut self, out: &mut Outgoing) {
+        if let Some(passing) = &mut self.passing {
+            passing.cut(&mut self.sequence, out);
+            self.keep_done();
+        }
+    }
+
+    /// The response ends where it stands, and its open items are dropped.
+    pub(super) fn interrupt_passing(&mut self, out: &mut Outgoing) {
+        if let Some(passing) = &mut self.passing {
+            passing.interrupt(&self.hex.response_id(), &mut self.sequence, out);
+            self.keep_done();
+        }
     }
 
     /// Items that are whole, and behind no other, are the response's, and the chain's.
@@ -155,7 +196,8 @@ impl PassingItem {
             id => hex.item_id(prefix(id.as_deref()), output_index),
         };
         let their_id = their_id.map(|id: Cow<'_, str>| id.into());
-        Self { their_index: event.output_index(), their_id, id, output_index, done: None }
+        let (announced, streamed) = (raw.to_owned(), Streamed::default());
+        Self { their_index: event.output_index(), their_id, id, output_index, announced, streamed, done: None }
     }
 }
 
