@@ -373,7 +373,8 @@ def operation(name: str, summary: str, responses: dict, body: str | None = None,
     if parameters:
         said["parameters"] = parameters
     if body:
-        said["requestBody"] = {"required": True, "content": {"application/json": {"schema": ref(body)}}}
+        # A conversation may begin with nothing.
+        said["requestBody"] = {"required": body != "CreateConversation", "content": {"application/json": {"schema": ref(body)}}}
     return {**said, "responses": responses}
 
 

@@ -30,7 +30,7 @@ OWNER = "sk-owner"
 # Another key, and none.
 INTRUDERS = {"another key": "sk-intruder", "no key": None}
 # What differs between any two answers.
-OF_ITS_OWN = {"date", "x-request-id", "openai-processing-ms", "content-length"}
+OF_ITS_OWN = {"date", "x-request-id", "openai-processing-ms", "server-timing", "content-length"}
 NOBODYS = {"response": "resp_" + "0" * 32, "running": "resp_" + "0" * 32, "live": "resp_" + "0" * 32, "conversation": "conv_" + "0" * 32, "item": "msg_" + "0" * 32 + "_0", "output": "msg_" + "0" * 32 + "_1"}
 
 

@@ -29,7 +29,7 @@ use crate::tokens::{self, Text};
 use crate::tools::Tools;
 use crate::upstream::UpstreamFailure;
 use bytes::Bytes;
-use flashlane_wire::chat::{ChunkReader, StreamError, UpstreamTimes};
+use flashlane_wire::chat::{ChunkReader, StreamError, UpstreamTimes, Usage};
 use flashlane_wire::sse;
 use std::sync::Arc;
 
@@ -319,9 +319,22 @@ impl Turn {
         }
         let (input, output) = match self.assembler.usage() {
             Some(usage) => (usage.input, usage.output),
-            None => (self.tokens.unwrap_or_else(|| tokens::estimate(self.bytes())), self.deltas),
+            None => (self.estimated_input(), self.deltas),
         };
         Ending { verdict, tokens_input: input, tokens_output: output }
+    }
+
+    /// What it used: as its engines say, or as far as it came where they did not get to say it.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.assembler.usage_of_all().unwrap_or_else(|| match self.deltas {
+            0 => Usage::default(),
+            output => Usage { input: self.estimated_input(), output, ..Usage::default() },
+        })
+    }
+
+    fn estimated_input(&self) -> u64 {
+        self.tokens.unwrap_or_else(|| tokens::estimate(self.bytes()))
     }
 
     /// Whether nothing of an answer has come yet: another endpoint may still give it.

@@ -314,7 +314,7 @@ impl Session {
                     .model(&turn.draft.model)
                     .is_some_and(|model| self.shared.fleet.is_simulated(model)),
             },
-            usage: turn.assembler.usage_of_all().unwrap_or_default(),
+            usage: turn.usage(),
             upstream_times: turn.upstream_times,
             ttft_ns: turn.times.first_token_ns.map(since),
             total_ns: parts.total_ns(),

@@ -126,7 +126,7 @@ impl Session {
         let Some(prefill) = self.prefill.as_deref_mut().filter(|prefill| prefill.id == id) else { return };
         let Prefilling { events, chunks, usage, .. } = prefill;
         let (mut is_done, mut is_broken) = (false, false);
-        let decoded = events.decode(bytes, |event| match chunks.read(event.data) {
+        let decoded = events.decode(bytes, |event| match chunks.read_typed(event.data) {
             Ok(Read::Chunk(chunk)) => {
                 is_broken |= chunk.error.is_some();
                 *usage = chunk.usage.or(*usage);
