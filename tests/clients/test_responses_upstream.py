@@ -108,7 +108,11 @@ def test_what_only_such_a_server_makes_comes_back_to_it(upstream):
         with Flashlane(outer_of(server.base_url, "m", upstream)) as outer:
             tools = [{"type": "web_search"}]
             for transport in (over_http, over_websocket):
-                events = transport(outer, {"model": "m", "input": "find it", "tools": tools, "store": False, "include": ["web_search_call.action.sources"]})
+                asks = {"model": "m", "input": "find it", "tools": tools, "store": False, "include": ["web_search_call.action.sources"]}
+                transport(outer, asks)
+                # Models that do not reason may refuse what is asked of their reasoning.
+                assert server.seen.requests[-1]["include"] == ["web_search_call.action.sources"]
+                events = transport(outer, {**asks, "reasoning": {"effort": "low"}})
                 assert [event["sequence_number"] for event in events] == list(range(len(events)))
                 response = events[-1]["response"]
                 assert [item["type"] for item in response["output"]] == ["reasoning", "web_search_call", "brand_new_call", "message"]
@@ -118,7 +122,7 @@ def test_what_only_such_a_server_makes_comes_back_to_it(upstream):
                 assert response["usage"]["input_tokens"] == 10
                 asked = server.seen.requests[-1]
                 assert (asked["store"], asked["tools"], asked["stream"]) == (False, tools, True)
-                assert asked["include"] == ["reasoning.encrypted_content", "web_search_call.action.sources"]
+                assert asked["include"] == ["web_search_call.action.sources", "reasoning.encrypted_content"]
                 # A client that keeps its own history sends all of it again.
                 again = [{"role": "user", "content": "find it"}, *response["output"], {"role": "user", "content": "more"}]
                 transport(outer, {"model": "m", "input": again, "store": False})
