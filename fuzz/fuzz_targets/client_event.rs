@@ -56,6 +56,8 @@ fn settle(session: &mut Session, shared: &Shared) {
             Effect::Commit(turn, _) => session.handle_committed(turn, Ok(()), now),
             Effect::Count(turn, _) => session.handle_counted(turn, &Counted::Beyond, now),
             Effect::Release(grant, ending) => drop(admission.release(grant, &ending, now)),
+            Effect::Prepare(turn, _) => session.handle_prepared(turn, None, now),
+            Effect::Prefilled(_) => unreachable!("no prompt is read ahead where none may be"),
             Effect::Look(..) | Effect::Forget(_) => unreachable!("nobody waits where nothing is limited"),
             Effect::Park(_)
             | Effect::Abort(_)
