@@ -6,7 +6,7 @@ mod client_request;
 mod custom_input;
 mod ends;
 mod render;
-mod request;
+pub(crate) mod request;
 mod times;
 mod tools;
 

@@ -31,24 +31,31 @@ impl Field {
 /// `messages` are the inside of the array; none is empty. Nothing of them is copied.
 #[must_use]
 pub fn body(model: &str, fields: &[Field], messages: &[Bytes]) -> Vec<Bytes> {
+    streaming(model, b",\"stream\":true,\"stream_options\":{\"include_usage\":true}", fields, (b"messages", messages))
+}
+
+/// The same of any API: `fixed` are the fields that every request has, and the array is what it is asked with.
+pub(crate) fn streaming(model: &str, fixed: &[u8], fields: &[Field], (name, members): (&[u8], &[Bytes])) -> Vec<Bytes> {
     let mut head = Vec::with_capacity(256 + fields.iter().map(|f| f.name.len() + f.value.len() + 4).sum::<usize>());
     head.extend_from_slice(b"{\"model\":");
     json::push_string(&mut head, model);
-    head.extend_from_slice(b",\"stream\":true,\"stream_options\":{\"include_usage\":true}");
+    head.extend_from_slice(fixed);
     for field in fields {
         head.push(b',');
         json::push_string(&mut head, &field.name);
         head.push(b':');
         head.extend_from_slice(&field.value);
     }
-    head.extend_from_slice(b",\"messages\":[");
-    let mut pieces = Vec::with_capacity(messages.len() * 2 + 2);
+    head.extend_from_slice(b",\"");
+    head.extend_from_slice(name);
+    head.extend_from_slice(b"\":[");
+    let mut pieces = Vec::with_capacity(members.len() * 2 + 2);
     pieces.push(Bytes::from(head));
-    for (index, message) in messages.iter().enumerate() {
+    for (index, member) in members.iter().enumerate() {
         if index > 0 {
             pieces.push(Bytes::from_static(b","));
         }
-        pieces.push(message.clone());
+        pieces.push(member.clone());
     }
     pieces.push(Bytes::from_static(b"]}"));
     pieces

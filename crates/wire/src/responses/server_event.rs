@@ -3,7 +3,7 @@
 
 use super::error::ParseError;
 use super::fields::Fields;
-use crate::chat::{Field, FinishReason, StreamError, Usage};
+use crate::chat::{Field, FinishReason, StreamError, Usage, request};
 use crate::json;
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -254,26 +254,7 @@ fn plain_error(message: &str) -> StreamError {
 /// `items` are objects; nothing of them is copied. Nothing is stored there: what is asked for again is sent again.
 #[must_use]
 pub fn body(model: &str, fields: &[Field], items: &[Bytes]) -> Vec<Bytes> {
-    let mut head = Vec::with_capacity(256 + fields.iter().map(|f| f.name.len() + f.value.len() + 4).sum::<usize>());
-    head.extend_from_slice(b"{\"model\":");
-    json::push_string(&mut head, model);
-    head.extend_from_slice(b",\"stream\":true,\"store\":false");
-    for field in fields {
-        head.push(b',');
-        json::push_string(&mut head, &field.name);
-        head.push(b':');
-        head.extend_from_slice(&field.value);
-    }
-    head.extend_from_slice(b",\"input\":[");
-    let mut pieces = vec![Bytes::from(head)];
-    for (index, item) in items.iter().enumerate() {
-        if index > 0 {
-            pieces.push(Bytes::from_static(b","));
-        }
-        pieces.push(item.clone());
-    }
-    pieces.push(Bytes::from_static(b"]}"));
-    pieces
+    request::streaming(model, b",\"stream\":true,\"store\":false", fields, (b"input", items))
 }
 
 #[cfg(test)]
