@@ -110,7 +110,7 @@ def test_a_cancel_frees_the_slot_for_the_next_turn(engines):
     with gateway(engines[0]) as one, connect(f"ws://127.0.0.1:{one.port}/v1/responses") as socket:
         for number in range(CANCELS):
             # Left alone it would go on for many seconds.
-            socket.send(json.dumps({"type": "response.create", "model": MODEL, "input": f"{number}. Write a long story.", "max_output_tokens": 1500, "store": False}))
+            socket.send(json.dumps({"type": "response.create", "model": MODEL, "input": f"{number}. Write a long story.", "max_output_tokens": 1500, "temperature": 0, "store": False}))
             events = [until(socket, "response.created"), until(socket, "response.output_text.delta")]
             assert working(engines[0]) == 1
             began_s = time.monotonic()
