@@ -1,0 +1,141 @@
+//! One client's or operator's connection: its options, its TLS, and HTTP over it until it ends or becomes a WebSocket.
+
+use super::connections::{Connections, Draining, Permit};
+use crate::afterwards::Afterwards;
+use crate::again::Again;
+use crate::config::EdgeConfig;
+use crate::idle::{Idle, Requests};
+use crate::state::State;
+use crate::tls::Tls;
+use crate::watch::{Watch, Watched};
+use axum::Router;
+use axum::body::Body;
+use flashlane_backend::Io;
+use flashlane_telemetry::label::Transport;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use socket2::{SockRef, TcpKeepalive};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tower::Service as _;
+
+/// Pings, or as many times their interval, after which a silent client counts as gone.
+pub(crate) const PINGS_MAX: u32 = 3;
+/// hyper's own lower bound.
+const HEADER_BYTES_MIN: usize = 8192;
+
+/// What the connections of one listener are served with.
+#[derive(Clone)]
+pub(super) struct App {
+    router: Router,
+    tls: Option<Tls>,
+    state: Arc<State>,
+    pub(super) connections: Arc<Connections>,
+}
+
+impl App {
+    pub(super) fn new(router: Router, tls: Option<Tls>, state: &Arc<State>, connections: Arc<Connections>) -> Self {
+        Self { router, tls, state: Arc::clone(state), connections }
+    }
+}
+
+pub(super) async fn serve(stream: TcpStream, app: App, permit: Permit) {
+    set_options(&stream, &app.state.config);
+    let App { router, tls, state, connections } = app;
+    let mut draining = connections.draining();
+    let Some(io) = opened(stream, tls, &state, &mut draining).await else { return };
+    let open = state.metrics.connection(Transport::Http);
+    let watch = Watch::default();
+    let requests = Requests::default();
+    let afterwards = Afterwards::default();
+    let mut idle = Idle::new(requests.clone(), Duration::from_millis(state.config.header_ms_max));
+    let io = TokioIo::new(Watched::new(io, watch.clone()));
+    let after = afterwards.clone();
+    let service = service_fn(move |mut request: http::Request<Incoming>| {
+        request.extensions_mut().insert(permit.clone());
+        request.extensions_mut().insert(watch.clone());
+        request.extensions_mut().insert(after.clone());
+        request.extensions_mut().insert(requests.begin());
+        router.clone().call(request.map(Body::new))
+    });
+    let protocol = protocol(&state.config);
+    let mut connection = pin!(protocol.serve_connection_with_upgrades(io, service));
+    let again = Again::new();
+    // An error is the client's: it left, or spoke no HTTP.
+    let _ = poll_fn(|cx| {
+        if draining.poll_begun(cx) || idle.poll_over(cx) {
+            connection.as_mut().graceful_shutdown();
+        }
+        let polled = again.poll(cx, |cx| {
+            afterwards.begin_poll();
+            connection.as_mut().poll(cx)
+        });
+        afterwards.settle();
+        polled
+    })
+    .await;
+    drop(open);
+}
+
+/// The connection, behind the handshake where there is one. None: it failed, or draining has begun.
+async fn opened(stream: TcpStream, tls: Option<Tls>, state: &State, draining: &mut Draining) -> Option<Io> {
+    let Some(tls) = tls else { return Some(Io::Plain(stream)) };
+    let mut handshake = pin!(tls.accept(stream));
+    let accepted = poll_fn(|cx| {
+        if draining.poll_begun(cx) {
+            return Poll::Ready(None);
+        }
+        handshake.as_mut().poll(cx).map(Some)
+    });
+    match accepted.await? {
+        Ok(stream) => Some(Io::Tls(Box::new(stream.into()))),
+        Err(failure) => {
+            state.metrics.handshake_failed(failure);
+            None
+        }
+    }
+}
+
+/// Small writes go out at once, and so do our acknowledgements, since a client with Nagle's algorithm on waits for them. A client that
+/// is gone without a word, or does not read for as long as it takes to ping it in vain, is cut off by the kernel: an event stream has
+/// no ping, and while it cannot be written nobody would notice.
+fn set_options(stream: &TcpStream, config: &EdgeConfig) {
+    // A socket that refuses an option still works.
+    let _ = stream.set_nodelay(true);
+    let socket = SockRef::from(stream);
+    let silence = Duration::from_millis(config.ping_ms);
+    if !silence.is_zero() {
+        let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(silence).with_interval(silence));
+    }
+    #[cfg(target_os = "linux")]
+    {
+        let _ = socket.set_tcp_quickack(true);
+        if !silence.is_zero() {
+            let _ = socket.set_tcp_user_timeout(Some(silence.saturating_mul(PINGS_MAX)));
+        }
+    }
+}
+
+fn protocol(config: &EdgeConfig) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(config.header_ms_max))
+        .max_buf_size(config.header_bytes_max.max(HEADER_BYTES_MIN));
+    let silence = (config.ping_ms > 0).then(|| Duration::from_millis(config.ping_ms));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(silence)
+        .keep_alive_timeout(silence.unwrap_or_default().saturating_mul(PINGS_MAX))
+        .max_concurrent_streams(config.http2_streams_max)
+        .max_header_list_size(u32::try_from(config.header_bytes_max).unwrap_or(u32::MAX));
+    builder
+}
