@@ -23,6 +23,7 @@ FLASHLANE = """
 [server]
 listen = "127.0.0.1:0"
 admin_listen = "127.0.0.1:0"
+[server.limits]
 connections_max = 16384
 {server}
 [[endpoints]]

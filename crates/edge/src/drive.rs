@@ -315,7 +315,7 @@ impl Drive {
         while let Some((turn, stream)) = self.streams.get_mut(index) {
             let turn = *turn;
             let session = &mut self.session;
-            if session.outgoing().len() >= self.state.config.outgoing_bytes_high {
+            if session.outgoing().len() >= self.state.config.limits.outgoing_bytes_high {
                 return Round::Full;
             }
             let mut has_ended = false;

@@ -167,7 +167,7 @@ pub(crate) async fn collect(state: &State, headers: &HeaderMap, body: Body) -> R
         let message = "Only uncompressed request bodies are accepted: leave Content-Encoding out.";
         return Err(Refused::new(ErrorKind::UnsupportedMediaType, message));
     }
-    let bytes_max = state.config.request_bytes_max;
+    let bytes_max = state.config.limits.request_bytes_max;
     let too_large = || {
         Refused::new(
             ErrorKind::PayloadTooLarge,
@@ -178,7 +178,7 @@ pub(crate) async fn collect(state: &State, headers: &HeaderMap, body: Body) -> R
     if declared.is_some_and(|bytes| bytes > bytes_max) {
         return Err(too_large());
     }
-    let ms_max = state.config.request_ms_max;
+    let ms_max = state.config.limits.request_ms_max;
     match tokio::time::timeout(Duration::from_millis(ms_max), Limited::new(body, bytes_max).collect()).await {
         Ok(Ok(whole)) => Ok(whole.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),

@@ -34,7 +34,7 @@ mod watch;
 mod work;
 mod ws;
 
-pub use config::{EdgeConfig, TlsConfig};
+pub use config::{EdgeConfig, LimitsConfig, TlsConfig};
 pub use error::Error;
 pub use keys::{KeyConfig, TierName};
 pub use listen::Listeners;

@@ -88,7 +88,7 @@ enum Client {
 impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
     pub(crate) fn new(io: Io, decoder: Decoder, drive: Drive, permit: Permit) -> Self {
         let open = drive.state().metrics.connection(Transport::WebSocket);
-        let ping_ms = drive.state().config.ping_ms;
+        let ping_ms = drive.state().config.limits.ping_ms;
         let due_ns = (ping_ms > 0).then(|| drive.now().after_ms(ping_ms));
         Self {
             io,
@@ -156,7 +156,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
     fn poll_read(&mut self, cx: &mut Context<'_>, now: Now) -> Client {
         READ_BUF.with_borrow_mut(|buf| {
             for _ in 0..READS_MAX {
-                if self.answers_bytes >= self.drive.state().config.outgoing_bytes_high {
+                if self.answers_bytes >= self.drive.state().config.limits.outgoing_bytes_high {
                     return Client::Full;
                 }
                 let mut read = ReadBuf::new(buf);
@@ -214,7 +214,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
     fn close(&mut self, code: u16, reason: &str, now: Now) {
         if self.phase == Phase::Open {
             self.drive.outgoing().control(|encoder, out| encoder.close(code, reason, out));
-            self.phase = Phase::Closing { until_ns: now.after_ms(self.drive.state().config.close_ms_max) };
+            self.phase = Phase::Closing { until_ns: now.after_ms(self.drive.state().config.limits.close_ms_max) };
         }
     }
 
@@ -231,7 +231,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
         if self.liveness.due_ns.is_none_or(|due_ns| due_ns > now.mono_ns) {
             return false;
         }
-        self.liveness.due_ns = Some(now.after_ms(self.drive.state().config.ping_ms));
+        self.liveness.due_ns = Some(now.after_ms(self.drive.state().config.limits.ping_ms));
         if std::mem::take(&mut self.liveness.was_heard) {
             self.liveness.unanswered = 0;
             return false;

@@ -56,8 +56,8 @@ impl State {
         let Parts { config, tls, shared, keys, backends, admission, store, metrics } = parts;
         Self {
             desk: Desk::new(Admission::new(&admission, Arc::clone(&shared.fleet), seed())),
-            connections: Connections::new(config.connections_max),
-            jobs: Jobs::new(config.background_turns_max),
+            connections: Connections::new(config.limits.connections_max),
+            jobs: Jobs::new(config.limits.background_turns_max),
             config,
             tls,
             keys: Keys::new(&keys, &shared),

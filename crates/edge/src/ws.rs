@@ -50,8 +50,8 @@ pub(crate) async fn upgrade(
     };
     let Some(on_upgrade) = on_upgrade else { return bad_handshake("this connection cannot be upgraded") };
     let limits = Limits {
-        message_bytes_max: state.config.message_bytes_max,
-        pings_per_second_max: state.config.pings_per_second_max,
+        message_bytes_max: state.config.limits.message_bytes_max,
+        pings_per_second_max: state.config.limits.pings_per_second_max,
         ..Limits::default()
     };
     let Handshake { accept, deflate, deflate_header, timing, timing_within, rate_limits } = handshake;

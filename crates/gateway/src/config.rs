@@ -5,6 +5,7 @@ mod base_url;
 mod bounds;
 mod check;
 mod keys;
+mod moved;
 mod routing;
 mod words;
 

@@ -39,7 +39,7 @@ fn parts(file: File) -> Parts {
     Parts {
         listen: file.server.listen,
         admin_listen: file.server.admin_listen,
-        connections_max: file.server.connections_max,
+        connections_max: file.server.limits.connections_max,
         certificate_file: file.server.tls.map(|tls| tls.certificate_file),
         folder: file.store.folder.clone().map(|folder| folder_checked(file.store, folder)),
         endpoints: file.endpoints,

@@ -13,6 +13,7 @@ const CONFIG: &str = r#"
 [server]
 listen = "127.0.0.1:0"
 admin_listen = "127.0.0.1:0"
+[server.limits]
 connections_max = 16384
 [[endpoints]]
 name = "scripted"

@@ -58,10 +58,10 @@ fn descriptors(soft: Option<u64>, parts: &Parts) -> Line {
     // A client's connection, and one to an endpoint for its turn.
     let wanted = 2 * u64::from(parts.connections_max) + OTHER_DESCRIPTORS;
     let expected = format!(
-        "{wanted}: two for each of server.connections_max = {}, and {OTHER_DESCRIPTORS}",
+        "{wanted}: two for each of server.limits.connections_max = {}, and {OTHER_DESCRIPTORS}",
         parts.connections_max
     );
-    let advice = "raise it (systemd: LimitNOFILE=, a shell: ulimit -n), or lower server.connections_max";
+    let advice = "raise it (systemd: LimitNOFILE=, a shell: ulimit -n), or lower server.limits.connections_max";
     match soft {
         None => Line::ok("open files", "this system does not tell its limit"),
         Some(soft) if soft >= wanted => Line::ok("open files", format!("up to {soft}")),

@@ -3,7 +3,7 @@
 use super::connections::{Connections, Draining, Permit};
 use crate::afterwards::Afterwards;
 use crate::again::Again;
-use crate::config::EdgeConfig;
+use crate::config::LimitsConfig;
 use crate::idle::{Idle, Requests};
 use crate::state::State;
 use crate::tls::Tls;
@@ -46,7 +46,7 @@ impl App {
 }
 
 pub(super) async fn serve(stream: TcpStream, app: App, permit: Permit) {
-    set_options(&stream, &app.state.config);
+    set_options(&stream, &app.state.config.limits);
     let App { router, tls, state, connections } = app;
     let mut draining = connections.draining();
     let Some(io) = opened(stream, tls, &state, &mut draining).await else { return };
@@ -54,7 +54,7 @@ pub(super) async fn serve(stream: TcpStream, app: App, permit: Permit) {
     let watch = Watch::default();
     let requests = Requests::default();
     let afterwards = Afterwards::default();
-    let mut idle = Idle::new(requests.clone(), Duration::from_millis(state.config.header_ms_max));
+    let mut idle = Idle::new(requests.clone(), Duration::from_millis(state.config.limits.header_ms_max));
     let io = TokioIo::new(Watched::new(io, watch.clone()));
     let after = afterwards.clone();
     let service = service_fn(move |mut request: http::Request<Incoming>| {
@@ -64,7 +64,7 @@ pub(super) async fn serve(stream: TcpStream, app: App, permit: Permit) {
         request.extensions_mut().insert(requests.begin());
         router.clone().call(request.map(Body::new))
     });
-    let protocol = protocol(&state.config);
+    let protocol = protocol(&state.config.limits);
     let mut connection = pin!(protocol.serve_connection_with_upgrades(io, service));
     let again = Again::new();
     // An error is the client's: it left, or spoke no HTTP.
@@ -105,11 +105,11 @@ async fn opened(stream: TcpStream, tls: Option<Tls>, state: &State, draining: &m
 /// Small writes go out at once, and so do our acknowledgements, since a client with Nagle's algorithm on waits for them. A client that
 /// is gone without a word, or does not read for as long as it takes to ping it in vain, is cut off by the kernel: an event stream has
 /// no ping, and while it cannot be written nobody would notice.
-fn set_options(stream: &TcpStream, config: &EdgeConfig) {
+fn set_options(stream: &TcpStream, limits: &LimitsConfig) {
     // A socket that refuses an option still works.
     let _ = stream.set_nodelay(true);
     let socket = SockRef::from(stream);
-    let silence = Duration::from_millis(config.ping_ms);
+    let silence = Duration::from_millis(limits.ping_ms);
     if !silence.is_zero() {
         let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(silence).with_interval(silence));
     }
@@ -122,20 +122,20 @@ fn set_options(stream: &TcpStream, config: &EdgeConfig) {
     }
 }
 
-fn protocol(config: &EdgeConfig) -> auto::Builder<TokioExecutor> {
+fn protocol(limits: &LimitsConfig) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(config.header_ms_max))
-        .max_buf_size(config.header_bytes_max.max(HEADER_BYTES_MIN));
-    let silence = (config.ping_ms > 0).then(|| Duration::from_millis(config.ping_ms));
+        .header_read_timeout(Duration::from_millis(limits.header_ms_max))
+        .max_buf_size(limits.header_bytes_max.max(HEADER_BYTES_MIN));
+    let silence = (limits.ping_ms > 0).then(|| Duration::from_millis(limits.ping_ms));
     builder
         .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(silence)
         .keep_alive_timeout(silence.unwrap_or_default().saturating_mul(PINGS_MAX))
-        .max_concurrent_streams(config.http2_streams_max)
-        .max_header_list_size(u32::try_from(config.header_bytes_max).unwrap_or(u32::MAX));
+        .max_concurrent_streams(limits.http2_streams_max)
+        .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX));
     builder
 }

@@ -205,7 +205,7 @@ async fn a_chain_goes_through_the_background_and_a_warm_up_ends_at_once() {
 #[tokio::test]
 async fn one_more_than_may_run_is_refused_and_a_deleted_one_makes_room() {
     let (server, endpoint) = endless().await;
-    let gateway = Gateway::start_with(endpoint, |config, _| config.background_turns_max = 1).await;
+    let gateway = Gateway::start_with(endpoint, |config, _| config.limits.background_turns_max = 1).await;
     let first = start(&gateway, &json!({})).await;
     soon("the upstream's request", server.until(|seen| seen.requests.len() == 1)).await;
     let metrics = gateway.metrics().await;

@@ -51,7 +51,7 @@ async fn bad_bodies_are_refused_by_what_is_wrong_with_them() {
 
 #[tokio::test]
 async fn a_body_over_the_limit_is_refused_whether_its_length_is_told_or_not() {
-    let gateway = Gateway::start_with(simulated(), |config, _| config.request_bytes_max = 1000).await;
+    let gateway = Gateway::start_with(simulated(), |config, _| config.limits.request_bytes_max = 1000).await;
     let reply = gateway.send("POST", "/v1/responses", "", &[b' '; 1001]).await;
     assert_error(&reply, 413, "payload_too_large");
     let mut chunked = b"3e9\r\n".to_vec();
@@ -67,7 +67,7 @@ async fn a_body_over_the_limit_is_refused_whether_its_length_is_told_or_not() {
 
 #[tokio::test]
 async fn a_body_that_does_not_come_is_not_waited_for_for_ever() {
-    let gateway = Gateway::start_with(simulated(), |config, _| config.request_ms_max = 20).await;
+    let gateway = Gateway::start_with(simulated(), |config, _| config.limits.request_ms_max = 20).await;
     let head = "POST /v1/responses HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 10\r\n\r\n";
     let reply = gateway.raw(head.as_bytes()).await;
     assert_error(&reply, 400, "invalid_json");
@@ -113,7 +113,7 @@ async fn the_admin_listener_answers_errors_in_json_too() {
 
 #[tokio::test]
 async fn what_is_no_request_is_answered_with_a_status_alone() {
-    let gateway = Gateway::start_with(simulated(), |config, _| config.header_bytes_max = 8192).await;
+    let gateway = Gateway::start_with(simulated(), |config, _| config.limits.header_bytes_max = 8192).await;
     let long = "x".repeat(70_000);
     for (head, status) in [
         ("GET /\x01 HTTP/1.1\r\n\r\n".to_owned(), 400),
@@ -122,7 +122,7 @@ async fn what_is_no_request_is_answered_with_a_status_alone() {
         let reply = gateway.raw(head.as_bytes()).await;
         assert_eq!((reply.status, reply.body.len()), (status, 0), "{reply:?}");
     }
-    let gateway = Gateway::start_with(simulated(), |config, _| config.header_bytes_max = 100_000).await;
+    let gateway = Gateway::start_with(simulated(), |config, _| config.limits.header_bytes_max = 100_000).await;
     let reply = gateway.raw(format!("GET /{long} HTTP/1.1\r\n\r\n").as_bytes()).await;
     assert_eq!((reply.status, reply.body.len()), (414, 0), "{reply:?}");
     for line in ["OPTIONS *", "CONNECT 127.0.0.1:80"] {

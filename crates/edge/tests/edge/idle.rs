@@ -14,7 +14,7 @@ const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 
 #[tokio::test]
 async fn a_connection_that_says_nothing_or_half_of_something_is_ended() {
-    let gateway = Gateway::start_with(simulated(), |config, _| config.header_ms_max = 50).await;
+    let gateway = Gateway::start_with(simulated(), |config, _| config.limits.header_ms_max = 50).await;
     for bytes in [b"".as_slice(), b"P", &PREFACE[..20], b"GET /v1/models HTTP/1.1\r\nhost:"] {
         let mut client = gateway.connect().await;
         client.write_all(bytes).await.unwrap();
@@ -27,7 +27,7 @@ async fn a_connection_that_says_nothing_or_half_of_something_is_ended() {
 /// HTTP/2's last word is a GOAWAY.
 #[tokio::test]
 async fn an_idle_http_2_connection_is_told_to_go_and_ended() {
-    let gateway = Gateway::start_with(simulated(), |config, _| config.header_ms_max = 50).await;
+    let gateway = Gateway::start_with(simulated(), |config, _| config.limits.header_ms_max = 50).await;
     let io = TokioIo::new(gateway.connect().await);
     let (_sender, connection) =
         hyper::client::conn::http2::handshake::<_, _, Full<Bytes>>(TokioExecutor::new(), io).await.unwrap();
@@ -36,7 +36,7 @@ async fn an_idle_http_2_connection_is_told_to_go_and_ended() {
 
 #[tokio::test]
 async fn an_http_2_client_that_answers_no_ping_is_dropped() {
-    let gateway = Gateway::start_with(simulated(), |config, _| config.ping_ms = 20).await;
+    let gateway = Gateway::start_with(simulated(), |config, _| config.limits.ping_ms = 20).await;
     let mut client = gateway.connect().await;
     client.write_all(&[PREFACE, SETTINGS].concat()).await.unwrap();
     let mut frames = Vec::new();
@@ -58,7 +58,7 @@ async fn slow() -> Upstream {
 async fn a_turn_that_takes_longer_than_the_idle_limit_is_not_cut() {
     let upstream_server = slow().await;
     let gateway =
-        Gateway::start_with(upstream(&upstream_server.base_url()), |config, _| config.header_ms_max = 200).await;
+        Gateway::start_with(upstream(&upstream_server.base_url()), |config, _| config.limits.header_ms_max = 200).await;
     let body = json!({"model": "demo", "input": "hi", "stream": true}).to_string();
 
     let mut client = gateway.connect().await;

@@ -66,7 +66,7 @@ async fn a_turn_that_does_not_end_is_cancelled_when_the_drain_has_lasted_long_en
 
 #[tokio::test]
 async fn a_silent_client_is_pinged_and_dropped_when_it_never_answers() {
-    let gateway = Gateway::start_with(simulated(), |config, _| config.ping_ms = 20).await;
+    let gateway = Gateway::start_with(simulated(), |config, _| config.limits.ping_ms = 20).await;
     let mut socket = gateway.websocket().await.0.into_inner();
     let mut bytes = Vec::new();
     soon("the end", socket.read_to_end(&mut bytes)).await.unwrap();

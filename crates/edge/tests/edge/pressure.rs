@@ -110,7 +110,7 @@ async fn an_upstream_waits_for_an_event_stream_that_is_not_read_and_is_cut_when_
 #[tokio::test]
 async fn an_event_stream_that_is_never_read_is_not_held_for_ever() {
     let mut flood = Flood::start().await;
-    let gateway = Gateway::start_with(upstream(&flood.base_url), |config, _| config.ping_ms = 100).await;
+    let gateway = Gateway::start_with(upstream(&flood.base_url), |config, _| config.limits.ping_ms = 100).await;
     let mut client = gateway.connect().await;
     let body = json!({"model": "demo", "input": "hi", "stream": true}).to_string();
     client.write_all(&crate::support::request("POST", "/v1/responses", "", body.as_bytes())).await.unwrap();
@@ -121,7 +121,8 @@ async fn an_event_stream_that_is_never_read_is_not_held_for_ever() {
 async fn an_interrupt_gets_through_however_much_is_unwritten() {
     let mut flood = Flood::start().await;
     // One read from upstream goes far beyond this mark.
-    let gateway = Gateway::start_with(upstream(&flood.base_url), |config, _| config.outgoing_bytes_high = 512).await;
+    let gateway =
+        Gateway::start_with(upstream(&flood.base_url), |config, _| config.limits.outgoing_bytes_high = 512).await;
     let mut socket = gateway.websocket().await;
     socket.send(&json!({"type": "response.create", "model": "demo", "input": "hi", "store": false})).await;
     let created = socket.event().await;

@@ -197,7 +197,7 @@ async fn a_broken_frame_is_answered_by_its_close_code_and_the_end() {
 
 #[tokio::test]
 async fn a_message_over_the_limit_closes_1009() {
-    let gateway = Gateway::start_with(simulated(), |config, _| config.message_bytes_max = 1000).await;
+    let gateway = Gateway::start_with(simulated(), |config, _| config.limits.message_bytes_max = 1000).await;
     let mut client = Raw::connect(&gateway, "").await;
     client.frame(TEXT, &[b' '; 1001]).await;
     let (first, payload) = client.read().await;

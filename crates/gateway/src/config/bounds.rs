@@ -10,10 +10,10 @@ const ZERO_IS_OFF: [&str; 17] = [
     "routing.outlier_factor",
     "routing.retries_per_second_max",
     "routing.retry_percent_max",
-    "server.background_turns_max",
-    "server.close_ms_max",
+    "server.limits.background_turns_max",
+    "server.limits.close_ms_max",
     "server.drain_ms_max",
-    "server.ping_ms",
+    "server.limits.ping_ms",
     "session.announce_after_ms",
     "session.lanes_max",
     "session.queued_bytes_max",
@@ -60,7 +60,7 @@ fn collect(path: &str, value: &Value, limits: &mut Vec<(String, i64)>) {
 
 fn fault(path: &str, limit: i64) -> Option<String> {
     match path {
-        "server.header_bytes_max" if limit < HEADER_BYTES_MIN => {
+        "server.limits.header_bytes_max" if limit < HEADER_BYTES_MIN => {
             Some(format!("is {limit}: expected at least {HEADER_BYTES_MIN}"))
         }
         _ if limit == 0 && !ZERO_IS_OFF.contains(&path) => {
@@ -95,7 +95,10 @@ mod tests {
             assert_eq!(at_fault.is_none(), ZERO_IS_OFF.contains(&path.as_str()), "{path}: {at_fault:?}");
         }
         assert!(ZERO_IS_OFF.iter().all(|path| paths().iter().any(|limit| limit == path)), "a name that is no field's");
-        assert_eq!(limit_at_fault("[server]\nheader_bytes_max = 8191\n").as_deref(), Some("server.header_bytes_max"));
+        assert_eq!(
+            limit_at_fault("[server.limits]\nheader_bytes_max = 8191\n").as_deref(),
+            Some("server.limits.header_bytes_max")
+        );
         assert_eq!(limit_at_fault("[seal]\ncontent_bytes_max = 0\n").as_deref(), Some("seal.content_bytes_max"));
         let tls = "[server.tls]\ncertificate_file = \"c\"\nkey_file = \"k\"\nhandshake_ms_max = 0\n";
         assert_eq!(limit_at_fault(tls).as_deref(), Some("server.tls.handshake_ms_max"));

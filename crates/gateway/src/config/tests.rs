@@ -99,13 +99,15 @@ fn an_unknown_field_names_itself_and_what_was_expected() {
     );
     assert_invalid("[[endpoints]]\nname = \"a\"\nspeed = 3 # here\n", "endpoints[0].speed", "`dialect`");
     assert_invalid("[colours] # here\n", "colours", "expected one of `server`");
+    let moved = "[server]\nping_ms = 1000 # here\n";
+    assert_invalid(moved, "server.ping_ms", "has moved: expected it as `ping_ms` under `[server.limits]`");
 }
 
 #[test]
 fn a_wrong_type_names_its_field() {
     assert_invalid(
-        "[server]\nconnections_max = \"many\" # here\n",
-        "server.connections_max",
+        "[server.limits]\nconnections_max = \"many\" # here\n",
+        "server.limits.connections_max",
         "expected a whole number",
     );
     let text = with_models("[[models]]\nname = \"m\"\ncontext_tokens_max = -1 # here\n");
@@ -169,8 +171,8 @@ fn an_empty_config_says_what_it_needs() {
 
 #[test]
 fn an_error_reads_as_file_line_field_and_message() {
-    let error = parse("[server]\nconnections_max = true\n").err().unwrap().to_string();
-    assert!(error.starts_with("test.toml:2: server.connections_max: is true: expected a"), "{error}");
+    let error = parse("[server.limits]\nconnections_max = true\n").err().unwrap().to_string();
+    assert!(error.starts_with("test.toml:2: server.limits.connections_max: is true: expected a"), "{error}");
 }
 
 #[test]
@@ -211,7 +213,11 @@ fn a_flag_goes_before_the_file_and_a_fault_of_it_names_it() {
 
 #[test]
 fn a_limit_that_would_stop_everything_names_its_line() {
-    assert_invalid("[server]\nrequest_bytes_max = 0 # here\n", "server.request_bytes_max", "expected at least 1");
+    assert_invalid(
+        "[server.limits]\nrequest_bytes_max = 0 # here\n",
+        "server.limits.request_bytes_max",
+        "expected at least 1",
+    );
     assert_invalid("[store]\nbytes_max = 0 # here\n", "store.bytes_max", "expected at least 1");
 }
 

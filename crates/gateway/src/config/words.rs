@@ -1,6 +1,7 @@
 //! The parser's messages in the words of whoever writes the file: no type of ours, and what was expected. Knows no field but by its
 //! name, whose end is its unit.
 
+use super::moved;
 use flashlane_cli::address::LISTEN_EXPECTED;
 
 /// The units that a field's name may end with, before `_max`.
@@ -9,6 +10,9 @@ const UNITS: [(&str, &str); 3] = [("_ms", " of milliseconds"), ("_bytes", " of b
 /// What the parser says of `field`, on one line.
 pub fn explained(message: &str, field: Option<&str>) -> String {
     let message = message.trim_end().replace('\n', "; ");
+    if let Some(place) = field.filter(|_| message.starts_with("unknown field")).and_then(moved::place) {
+        return format!("has moved: expected it as {place}");
+    }
     if message.contains("invalid socket address") {
         return format!("is no address: {LISTEN_EXPECTED}");
     }
@@ -86,9 +90,24 @@ mod tests {
     #[test]
     fn a_wrong_type_is_told_in_the_fields_own_terms() {
         let cases = [
-            ("server", "ping_ms", "\"30s\"", "is the text \"30s\": expected a whole number of milliseconds, from 0 on"),
-            ("server", "request_bytes_max", "1.5", "is the number 1.5: expected a whole number of bytes, from 0 on"),
-            ("server", "connections_max", "-1", "is the number -1: expected a whole number, from 0 to 4294967295"),
+            (
+                "server.limits",
+                "ping_ms",
+                "\"30s\"",
+                "is the text \"30s\": expected a whole number of milliseconds, from 0 on",
+            ),
+            (
+                "server.limits",
+                "request_bytes_max",
+                "1.5",
+                "is the number 1.5: expected a whole number of bytes, from 0 on",
+            ),
+            (
+                "server.limits",
+                "connections_max",
+                "-1",
+                "is the number -1: expected a whole number, from 0 to 4294967295",
+            ),
             ("server", "websocket", "\"yes\"", "is the text \"yes\": expected true or false"),
             ("server", "allowed_hosts", "\"a\"", "is the text \"a\": expected a list in brackets"),
             ("server", "tls", "true", "is true: expected a table"),

@@ -220,8 +220,9 @@ fn check_metrics(repository: &Repository) -> Vec<Finding> {
 }
 
 /// Each part of the config: its struct, and its sections in docs/CONFIG.md.
-const CONFIG: [(&str, &str, &str); 12] = [
+const CONFIG: [(&str, &str, &str); 13] = [
     ("crates/edge/src/config.rs", "EdgeConfig", "`[server]`"),
+    ("crates/edge/src/config/limits.rs", "LimitsConfig", "`[server.limits]`"),
     ("crates/edge/src/config.rs", "TlsConfig", "`[server.tls]`"),
     ("crates/engine/src/session/mod.rs", "Settings", "`[session]`"),
     ("crates/engine/src/router/settings.rs", "Routing", "`[routing]`"),
