@@ -37,7 +37,7 @@ pub(crate) async fn guard(
 fn caller(state: &State, headers: &HeaderMap) -> Result<Caller, Refused> {
     let authorization = headers.get(AUTHORIZATION);
     if state.keys.is_empty() {
-        return Ok(Caller { owner: unchecked(authorization), only: None, shared: state.shared.load_full() });
+        return Ok(Caller { owner: unchecked(authorization), key: None, only: None, shared: state.shared.load_full() });
     }
     let refused = |message: &str| Refused::new(ErrorKind::InvalidApiKey, message);
     let Some(authorization) = authorization else {

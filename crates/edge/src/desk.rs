@@ -95,18 +95,18 @@ impl Desk {
         self.held().admission.terms(tier)
     }
 
-    /// Other terms for a tier, made of those that it has; whoever waits is woken to look.
+    /// Other terms for a tier, made of those that it has; whoever waits is woken to look. Tells whether they differ.
     pub(crate) fn adopt<E>(
         &self,
         tier: Tier,
         make: impl FnOnce(Terms) -> Result<Terms, E>,
         now: Now,
-    ) -> Result<Terms, E> {
+    ) -> Result<(Terms, bool), E> {
         let mut held = self.held();
         let terms = make(held.admission.terms(tier))?;
-        held.admission.adopt(tier, terms.clone(), now);
+        let is_change = held.admission.adopt(tier, terms.clone(), now);
         held.wake();
-        Ok(terms)
+        Ok((terms, is_change))
     }
 
     pub(crate) fn in_flight(&self, endpoint: EndpointId) -> u32 {

@@ -92,6 +92,8 @@ pub(crate) struct Drive {
     shared: Arc<Shared>,
     session: Session,
     owner: OwnerId,
+    /// What the config calls its key.
+    key: Option<Arc<str>>,
     /// `x-request-id` of the connection's or request's HTTP response.
     request_id: Arc<str>,
     streams: Vec<(TurnId, TokenStream)>,
@@ -128,6 +130,7 @@ impl Drive {
             state,
             shared,
             owner: caller.owner_id(),
+            key: caller.key.clone(),
             request_id,
             streams: Vec::new(),
             leaving: None,
@@ -288,7 +291,7 @@ impl Drive {
     pub(crate) fn settle(&mut self) {
         self.count();
         for outcome in self.finished.drain(..) {
-            log::turn(&self.request_id, &outcome);
+            log::turn(&self.request_id, self.key.as_deref(), &outcome);
             if let Some(tier) = outcome.tier {
                 let Outcome { response_id, model, usage, .. } = outcome;
                 self.state.bill(usage_of(self.owner, tier, (response_id, &model, usage), self.state.clock.now()));

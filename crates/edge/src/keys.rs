@@ -1,5 +1,6 @@
 //! `[[keys]]`: who may call this server, and what with. Holds digests alone; knows nothing of requests.
 
+use flashlane_engine::admission::{KeyLimits, OwnLimits, PerTier};
 use flashlane_engine::router::Digest;
 use flashlane_engine::{Owner, Shared, Tier};
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,20 @@ pub struct KeyConfig {
     /// The tiers that it may use: `"latency"`, `"throughput"`. Default both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tiers: Option<Vec<TierName>>,
+    /// Its own limits in each tier: `{ latency = { requests_per_minute = .., tokens_per_minute = .., turns_max = .. }, throughput = {..} }`.
+    /// Default those of `[limits.*]`, field by field.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limits: PerTier<KeyLimits>,
+}
+
+fn is_default(limits: &PerTier<KeyLimits>) -> bool {
+    *limits == PerTier::default()
+}
+
+/// The limits that some of the keys have of their own.
+pub(crate) fn own_limits(keys: &[KeyConfig]) -> OwnLimits {
+    let own = keys.iter().filter(|key| !is_default(&key.limits));
+    own.map(|key| (Owner::of_key(&key.name), key.limits.clone())).collect()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
@@ -54,6 +69,8 @@ impl KeyConfig {
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
     pub(crate) owner: Owner,
+    /// What the config calls its key; None where no keys are configured.
+    pub(crate) key: Option<Arc<str>>,
     /// The one tier that it may use; None: both.
     pub(crate) only: Option<Tier>,
     /// What it sees of the fleet, and all that sessions share.
@@ -65,12 +82,18 @@ pub(crate) struct Caller {
 pub(crate) struct Keys {
     /// By the beginning of their digests.
     keys: BTreeMap<u64, Vec<(Digest, Caller)>>,
+    /// By name: those that have any of their own.
+    limits: BTreeMap<String, PerTier<KeyLimits>>,
 }
 
 impl Keys {
     pub(crate) fn new(configs: &[KeyConfig], shared: &Arc<Shared>) -> Self {
         let mut keys = BTreeMap::<u64, Vec<_>>::new();
+        let mut limits = BTreeMap::new();
         for config in configs {
+            if !is_default(&config.limits) {
+                limits.insert(config.name.clone(), config.limits.clone());
+            }
             let only = config.only();
             let models = config.models.as_deref();
             let shared = match (models, only) {
@@ -80,16 +103,22 @@ impl Keys {
                     Arc::new(Shared { fleet, ..Shared::clone(shared) })
                 }
             };
-            let caller = Caller { owner: Owner::of_key(&config.name), only, shared };
+            let caller =
+                Caller { owner: Owner::of_key(&config.name), key: Some(config.name.as_str().into()), only, shared };
             for &digest in &config.sha256 {
                 keys.entry(begin(&digest.0.0)).or_default().push((digest, caller.clone()));
             }
         }
-        Self { keys }
+        Self { keys, limits }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.keys.is_empty()
+    }
+
+    /// What keys may take that have limits of their own, by their names.
+    pub(crate) fn limits(&self) -> &BTreeMap<String, PerTier<KeyLimits>> {
+        &self.limits
     }
 
     /// Whose key it is, found as fast among many as among few. Digests that begin alike are compared in constant time. Finding those tells
@@ -112,7 +141,7 @@ mod tests {
     use flashlane_engine::{Fleet, Settings, seal::Keyring};
 
     fn config(name: &str, digest: Digest) -> KeyConfig {
-        KeyConfig { name: name.to_owned(), sha256: vec![digest], models: None, tiers: None }
+        KeyConfig { name: name.to_owned(), sha256: vec![digest], models: None, tiers: None, limits: PerTier::default() }
     }
 
     fn shared() -> Arc<Shared> {

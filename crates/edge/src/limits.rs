@@ -5,17 +5,27 @@ use crate::state::State;
 use axum::extract::{self, Path};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use flashlane_engine::admission::{PerTier, Terms, Unfit};
+use flashlane_engine::admission::{KeyLimits, PerTier, Terms, Unfit};
 use flashlane_engine::{ErrorKind, Refusal, Tier};
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// `GET /limits`: of both tiers, with every default written out.
+/// Of both tiers, and what keys have of their own.
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    tiers: PerTier<Terms>,
+    keys: &'a BTreeMap<String, PerTier<KeyLimits>>,
+}
+
+/// `GET /limits`: of both tiers, with every default written out, and of the keys that have their own, by name.
 pub(crate) async fn show(extract::State(state): extract::State<Arc<State>>) -> Result<Response, Refused> {
     let of = |tier| state.desk.terms(tier);
-    answer(&PerTier { latency: of(Tier::Latency), throughput: of(Tier::Throughput) })
+    let tiers = PerTier { latency: of(Tier::Latency), throughput: of(Tier::Throughput) };
+    answer(&Shown { tiers, keys: state.keys.limits() })
 }
 
 /// `PATCH /limits/{tier}`, with the fields that change (JSON merge patch: `null` is the default). Answers with all that hold now.
@@ -30,23 +40,31 @@ pub(crate) async fn change(
     })?;
     let patch: Value = serde_json::from_slice(&body)
         .map_err(|error| Refused::new(ErrorKind::InvalidJson, format!("The body is no JSON: {error}.")))?;
-    let terms = state.desk.adopt(tier, |terms| patched(&terms, patch), state.clock.now())?;
+    let (terms, is_change) = state.desk.adopt(tier, |terms| patched(&terms, &patch), state.clock.now())?;
     let Terms { limits, queue } = &terms;
-    tracing::info!(tier = tier.name(), ?limits, ?queue, "limits changed");
+    if is_change {
+        tracing::info!(tier = tier.name(), ?limits, ?queue, "limits changed");
+    }
     answer(&terms)
 }
 
 /// With the same checks as the config's.
-fn patched(terms: &Terms, patch: Value) -> Result<Terms, Refused> {
-    if !is_patch(&patch) {
+fn patched(terms: &Terms, patch: &Value) -> Result<Terms, Refused> {
+    if !is_patch(patch) {
         let message =
             "The body is no change of limits: expected {\"limits\": {...}, \"queue\": {...}}, or one of the two.";
         return Err(Refused::new(ErrorKind::InvalidValue, message));
     }
-    let mut fields = serde_json::to_value(terms).map_err(|error| unwritten(&error))?;
-    merge(&mut fields, patch);
-    let terms: Terms = serde_json::from_value(fields)
-        .map_err(|error| Refused::new(ErrorKind::InvalidValue, format!("These limits cannot be read: {error}.")))?;
+    let fields = serde_json::to_value(terms).map_err(|error| unwritten(&error))?;
+    let terms = read(fields.clone(), patch.clone()).map_err(|error| {
+        let refused = |message| Refusal::new(ErrorKind::InvalidValue, message);
+        // The parser does not say where: the first field that is refused alone as well.
+        let alone = leaves(patch).find_map(|(field, leaf)| Some((field, read(fields.clone(), leaf).err()?)));
+        Refused(match alone {
+            Some((field, error)) => refused(format!("{field} cannot be read: {error}.")).with_param(field),
+            None => refused(format!("These limits cannot be read: {error}.")),
+        })
+    })?;
     match terms.check() {
         Ok(()) => Ok(terms),
         Err(Unfit { field, problem }) => {
@@ -54,6 +72,23 @@ fn patched(terms: &Terms, patch: Value) -> Result<Terms, Refused> {
             Err(Refused(Refusal::new(ErrorKind::InvalidValue, message).with_param(field)))
         }
     }
+}
+
+fn read(mut fields: Value, patch: Value) -> Result<Terms, serde_json::Error> {
+    merge(&mut fields, patch);
+    serde_json::from_value(fields)
+}
+
+/// The patch in pieces of one field each, by `part.field`.
+fn leaves(patch: &Value) -> impl Iterator<Item = (String, Value)> {
+    let parts = patch.as_object().into_iter().flatten();
+    parts.flat_map(|(part, fields)| match fields.as_object() {
+        Some(fields) => {
+            let leaf = |(field, value): (&String, &Value)| (format!("{part}.{field}"), json!({part: {field: value}}));
+            fields.iter().map(leaf).collect()
+        }
+        None => vec![(part.clone(), json!({part: fields}))],
+    })
 }
 
 /// Both parts have their fields by name.
@@ -94,7 +129,6 @@ fn unwritten(error: &serde_json::Error) -> Refused {
 mod tests {
     use super::*;
     use flashlane_engine::admission::Queueing;
-    use serde_json::json;
 
     #[test]
     fn a_patch_changes_what_it_names_and_null_is_the_default() {
@@ -102,7 +136,7 @@ mod tests {
         let terms = Terms { queue, ..Terms::default() };
         let patch =
             json!({"queue": {"wait_ms_max": null, "concurrency_max": 4}, "limits": {"requests_per_minute": 60}});
-        let patched = patched(&terms, patch).unwrap();
+        let patched = patched(&terms, &patch).unwrap();
         assert_eq!(
             patched.queue,
             Queueing { turns_max: 7, concurrency_max: std::num::NonZeroU32::new(4), ..Queueing::default() }
@@ -115,13 +149,17 @@ mod tests {
         for (patch, part) in [
             (json!({"queue": {"concurrency_min": 9, "concurrency_max": 4}}), "queue.concurrency_min is 9"),
             (json!({"queue": {"ttft_ms_max": 0}}), "queue.ttft_ms_max is 0"),
-            (json!({"queue": {"concurrency_max": 0}}), "nonzero"),
-            (json!({"queue": {"patience": 1}}), "unknown field `patience`"),
-            (json!({"queue": {"turns_max": []}}), "invalid type"),
+            (json!({"queue": {"concurrency_max": 0}}), "queue.concurrency_max cannot be read: invalid value"),
+            (json!({"queue": {"patience": 1}}), "queue.patience cannot be read: unknown field"),
+            (
+                json!({"limits": {"burst_ms": 5}, "queue": {"turns_max": []}}),
+                "queue.turns_max cannot be read: invalid type",
+            ),
+            (json!({"limit": {}}), "These limits cannot be read: unknown field `limit`"),
             (json!({"queue": []}), "no change of limits"),
             (json!([]), "no change of limits"),
         ] {
-            let Refused(refusal) = patched(&Terms::default(), patch).unwrap_err();
+            let Refused(refusal) = patched(&Terms::default(), &patch).unwrap_err();
             assert_eq!(refusal.kind, ErrorKind::InvalidValue);
             assert!(refusal.message.contains(part), "{refusal}");
         }

@@ -5,7 +5,7 @@ use crate::config::EdgeConfig;
 use crate::count::Counting;
 use crate::desk::{Desk, Signal};
 use crate::drive::Clock;
-use crate::keys::{KeyConfig, Keys};
+use crate::keys::{KeyConfig, Keys, own_limits};
 use crate::listen::Connections;
 use crate::tls::Tls;
 use arc_swap::ArcSwap;
@@ -28,6 +28,7 @@ pub struct Parts {
     /// None: whoever reaches the server may use it.
     pub keys: Vec<KeyConfig>,
     pub backends: Arc<Backends>,
+    /// `own` is that of `keys`.
     pub admission: admission::Settings,
     pub store: Arc<dyn Store>,
     pub metrics: Arc<Metrics>,
@@ -54,6 +55,7 @@ impl State {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let Parts { config, tls, shared, keys, backends, admission, store, metrics } = parts;
+        let admission = admission::Settings { own: own_limits(&keys), ..admission };
         Self {
             desk: Desk::new(Admission::new(&admission, Arc::clone(&shared.fleet), seed())),
             connections: Connections::new(config.limits.connections_max),

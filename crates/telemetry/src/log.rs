@@ -46,10 +46,11 @@ fn filter(value: &str) -> Result<EnvFilter, Error> {
     EnvFilter::builder().parse(value).map_err(|source| Error::Filter { value: value.to_owned(), source })
 }
 
-/// The line of a turn that has ended. `request_id` is the `x-request-id` of its HTTP response or of its connection's upgrade.
+/// The line of a turn that has ended. `request_id` is the `x-request-id` of its HTTP response or of its connection's upgrade, `key` what the
+/// config calls the key that asked.
 ///
 /// Before it, a warning for each endpoint that failed the turn, whether or not another served it.
-pub fn turn(request_id: &str, outcome: &Outcome) {
+pub fn turn(request_id: &str, key: Option<&str>, outcome: &Outcome) {
     for failed in &outcome.attempts_failed {
         let (endpoint, reason) = (display(&failed.endpoint), display(&failed.reason));
         tracing::warn!(response = some(&outcome.response_id), request = %request_id, endpoint, reason, "endpoint failed");
@@ -60,6 +61,7 @@ pub fn turn(request_id: &str, outcome: &Outcome) {
     tracing::info!(
         response = some(&outcome.response_id),
         request = %request_id,
+        key = key.map(display),
         model = some(&outcome.model),
         tier = outcome.tier.map(|tier| display(tier.name())),
         endpoint = outcome.endpoint.as_ref().map(display),
@@ -139,13 +141,13 @@ mod tests {
         let lines = Lines::default();
         let writer = lines.clone();
         let subscriber = layout().with_writer(move || writer.clone()).with_ansi(false).without_time().finish();
-        tracing::subscriber::with_default(subscriber, || turn("req_1", outcome));
+        tracing::subscriber::with_default(subscriber, || turn("req_1", Some("partner-a"), outcome));
         String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()
     }
 
     #[test]
     fn a_turn_is_one_readable_line() {
-        let line = " INFO turn completed response=resp_1 request=req_1 model=demo tier=latency endpoint=wafer-1 plan=model-route pick=affinity queued_ms=250 \
+        let line = " INFO turn completed response=resp_1 request=req_1 key=partner-a model=demo tier=latency endpoint=wafer-1 plan=model-route pick=affinity queued_ms=250 \
             session=0000000000000051 subagent=true parent=00000000000000a1 simulated=true \
             ttft_ms=2.0 total_ms=12.0 gateway_us=40 tokens_in=100 tokens_cached=60 tokens_out=11 tokens_per_s=1000\n";
         assert_eq!(logged(&outcome()), line);

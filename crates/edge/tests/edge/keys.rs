@@ -1,10 +1,12 @@
 //! Who is let in, and with what rights. The digests are those that `sha256sum` prints of the keys.
 
-use crate::support::{Gateway, Reply, Socket, kinds, soon};
+use crate::support::{Gateway, Reply, Socket, exchange, kinds, soon};
 use flashlane_edge::{KeyConfig, TierName};
+use flashlane_engine::admission::{KeyLimits, PerTier};
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
+use std::num::NonZeroU32;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
@@ -14,7 +16,7 @@ fn digest(key: &str) -> String {
 
 fn key(name: &str, secrets: &[&str]) -> KeyConfig {
     let sha256 = secrets.iter().map(|secret| digest(secret).try_into().unwrap()).collect();
-    KeyConfig { name: name.to_owned(), sha256, models: None, tiers: None }
+    KeyConfig { name: name.to_owned(), sha256, models: None, tiers: None, limits: PerTier::default() }
 }
 
 fn bearer(secret: &str) -> String {
@@ -152,4 +154,33 @@ async fn a_key_is_served_by_its_own_tiers_alone() {
     let fields = format!("{}x-flashlane-tier: latency\r\nx-flashlane-route: 1\r\n", bearer("narrow"));
     let served = route(gateway.send("POST", "/v1/responses", &fields, body.to_string().as_bytes()).await);
     assert!(served.starts_with("throughput/gpu; plan=key;"), "{served}");
+}
+
+#[tokio::test]
+async fn a_key_has_limits_of_its_own_and_is_told_of_them() {
+    let own = KeyLimits { requests_per_minute: NonZeroU32::new(2), ..KeyLimits::default() };
+    let limits = PerTier { latency: own, throughput: KeyLimits { turns_max: NonZeroU32::new(8), ..own } };
+    let limited = KeyConfig { limits, ..key("a", &["narrow"]) };
+    let gateway = Gateway::start_keyed(&[limited, key("b", &["wide"])]).await;
+    let reply = post(&gateway, "narrow", &json!({"model": "demo", "input": "hi"})).await;
+    assert_eq!((reply.status, reply.header("x-ratelimit-limit-requests")), (200, Some("2")));
+    assert_eq!(reply.header("x-ratelimit-remaining-requests"), Some("1"));
+    assert_eq!(
+        post(&gateway, "wide", &json!({"model": "demo", "input": "hi"})).await.header("x-ratelimit-limit-requests"),
+        None
+    );
+
+    let mut asks = format!("ws://{}/v1/responses", gateway.address).into_client_request().unwrap();
+    asks.headers_mut().insert("x-flashlane-rate-limits", "1".parse().unwrap());
+    asks.headers_mut().insert("authorization", "Bearer narrow".parse().unwrap());
+    let (socket, _) = tokio_tungstenite::client_async(asks, gateway.connect().await).await.unwrap();
+    let events = Socket(socket).turn(&json!({"type": "response.create", "model": "demo", "input": "hi"})).await;
+    let told = &events[0];
+    assert_eq!(told["type"], "codex.rate_limits", "{events:?}");
+    assert_eq!(told["rate_limits"]["primary"]["used_percent"], 100, "{told}");
+
+    let shown = exchange(gateway.admin, "GET", "/limits", "", b"").await.json();
+    let own = json!({"latency": {"requests_per_minute": 2}, "throughput": {"requests_per_minute": 2, "turns_max": 8}});
+    assert_eq!(shown["keys"], json!({"a": own}), "{shown}");
+    assert_eq!(shown["latency"]["limits"]["requests_per_minute"], Value::Null);
 }

@@ -89,10 +89,19 @@ async fn what_cannot_hold_is_refused_and_changes_nothing() {
         ("latency", origin, &good, 403, "origin_not_allowed"),
         ("latency", "", &json!({"queue": {"ttft_ms_max": 0}}), 400, "invalid_value"),
         ("latency", "", &json!({"queue": {"colour": 1}}), 400, "invalid_value"),
+        ("latency", "", &json!({"limits": {}, "queue": {"ttft_ms_max": "soon"}}), 400, "invalid_value"),
     ] {
         let reply = change(&gateway, tier, fields, patch).await;
         assert_eq!(reply.status, status, "{reply:?}");
         assert_eq!(reply.json()["error"]["code"], code, "{reply:?}");
+        if code == "invalid_value" {
+            let field = patch["queue"].as_object().unwrap().keys().next().unwrap();
+            assert_eq!(reply.json()["error"]["param"], format!("queue.{field}"), "{reply:?}");
+        }
+    }
+    for nothing in [json!({}), json!({"queue": {}}), json!({"queue": {"turns_max": 256}, "limits": null})] {
+        let reply = change(&gateway, "latency", "", &nothing).await;
+        assert_eq!((reply.status, &reply.json()["queue"]["turns_max"]), (200, &json!(256)));
     }
     let reply = exchange(gateway.admin, "PATCH", "/limits/latency", "", b"{").await;
     assert_eq!((reply.status, &reply.json()["error"]["code"]), (400, &json!("invalid_json")));

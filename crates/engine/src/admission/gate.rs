@@ -1,10 +1,13 @@
 //! What stands before one tier: its keys' limits, its window and its queue. Knows no endpoints.
 
 use super::limit::{Accounts, Exceeded, Reservation};
+use super::own::KeyLimits;
 use super::queue::{Party, Queue, Slots, Waiting};
 use super::settings::{Queueing, Terms};
 use super::window::{Signal, Window};
+use crate::session::Owner;
 use crate::time::Now;
+use std::collections::BTreeMap;
 
 /// A mean follows what it sees by one sixteenth.
 const SMOOTHING: u64 = 16;
@@ -57,9 +60,9 @@ pub struct Gate {
 
 impl Gate {
     #[must_use]
-    pub fn new(Terms { limits, queue: queueing }: Terms) -> Self {
+    pub fn new(Terms { limits, queue: queueing }: Terms, own: BTreeMap<Owner, KeyLimits>) -> Self {
         let window = Window::new(queueing.bounds());
-        Self { queueing, accounts: Accounts::new(limits), window, ..Self::default() }
+        Self { queueing, accounts: Accounts::new(limits, own), window, ..Self::default() }
     }
 
     /// Other terms from here on. What was taken, learned or charged is counted on.
@@ -71,7 +74,7 @@ impl Gate {
 
     #[must_use]
     pub fn terms(&self) -> Terms {
-        Terms { limits: self.accounts.limits().clone(), queue: self.queueing.clone() }
+        Terms { limits: *self.accounts.limits(), queue: self.queueing.clone() }
     }
 
     /// What a turn is thought to take: its input, and as much output as it allows, or as others had.

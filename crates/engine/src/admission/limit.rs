@@ -9,6 +9,7 @@
 //!
 //! Knows nothing of who else waits.
 
+use super::own::KeyLimits;
 use crate::fleet::Tier;
 use crate::session::Owner;
 use crate::time::Now;
@@ -20,8 +21,8 @@ const MINUTE_MS: u64 = 60_000;
 /// How often a full table is looked through for owners that have nothing in it.
 const SWEEP_MS: u64 = 1_000;
 
-/// `[limits.latency]` and `[limits.throughput]`: what each key may take of a tier. Each field may be left out.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+/// `[limits.latency]` and `[limits.throughput]`: what each key may take of a tier that has no limits of its own. Each field may be left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Turns that a key may begin a minute. Default none: no limit.
@@ -37,6 +38,10 @@ pub struct Limits {
     /// How much of both rates may be used at once after a rest, as the time in which it comes back, in milliseconds. Default 60,000: a
     /// minute's worth, as OpenAI's.
     pub burst_ms: u64,
+    /// How long a turn may wait for its key's limit where another tier of its route is left, in milliseconds. Default none: as long as for
+    /// a place in the tier. 0: it goes on at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait_ms_max: Option<u64>,
     /// Keys that are told apart at once; those beyond share one allowance until others have rested. Default 10,000.
     pub keys_max: usize,
 }
@@ -48,6 +53,7 @@ impl Default for Limits {
             tokens_per_minute: None,
             turns_max: None,
             burst_ms: MINUTE_MS,
+            wait_ms_max: None,
             keys_max: 10_000,
         }
     }
@@ -107,6 +113,13 @@ pub struct Exceeded {
     pub limit: u64,
     /// Not before so long, in milliseconds; None: when a turn of the owner's ends.
     pub wait_ms: Option<u64>,
+}
+
+/// What others of the same owner will take before a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Before {
+    pub turns: u64,
+    pub tokens: u64,
 }
 
 /// What a turn holds until it is settled.
@@ -182,10 +195,11 @@ impl Bucket {
         self.level.saturating_add(self.reserved.saturating_mul(MINUTE_MS))
     }
 
-    /// Milliseconds until `units` fit, 0 if they do now. What is larger than a whole burst asks for an empty bucket.
-    fn wait_ms(&self, rate: Rate, units: u64) -> u64 {
+    /// Milliseconds until `units` fit behind those `before` them, 0 if they do now. What is larger than a whole burst asks for an empty bucket.
+    fn wait_ms(&self, rate: Rate, before: u64, units: u64) -> u64 {
         let wanted = units.saturating_mul(MINUTE_MS).min(rate.burst());
-        self.filled().saturating_add(wanted).saturating_sub(rate.burst()).div_ceil(rate.per_minute)
+        let filled = self.filled().saturating_add(before.saturating_mul(MINUTE_MS));
+        filled.saturating_add(wanted).saturating_sub(rate.burst()).div_ceil(rate.per_minute)
     }
 
     fn settle(&mut self, reserved: u64, taken: u64) {
@@ -240,6 +254,7 @@ impl Account {
 #[derive(Debug, Default)]
 pub struct Accounts {
     limits: Limits,
+    own: BTreeMap<Owner, KeyLimits>,
     accounts: BTreeMap<Owner, Account>,
     /// Of all who came when the table was full.
     others: Account,
@@ -248,23 +263,36 @@ pub struct Accounts {
 
 impl Accounts {
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
-        Self { limits, ..Self::default() }
+    pub fn new(limits: Limits, own: BTreeMap<Owner, KeyLimits>) -> Self {
+        Self { limits, own, ..Self::default() }
     }
 
     /// New limits, for what is asked from here on. What was taken is counted on; turns that began while nothing was limited are not.
     pub fn adopt(&mut self, limits: Limits, now: Now) {
-        let rates = self.limits.rates();
-        let now_ms = ms(now);
-        for account in self.accounts.values_mut().chain([&mut self.others]) {
-            account.leak(rates, now_ms);
-        }
+        self.leak_all(now);
         self.limits = limits;
     }
 
+    /// The same of limits that owners have of their own; who is not among them has none any more. Returns whether that changes anything.
+    pub fn adopt_own(&mut self, own: BTreeMap<Owner, KeyLimits>, now: Now) -> bool {
+        if self.own == own {
+            return false;
+        }
+        self.leak_all(now);
+        self.own = own;
+        true
+    }
+
+    /// Of all who have none of their own.
     #[must_use]
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// Of one owner.
+    #[must_use]
+    pub fn limits_of(&self, owner: &Owner) -> Limits {
+        limits_of(&self.own, &self.limits, owner)
     }
 
     /// Whether the owner may begin a turn of so many tokens.
@@ -272,23 +300,32 @@ impl Accounts {
     /// # Errors
     /// The limit that is in the way the longest.
     pub fn check(&mut self, owner: &Owner, tokens: u64, now: Now) -> Result<(), Exceeded> {
-        if self.limits.is_none() {
+        self.check_behind(owner, Before::default(), tokens, now)
+    }
+
+    /// The same behind others of the owner that will begin first.
+    ///
+    /// # Errors
+    /// The limit that is in the way the longest.
+    pub fn check_behind(&mut self, owner: &Owner, before: Before, tokens: u64, now: Now) -> Result<(), Exceeded> {
+        let limits = self.limits_of(owner);
+        if limits.is_none() {
             return Ok(());
         }
-        let rates = self.limits.rates();
-        let turns_max = self.limits.turns_max;
         let account = self.account(owner, now);
-        if let Some(turns_max) = turns_max.map(|max| u64::from(max.get()))
+        if let Some(turns_max) = limits.turns_max.map(|max| u64::from(max.get()))
             && account.turns >= turns_max
         {
             return Err(Exceeded { bound: Bound::Turns, limit: turns_max, wait_ms: None });
         }
-        let [requests, of_tokens] = rates;
-        let waits =
-            [(Bound::Requests, requests, &account.requests, 1), (Bound::Tokens, of_tokens, &account.tokens, tokens)];
-        let waits = waits.into_iter().filter_map(|(bound, rate, bucket, units)| {
+        let [requests, of_tokens] = limits.rates();
+        let waits = [
+            (Bound::Requests, requests, &account.requests, before.turns, 1),
+            (Bound::Tokens, of_tokens, &account.tokens, before.tokens, tokens),
+        ];
+        let waits = waits.into_iter().filter_map(|(bound, rate, bucket, before, units)| {
             let rate = rate?;
-            Some((bound, rate.per_minute, bucket.wait_ms(rate, units)))
+            Some((bound, rate.per_minute, bucket.wait_ms(rate, before, units)))
         });
         match waits.max_by_key(|(_, _, wait_ms)| *wait_ms).filter(|(_, _, wait_ms)| *wait_ms > 0) {
             Some((bound, limit, wait_ms)) => Err(Exceeded { bound, limit, wait_ms: Some(wait_ms) }),
@@ -307,7 +344,7 @@ impl Accounts {
 
     /// Takes tokens alone, for what is no turn and no request of the client's.
     pub fn reserve_tokens(&mut self, owner: &Owner, tokens: u64, now: Now) -> Option<Reservation> {
-        if self.limits.is_none() {
+        if self.limits_of(owner).is_none() {
             return None;
         }
         let is_shared = self.is_shared(owner, now);
@@ -318,18 +355,18 @@ impl Accounts {
 
     /// The turn is over, and so many tokens were used.
     pub fn settle(&mut self, owner: &Owner, reservation: Reservation, used: u64, now: Now) {
-        let account = match reservation.is_shared {
-            true => &mut self.others,
-            false => self.accounts.entry(*owner).or_default(),
+        let (account, limits) = match reservation.is_shared {
+            true => (&mut self.others, self.limits),
+            false => (self.accounts.entry(*owner).or_default(), limits_of(&self.own, &self.limits, owner)),
         };
-        account.leak(self.limits.rates(), ms(now));
+        account.leak(limits.rates(), ms(now));
         account.turns = account.turns.saturating_sub(reservation.turns);
         account.tokens.settle(reservation.tokens, used);
     }
 
     /// What the owner may still take.
     pub fn allowance(&mut self, owner: &Owner, now: Now) -> Allowance {
-        let [requests, tokens] = self.limits.rates();
+        let [requests, tokens] = self.limits_of(owner).rates();
         if requests.is_none() && tokens.is_none() {
             return Allowance::default();
         }
@@ -350,31 +387,41 @@ impl Accounts {
 
     /// The owner's account, as it is now.
     fn account(&mut self, owner: &Owner, now: Now) -> &mut Account {
+        let rates = self.limits_of(owner).rates();
         let account = match self.is_shared(owner, now) {
             true => &mut self.others,
             false => self.accounts.entry(*owner).or_default(),
         };
-        account.leak(self.limits.rates(), ms(now));
+        account.leak(rates, ms(now));
         account
     }
 
-    /// Whether the table is full of others, after those that have rested are gone.
+    /// Whether the table is full of others, after those that have rested are gone. Who has limits of its own has an account of its own.
     fn is_shared(&mut self, owner: &Owner, now: Now) -> bool {
         let is_full = |table: &Self| table.accounts.len() >= table.limits.keys_max;
-        if !is_full(self) || self.accounts.contains_key(owner) {
+        if !is_full(self) || self.accounts.contains_key(owner) || self.own.contains_key(owner) {
             return false;
         }
-        let now_ms = ms(now);
-        if now_ms.saturating_sub(self.swept_ms) >= SWEEP_MS {
-            self.swept_ms = now_ms;
-            let rates = self.limits.rates();
-            self.accounts.retain(|_, account| {
-                account.leak(rates, now_ms);
-                !account.is_empty()
-            });
+        if ms(now).saturating_sub(self.swept_ms) >= SWEEP_MS {
+            self.swept_ms = ms(now);
+            self.leak_all(now);
+            self.accounts.retain(|_, account| !account.is_empty());
         }
         is_full(self)
     }
+
+    /// By what holds until now.
+    fn leak_all(&mut self, now: Now) {
+        let Self { limits, own, accounts, others, .. } = self;
+        for (owner, account) in accounts {
+            account.leak(limits_of(own, limits, owner).rates(), ms(now));
+        }
+        others.leak(limits.rates(), ms(now));
+    }
+}
+
+fn limits_of(own: &BTreeMap<Owner, KeyLimits>, all: &Limits, owner: &Owner) -> Limits {
+    own.get(owner).map_or(*all, |own| own.over(all))
 }
 
 fn ms(now: Now) -> u64 {

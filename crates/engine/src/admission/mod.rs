@@ -13,6 +13,7 @@
 mod forecast;
 mod gate;
 pub mod limit;
+mod own;
 pub mod prefill;
 pub mod queue;
 mod refused;
@@ -32,7 +33,7 @@ use crate::router::{
 use crate::session::Owner;
 use crate::time::Now;
 use gate::{Blocked, Ended, Gate, Running};
-use limit::Allowance;
+use limit::{Allowance, Limits};
 use prefill::Prefills;
 use queue::{Party, Waiting};
 use std::collections::{BTreeMap, VecDeque};
@@ -40,6 +41,7 @@ use std::sync::Arc;
 use waiter::Waiter;
 use window::Signal;
 
+pub use own::{KeyLimits, OwnLimits};
 pub use prefill::{Prefill, Prepared};
 pub use queue::WaiterId;
 pub use refused::Why;
@@ -199,7 +201,7 @@ impl Admission {
     /// `seed` is for what the router draws.
     #[must_use]
     pub fn new(settings: &Settings, fleet: Arc<Fleet>, seed: [u8; 32]) -> Self {
-        let gate = |tier: Tier| Gate::new(settings.of(tier));
+        let gate = |tier: Tier| Gate::new(settings.of(tier), own::at(tier, &settings.own));
         Self {
             router: Router::new(&settings.routing, seed),
             fleet,
@@ -219,10 +221,38 @@ impl Admission {
         self.gates.of(tier).terms()
     }
 
+    /// What holds for one owner in a tier: its own limits, and the tier's where it has none.
+    #[must_use]
+    pub fn limits_of(&self, owner: &Owner, tier: Tier) -> Limits {
+        self.gates.of(tier).accounts.limits_of(owner)
+    }
+
     /// Other terms for a tier, checked by the caller. What runs keeps its place and what it has reserved, even where there are fewer by
-    /// now. All that wait keep theirs, too, and are woken to look what that means for them.
-    pub fn adopt(&mut self, tier: Tier, terms: Terms, now: Now) {
+    /// now. All that wait keep theirs, too, and are woken to look what that means for them. Returns whether anything changed.
+    pub fn adopt(&mut self, tier: Tier, terms: Terms, now: Now) -> bool {
+        if self.terms(tier) == terms {
+            return false;
+        }
         self.gates.of_mut(tier).adopt(terms, now);
+        self.changed(tier, now);
+        true
+    }
+
+    /// The same of the limits that keys have of their own: all of them, since who is not named has none from here on. What was taken counts
+    /// on, for whoever keeps its name.
+    pub fn adopt_own(&mut self, own: &OwnLimits, now: Now) -> bool {
+        let mut is_any = false;
+        for tier in Tier::ALL {
+            let own = own::at(tier, own);
+            if self.gates.of_mut(tier).accounts.adopt_own(own, now) {
+                self.changed(tier, now);
+                is_any = true;
+            }
+        }
+        is_any
+    }
+
+    fn changed(&mut self, tier: Tier, now: Now) {
         self.standing.of_mut(tier).changes += 1;
         self.serve(tier, now);
         let waiting = self.waiters.iter().filter(|(_, waiter)| waiter.tier() == tier && waiter.decided.is_none());

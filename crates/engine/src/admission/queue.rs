@@ -5,8 +5,9 @@
 //! who lately held several at once has a claim on as many, up to an equal share: who holds more than such a share leaves them free, as
 //! far as settings allow.
 //!
-//! Knows nothing of limits or endpoints: who may not start now is told to it.
+//! Holds nobody to a limit, and knows no endpoints: who may not start now is told to it.
 
+use super::limit::Before;
 use super::shares::Shares;
 use crate::session::Owner;
 use crate::time::Now;
@@ -62,6 +63,8 @@ struct Key {
     /// Its sessions with turns that wait.
     waiting: BTreeMap<u64, VecDeque<Waiting>>,
     len: usize,
+    /// What they are thought to take.
+    tokens: u64,
     /// Slots that its turns hold.
     held: u32,
     /// The most that they held in this span, and in the one before.
@@ -83,7 +86,7 @@ impl Key {
 
 impl Default for Key {
     fn default() -> Self {
-        Self { waiting: BTreeMap::new(), len: 0, held: 0, most: [0; 2], served: Shares::new(SESSIONS_MAX) }
+        Self { waiting: BTreeMap::new(), len: 0, tokens: 0, held: 0, most: [0; 2], served: Shares::new(SESSIONS_MAX) }
     }
 }
 
@@ -122,11 +125,20 @@ impl Queue {
         self.keys.get(owner).map_or(0, |key| key.len)
     }
 
+    /// What so many of a key's turns that wait will take, if all take as much as their mean.
+    #[must_use]
+    pub fn before(&self, owner: &Owner, turns: usize) -> Before {
+        let Some(key) = self.keys.get(owner).filter(|key| key.len > 0) else { return Before::default() };
+        let turns = turns as u64;
+        Before { turns, tokens: (key.tokens / key.len as u64).saturating_mul(turns) }
+    }
+
     /// A turn comes to wait.
     pub fn push(&mut self, party: Party, waiting: Waiting) {
         let key = self.key(&party.owner);
         key.waiting.entry(party.session).or_default().push_back(waiting);
         key.len += 1;
+        key.tokens = key.tokens.saturating_add(waiting.tokens);
         self.len += 1;
         self.tokens = self.tokens.saturating_add(waiting.tokens);
     }
@@ -141,6 +153,7 @@ impl Queue {
             key.waiting.remove(&party.session);
         }
         key.len -= 1;
+        key.tokens = key.tokens.saturating_sub(tokens);
         self.len -= 1;
         self.tokens = self.tokens.saturating_sub(tokens);
         true

@@ -1,6 +1,7 @@
 //! `[limits]` and `[queue]` of a config: what keys may take of a tier, and how turns wait for one.
 
 use super::limit::Limits;
+use super::own::OwnLimits;
 use super::window::Bounds;
 use crate::fleet::Tier;
 use crate::router::Routing;
@@ -56,7 +57,8 @@ impl Terms {
     pub fn check(&self) -> Result<(), Unfit> {
         let Self { limits, queue } = self;
         // Named one by one, so that a new field is asked for here.
-        let Limits { requests_per_minute: _, tokens_per_minute: _, turns_max: _, burst_ms, keys_max } = limits;
+        let Limits { requests_per_minute: _, tokens_per_minute: _, turns_max: _, burst_ms, wait_ms_max: _, keys_max } =
+            limits;
         let Queueing {
             // 0: nobody waits.
             turns_max: _,
@@ -105,13 +107,15 @@ impl Terms {
 pub struct Settings {
     pub limits: PerTier<Limits>,
     pub queue: PerTier<Queueing>,
+    /// Of keys that have limits of their own.
+    pub own: OwnLimits,
     pub routing: Routing,
 }
 
 impl Settings {
     #[must_use]
     pub fn of(&self, tier: Tier) -> Terms {
-        Terms { limits: self.limits.of(tier).clone(), queue: self.queue.of(tier).clone() }
+        Terms { limits: *self.limits.of(tier), queue: self.queue.of(tier).clone() }
     }
 }
 

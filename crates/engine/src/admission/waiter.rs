@@ -46,21 +46,28 @@ impl Waiter {
 
 impl Admission {
     /// Why a turn that is blocked need not wait here, and when it could start; None: it may wait.
-    pub(super) fn turned_away(&self, waiter: &Waiter, blocked: Blocked, now: Now) -> Option<(Why, u64)> {
-        let tier = waiter.tier();
-        let gate = self.gates.of(tier);
+    pub(super) fn turned_away(&mut self, waiter: &Waiter, blocked: Blocked, now: Now) -> Option<(Why, u64)> {
+        let (tier, owner) = (waiter.tier(), waiter.party.owner);
         let wait_ms_max = self.wait_ms_max(waiter);
-        let is_open = !gate.is_full() || gate.queue.last_of_longest(&waiter.party.owner).is_some();
+        let gate = self.gates.of_mut(tier);
+        let is_open = !gate.is_full() || gate.queue.last_of_longest(&owner).is_some();
         let is_away = wait_ms_max == 0 || gate.queueing.turns_max == 0 || !is_open;
         match blocked {
             Blocked::Limit(exceeded) => {
+                let ahead = gate.queue.len_of(&owner);
+                let behind = gate.accounts.check_behind(&owner, gate.queue.before(&owner, ahead), waiter.tokens, now);
+                let exceeded = behind.err().unwrap_or(exceeded);
+                let limit_ms_max = gate.accounts.limits_of(&owner).wait_ms_max.filter(|_| waiter.has_next());
+                let wait_ms = self.limit_wait_ms(waiter, exceeded, ahead, now);
                 // The refill is certain: who knows that it comes too late need not wait for it.
-                let is_vain = exceeded.wait_ms.is_some_and(|wait_ms| wait_ms > wait_ms_max);
-                let why = Why::Limit(exceeded.bound, exceeded.limit);
-                let ahead = gate.queue.len_of(&waiter.party.owner);
-                (is_vain || is_away).then(|| (why, self.limit_wait_ms(waiter, exceeded, ahead, now)))
+                let is_vain = exceeded.wait_ms.is_some_and(|wait_ms| wait_ms > wait_ms_max)
+                    || limit_ms_max.is_some_and(|limit_ms_max| wait_ms > limit_ms_max);
+                (is_vain || is_away).then_some((Why::Limit(exceeded.bound, exceeded.limit), wait_ms))
             }
-            Blocked::Slots => is_away.then(|| (Why::QueueFull, self.slot_wait_ms(tier, gate.queue.len(), now))),
+            Blocked::Slots => {
+                let ahead = gate.queue.len();
+                is_away.then(|| (Why::QueueFull, self.slot_wait_ms(tier, ahead, now)))
+            }
         }
     }
 
@@ -92,9 +99,12 @@ impl Admission {
         let (tier, deadline_ns) = (waiter.tier(), self.deadline_ns(waiter));
         let gate = self.gates.of_mut(tier);
         let ahead = gate.queue.ahead(waiter.party, id);
-        let exceeded = gate.accounts.check(&waiter.party.owner, waiter.tokens, now).err();
+        let owner = waiter.party.owner;
+        let exceeded = gate.accounts.check(&owner, waiter.tokens, now).err();
+        let before = gate.queue.before(&owner, ahead.of_key);
+        let behind = gate.accounts.check_behind(&owner, before, waiter.tokens, now).err();
         let wants_slot = exceeded.is_none() || gate.window.free() == 0;
-        let limit_ms = exceeded.map_or(0, |exceeded| self.limit_wait_ms(waiter, exceeded, ahead.of_key, now));
+        let limit_ms = behind.map_or(0, |exceeded| self.limit_wait_ms(waiter, exceeded, ahead.of_key, now));
         let slot_ms = if wants_slot { self.slot_wait_ms(tier, ahead.of_all, now) } else { 0 };
         let refill_ns = exceeded.and_then(|e| e.wait_ms).map_or(u64::MAX, |ms| now.after_ms(ms.max(1)));
         Place {

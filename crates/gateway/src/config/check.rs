@@ -40,7 +40,8 @@ pub fn check(file: File) -> Result<Config, Fault> {
     if let Some((path, message)) = bounds::too_small(&file) {
         return Err(fault(path, message));
     }
-    let admission = admission::Settings { limits: file.limits, queue: file.queue, routing: file.routing };
+    let (limits, queue, routing) = (file.limits, file.queue, file.routing);
+    let admission = admission::Settings { limits, queue, routing, ..admission::Settings::default() };
     check_terms(&admission)?;
     check_names(&file.server)?;
     let tls = file.server.tls.as_ref().map(Tls::load).transpose();

@@ -61,6 +61,11 @@ fn check_rights(key: &KeyConfig, fleet: &Fleet) -> Result<(), (&'static str, Str
             return Err(("models", format!("names \"{unknown}\", which is no [[models]] table's name")));
         }
     }
+    let is_barred = |tier: Tier| key.only().is_some_and(|only| only != tier);
+    if let Some(tier) = Tier::ALL.into_iter().find(|tier| is_barred(*tier) && !key.limits.of(*tier).is_none()) {
+        let message = format!("has some in tier {}, which this key may not use (tiers)", tier.name());
+        return Err(("limits", message));
+    }
     let Some(tiers) = &key.tiers else { return Ok(()) };
     if tiers.is_empty() {
         return Err(("tiers", "is empty: leave it out for both tiers, or the key for none".to_owned()));

@@ -220,7 +220,7 @@ fn check_metrics(repository: &Repository) -> Vec<Finding> {
 }
 
 /// Each part of the config: its struct, and its sections in docs/CONFIG.md.
-const CONFIG: [(&str, &str, &str); 13] = [
+const CONFIG: [(&str, &str, &str); 14] = [
     ("crates/edge/src/config.rs", "EdgeConfig", "`[server]`"),
     ("crates/edge/src/config/limits.rs", "LimitsConfig", "`[server.limits]`"),
     ("crates/edge/src/config.rs", "TlsConfig", "`[server.tls]`"),
@@ -234,6 +234,7 @@ const CONFIG: [(&str, &str, &str); 13] = [
     ("crates/gateway/src/runtime.rs", "RuntimeConfig", "`[runtime]`"),
     ("crates/backend/src/config.rs", "EndpointConfig", "`[[endpoints]]`"),
     ("crates/gateway/src/config.rs", "ModelConfig", "`[[models]]`"),
+    ("crates/edge/src/keys.rs", "KeyConfig", "`[[keys]]`"),
 ];
 const CONFIG_DOC: &str = "docs/CONFIG.md";
 

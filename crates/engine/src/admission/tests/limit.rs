@@ -1,7 +1,9 @@
 //! No span of time sees more than its share and one burst, and what was reserved comes to nothing.
 
 use super::{Dice, at_ms, owner, scripts};
+use crate::admission::KeyLimits;
 use crate::admission::limit::{Accounts, Bound, Exceeded, Limits, Reservation};
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 fn limits(requests: u32, tokens: u32, turns: u32, burst_ms: u64) -> Limits {
@@ -27,7 +29,7 @@ struct Peer {
 
 impl Peer {
     fn new(limits: Limits) -> Self {
-        let accounts = Accounts::new(limits.clone());
+        let accounts = Accounts::new(limits, BTreeMap::new());
         Self { accounts, limits, now_ms: 5_000, running: Vec::new(), begun_ms: Vec::new(), used: Vec::new() }
     }
 
@@ -228,7 +230,7 @@ fn an_allowance_says_what_is_left_and_when_all_is_back() {
 fn keys_beyond_the_table_share_an_account_until_others_have_rested() {
     let mut limits = limits(0, 60, 0, 60_000);
     limits.keys_max = 2;
-    let mut accounts = Accounts::new(limits);
+    let mut accounts = Accounts::new(limits, BTreeMap::new());
     let now = at_ms(10_000);
     let held: Vec<_> = (1..=2).map(|key| accounts.reserve(&owner(key), 60, now).unwrap()).collect();
     let shared = accounts.reserve(&owner(3), 60, now).unwrap();
@@ -240,4 +242,77 @@ fn keys_beyond_the_table_share_an_account_until_others_have_rested() {
     assert_eq!(accounts.check(&owner(4), 60, later), Ok(()), "the rested made room");
     accounts.settle(&owner(3), shared, 60, later);
     assert_eq!(accounts.reserved(), (0, 0), "a reservation is settled where it was made");
+}
+
+fn own(requests: u32, tokens: u32, turns: u32) -> KeyLimits {
+    let (requests, tokens, turns) = (NonZeroU32::new(requests), NonZeroU32::new(tokens), NonZeroU32::new(turns));
+    KeyLimits { requests_per_minute: requests, tokens_per_minute: tokens, turns_max: turns }
+}
+
+#[test]
+fn a_key_has_more_or_less_than_others_and_theirs_where_it_has_none() {
+    let owns = [(owner(1), own(0, 1_000, 0)), (owner(2), own(0, 10, 0))].into_iter().collect();
+    let mut accounts = Accounts::new(limits(3, 100, 0, 60_000), owns);
+    let now = at_ms(5_000);
+    let refused = |accounts: &mut Accounts, key, tokens| {
+        accounts.check(&owner(key), tokens, now).err().map(|exceeded| (exceeded.bound, exceeded.limit))
+    };
+    let held = [(1, 1_000), (2, 10), (3, 100)].map(|(key, tokens)| {
+        assert_eq!(refused(&mut accounts, key, tokens), None);
+        let reservation = accounts.reserve(&owner(key), tokens, now).unwrap();
+        assert_eq!(refused(&mut accounts, key, 1), Some((Bound::Tokens, tokens)));
+        let allowance = accounts.allowance(&owner(key), now);
+        assert_eq!((allowance.tokens.unwrap().limit, allowance.requests.unwrap().limit), (tokens, 3));
+        (key, reservation)
+    });
+    for (key, reservation) in held {
+        accounts.settle(&owner(key), reservation, 0, now);
+    }
+    for _ in 0..2 {
+        let reservation = accounts.reserve(&owner(1), 0, now).unwrap();
+        accounts.settle(&owner(1), reservation, 0, now);
+    }
+    assert_eq!(refused(&mut accounts, 1, 0), Some((Bound::Requests, 3)), "what it does not set is the tier's");
+}
+
+#[test]
+fn a_key_alone_may_be_limited() {
+    let mut accounts = Accounts::new(Limits::default(), [(owner(1), own(0, 0, 1))].into_iter().collect());
+    let now = at_ms(5_000);
+    assert_eq!(accounts.reserve(&owner(2), 1_000_000, now), None, "nothing limits the others");
+    let reservation = accounts.reserve(&owner(1), 5, now).unwrap();
+    assert_eq!(accounts.check(&owner(1), 5, now).unwrap_err().bound, Bound::Turns);
+    // Its turns that run are its own when it is limited no more, and again.
+    accounts.adopt_own(BTreeMap::new(), now);
+    assert_eq!(accounts.check(&owner(1), 5, now), Ok(()));
+    accounts.adopt_own([(owner(1), own(0, 0, 1))].into_iter().collect(), now);
+    assert!(accounts.check(&owner(1), 5, now).is_err());
+    accounts.settle(&owner(1), reservation, 5, now);
+    assert_eq!((accounts.check(&owner(1), 5, now), accounts.reserved()), (Ok(()), (0, 0)));
+}
+
+#[test]
+fn a_key_with_limits_of_its_own_shares_no_account_in_a_full_table() {
+    let of_all = Limits { keys_max: 1, ..limits(0, 60, 0, 60_000) };
+    let mut accounts = Accounts::new(of_all, [(owner(9), own(0, 60, 0))].into_iter().collect());
+    let now = at_ms(5_000);
+    for key in [1, 2] {
+        accounts.reserve(&owner(key), 60, now).unwrap();
+    }
+    assert!(accounts.check(&owner(3), 1, now).is_err(), "the second key's is the third's");
+    assert_eq!(accounts.check(&owner(9), 60, now), Ok(()));
+    assert!(accounts.reserve(&owner(9), 60, now).is_some());
+    assert!(accounts.check(&owner(9), 1, now).is_err());
+}
+
+#[test]
+fn what_was_taken_counts_on_by_the_rate_that_held_then() {
+    let mut accounts = Accounts::new(limits(0, 60, 0, 60_000), BTreeMap::new());
+    let reservation = accounts.reserve(&owner(1), 60, at_ms(0)).unwrap();
+    accounts.settle(&owner(1), reservation, 60, at_ms(0));
+    // Half of it is back, one a second; the other half comes back at the new rate.
+    accounts.adopt_own([(owner(1), own(0, 600, 0))].into_iter().collect(), at_ms(30_000));
+    let tokens = accounts.allowance(&owner(1), at_ms(30_000)).tokens.unwrap();
+    assert_eq!((tokens.limit, tokens.remaining, tokens.reset_ms), (600, 570, 3_000));
+    assert!(!accounts.adopt_own([(owner(1), own(0, 600, 0))].into_iter().collect(), at_ms(31_000)), "as it is");
 }

@@ -3,7 +3,8 @@
 use super::{at_ms, owner, scripts};
 use crate::admission::limit::Limits;
 use crate::admission::{
-    Admission, Asked, Ending, Grant, PerTier, Place, Queueing, Settings, Terms, Ticket, Unfit, WaiterId, Why,
+    Admission, Asked, Ending, Grant, KeyLimits, OwnLimits, PerTier, Place, Queueing, Settings, Terms, Ticket, Unfit,
+    WaiterId, Why,
 };
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::{Endpoint, EndpointId, Fleet, Modality, Model, ModelRouting, Route, Share, Speaks, Tier};
@@ -209,7 +210,7 @@ fn no_short_script_loses_a_turn_or_runs_one_too_many() {
     let queue = Queueing { turns_max: 2, ..slots(2) };
     let settings = [
         (latency(queue.clone(), Limits::default()), Route::LatencyOnly),
-        (latency(queue.clone(), limits.clone()), Route::LatencyOnly),
+        (latency(queue.clone(), limits), Route::LatencyOnly),
         (latency(queue, limits), Route::LatencyFirst),
     ];
     for (settings, route) in settings {
@@ -282,6 +283,7 @@ fn other_terms_hold_at_once_for_those_that_wait() {
     assert_eq!(terms, latency(slots(1), Limits::default()).of(Tier::Latency));
     terms.queue = Queueing { turns_max: 1, wait_ms_max: 3_000, ..slots(3) };
     admission.adopt(Tier::Latency, terms.clone(), at_ms(10));
+    assert!(!admission.adopt(Tier::Latency, terms.clone(), at_ms(10)), "what is the same is no change");
     assert_eq!(admission.standing(Tier::Latency).changes, 1);
     let woken: Vec<_> = std::iter::from_fn(|| admission.poll_woken()).collect();
     assert_eq!(woken, [second.waiter, third.waiter], "one is let in, the other learns its new place");
@@ -476,6 +478,72 @@ fn who_would_wait_in_vain_or_in_a_crowd_goes_on_at_once() {
     assert_eq!((grant.tier(), grant.decision.queued_ms), (Tier::Latency, 1_000));
     let other = granted(&admission.ask(ticket(2, 9, 600), at_ms(1_000)));
     assert_eq!(other.tier(), Tier::Latency, "another key has limits of its own");
+}
+
+/// A key that has used up its 600 tokens a minute of the latency tier; the other tier is free.
+fn spent(limits: Limits) -> Admission {
+    let settings = latency(Queueing::default(), limits);
+    let mut admission = Admission::new(&settings, fleet(Route::LatencyFirst), [0; 32]);
+    let first = granted(&admission.ask(ticket(1, 1, 600), at_ms(0)));
+    admission.release(first, &served(600), at_ms(0));
+    admission
+}
+
+#[test]
+fn who_knows_that_its_keys_others_leave_too_little_goes_on_at_once() {
+    let limits = Limits { tokens_per_minute: NonZeroU32::new(600), ..Limits::default() };
+    let mut admission = spent(limits);
+    // A second each: behind two of them the third would come too late, although it alone would not.
+    let waits = [2, 3].map(|session| queued(&admission.ask(ticket(1, session, 10), at_ms(0))).wait_ms);
+    assert_eq!(waits, [1_000, 2_000]);
+    let third = granted(&admission.ask(ticket(1, 4, 10), at_ms(0)));
+    assert_eq!((third.tier(), third.decision.attempt, third.decision.queued_ms), (Tier::Throughput, Attempt::Spill, 0));
+    assert_eq!(admission.standing(Tier::Latency).spilled, 1);
+}
+
+#[test]
+fn a_turn_waits_no_longer_for_its_limit_than_it_may_where_another_tier_is_left() {
+    let limits = Limits {
+        tokens_per_minute: NonZeroU32::new(600),
+        turns_max: NonZeroU32::new(1),
+        wait_ms_max: Some(500),
+        ..Limits::default()
+    };
+    let mut admission = spent(limits);
+    assert_eq!(granted(&admission.ask(ticket(1, 2, 10), at_ms(0))).tier(), Tier::Throughput, "a second away");
+    assert_eq!(queued(&admission.ask(ticket(1, 2, 4), at_ms(0))).wait_ms, 400, "near enough");
+    // Turns take 0 ms so far, so one that has run for long is what is waited for.
+    let running = granted(&admission.ask(ticket(2, 1, 10), at_ms(0)));
+    assert_eq!(running.tier(), Tier::Latency);
+    assert_eq!(granted(&admission.ask(ticket(2, 2, 10), at_ms(900))).tier(), Tier::Throughput, "of one turn at once");
+
+    let only = Settings { limits: PerTier { latency: limits, ..PerTier::default() }, ..Settings::default() };
+    let mut admission = Admission::new(&only, fleet(Route::LatencyOnly), [0; 32]);
+    let first = granted(&admission.ask(ticket(1, 1, 600), at_ms(0)));
+    admission.release(first, &served(600), at_ms(0));
+    assert_eq!(queued(&admission.ask(ticket(1, 2, 10), at_ms(0))).wait_ms, 1_000, "there is nowhere else to go");
+}
+
+#[test]
+fn a_keys_own_limits_come_and_go_while_others_wait_for_theirs() {
+    let own = |tokens: u32| {
+        let latency = KeyLimits { tokens_per_minute: NonZeroU32::new(tokens), ..KeyLimits::default() };
+        OwnLimits::from([(owner(1), PerTier { latency, ..PerTier::default() })])
+    };
+    let settings = Settings { own: own(60), ..Settings::default() };
+    let mut admission = Admission::new(&settings, fleet(Route::LatencyOnly), [0; 32]);
+    let first = granted(&admission.ask(ticket(1, 1, 60), at_ms(0)));
+    admission.release(first, &served(60), at_ms(0));
+    granted(&admission.ask(ticket(2, 1, 1_000), at_ms(0)));
+    let waits = queued(&admission.ask(ticket(1, 1, 2), at_ms(0)));
+    assert!(!admission.adopt_own(&own(60), at_ms(10)), "nothing changes");
+    assert_eq!((admission.poll_woken(), admission.standing(Tier::Latency).changes), (None, 0));
+    assert!(admission.adopt_own(&own(6_000), at_ms(10)));
+    assert_eq!(admission.limits_of(&owner(1), Tier::Latency).tokens_per_minute, NonZeroU32::new(6_000));
+    assert_eq!(admission.poll_woken(), Some(waits.waiter), "there is room at once");
+    granted(&admission.look(waits.waiter, at_ms(10)));
+    let changes = Tier::ALL.map(|tier| admission.standing(tier).changes);
+    assert_eq!(changes, [1, 0], "of the tier where it is");
 }
 
 #[test]

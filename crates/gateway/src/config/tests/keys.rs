@@ -57,6 +57,13 @@ fn what_a_key_may_use_is_there() {
     assert_eq!(parse(&key("tiers = [\"latency\", \"throughput\"]")).unwrap().keys[0].only(), None);
     for (fields, field, message) in [
         ("models = [\"x\"] # here", "keys[0].models", "no [[models]] table's name"),
+        ("limits = { latency = { turns_max = 0 } } # here", "keys[0].limits.latency.turns_max", "from 1 to 4294967295"),
+        ("limits = { latency = { burst_ms = 1 } } # here", "keys[0].limits.latency.burst_ms", "unknown field"),
+        (
+            "tiers = [\"latency\"]\nlimits = { throughput = { turns_max = 1 } } # here",
+            "keys[0].limits",
+            "in tier throughput",
+        ),
         ("models = [] # here", "keys[0].models", "is empty"),
         ("tiers = [] # here", "keys[0].tiers", "is empty"),
         ("tiers = [\"fast\"] # here", "keys[0].tiers[0]", "unknown value"),
