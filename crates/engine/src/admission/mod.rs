@@ -13,6 +13,7 @@
 mod forecast;
 mod gate;
 pub mod limit;
+mod orders;
 mod own;
 pub mod prefill;
 pub mod queue;
@@ -255,8 +256,7 @@ impl Admission {
     fn changed(&mut self, tier: Tier, now: Now) {
         self.standing.of_mut(tier).changes += 1;
         self.serve(tier, now);
-        let waiting = self.waiters.iter().filter(|(_, waiter)| waiter.tier() == tier && waiter.decided.is_none());
-        self.woken.extend(waiting.map(|(id, _)| *id));
+        self.woken.extend(self.waiters.iter().filter(|(_, waiter)| waiter.waits_at(tier)).map(|(id, _)| *id));
     }
 
     /// A turn asks to start. It says nothing more where it is granted or refused; where it is queued, it comes back by
@@ -473,6 +473,10 @@ impl Admission {
     /// Starts a turn at the tier where it stands, if it may.
     fn enter(&mut self, waiter: &mut Waiter, is_last: bool, now: Now) -> Result<Grant, Stop> {
         let tier = waiter.tier();
+        // There is nothing to wait for.
+        if self.router.is_closed(&self.fleet, tier) {
+            return Err(Stop::Out);
+        }
         // Those that wait, and may start by now, were here before.
         self.serve(tier, now);
         let gate = self.gates.of_mut(tier);

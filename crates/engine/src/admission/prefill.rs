@@ -51,7 +51,7 @@ struct Running {
 
 impl Prefills {
     /// Those at an endpoint that nobody has told to stop.
-    fn at(&self, endpoint: EndpointId) -> u32 {
+    pub(super) fn at(&self, endpoint: EndpointId) -> u32 {
         let at = self.running.values().filter(|running| running.endpoint == endpoint && !running.is_stopped);
         u32::try_from(at.count()).unwrap_or(u32::MAX)
     }

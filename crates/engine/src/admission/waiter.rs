@@ -39,6 +39,11 @@ impl Waiter {
         !self.takes_any && self.index + 1 < self.plan.tiers().len()
     }
 
+    /// Whether it waits for this tier, and nothing is decided.
+    pub(super) fn waits_at(&self, tier: Tier) -> bool {
+        self.tier() == tier && self.decided.is_none()
+    }
+
     pub(super) fn is_retry(&self) -> bool {
         !self.ticket.tried.is_empty()
     }

@@ -29,6 +29,8 @@ pub struct Loads {
 struct Seat {
     in_flight: u32,
     probed: Option<Probed>,
+    /// In the place of the config's.
+    weight: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -107,13 +109,30 @@ impl Loads {
         share.concurrency_max.is_some_and(|max| self.in_flight(endpoint) >= max)
     }
 
+    /// The weight that an operator gave it in the place of the config's.
+    #[must_use]
+    pub fn weight_ordered(&self, endpoint: EndpointId) -> Option<u32> {
+        self.seats.get(usize::from(endpoint.0)).and_then(|seat| seat.weight)
+    }
+
+    /// Gives it one; None: the config's.
+    pub fn weigh(&mut self, endpoint: EndpointId, weight: Option<u32>) {
+        if let Some(seat) = self.seat(endpoint) {
+            seat.weight = weight;
+        }
+    }
+
+    /// What holds of the two.
+    #[must_use]
+    pub fn weight(&self, fleet: &Fleet, endpoint: EndpointId) -> u32 {
+        let of_config = || fleet.endpoint(endpoint).map_or(1, |endpoint| endpoint.share.weight.max(1));
+        self.weight_ordered(endpoint).unwrap_or_else(of_config)
+    }
+
     /// The one that is less busy for its weight is less.
     #[must_use]
     pub fn compare(&self, fleet: &Fleet, a: EndpointId, b: EndpointId, now: Now) -> Ordering {
-        let part = |id: EndpointId| {
-            let weight = fleet.endpoint(id).map_or(1, |endpoint| endpoint.share.weight.max(1));
-            (u64::from(self.turns(id, now)) + 1, u64::from(weight))
-        };
+        let part = |id: EndpointId| (u64::from(self.turns(id, now)) + 1, u64::from(self.weight(fleet, id)));
         let ((a, a_weight), (b, b_weight)) = (part(a), part(b));
         (a * b_weight).cmp(&(b * a_weight))
     }

@@ -11,6 +11,7 @@
 mod affinity;
 mod aside;
 mod decision;
+mod duty;
 mod health;
 mod load;
 mod origin;
@@ -22,6 +23,7 @@ mod settings;
 mod traits;
 
 pub use decision::{Attempt, Decision, PickReason};
+pub use duty::{Duty, Order, WEIGHT_MAX};
 pub use health::{Cause, Change, Verdict};
 pub use load::Load;
 pub use origin::{HEADERS, Origin, RequestKind, TIER_HEADER, TURN_METADATA, model_named};

@@ -4,6 +4,7 @@
 use super::affinity::Affinity;
 use super::aside::Asides;
 use super::decision::PickReason;
+use super::duty::{Duties, Order};
 use super::health::{Change, Health, Standing, Verdict};
 use super::load::{Load, Loads};
 use super::retry::RetryBudget;
@@ -22,6 +23,7 @@ pub struct Router {
     affinity: Affinity,
     affinity_turns_max: u32,
     asides: Asides,
+    duties: Duties,
     health: Health,
     loads: Loads,
     retries: RetryBudget,
@@ -89,6 +91,8 @@ pub struct Return<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seat {
     Free,
+    /// Free, and for turns alone that find no other.
+    Spare,
     /// Well, but for its places.
     Full,
     /// Out, and its trial is due.
@@ -103,6 +107,7 @@ enum Seat {
 #[derive(Debug, Default)]
 struct Found {
     free: usize,
+    spare: usize,
     full: usize,
     due: Option<EndpointId>,
     /// The one that is out for the shortest while, of those with a place.
@@ -118,6 +123,7 @@ impl Router {
             affinity: Affinity::new(routing.affinity_entries_max, routing.affinity_ms_max),
             affinity_turns_max: routing.affinity_turns_max,
             asides: Asides::new(routing),
+            duties: Duties::default(),
             health: Health::new(routing),
             loads: Loads::default(),
             retries: RetryBudget::new(routing.retry_percent_max, routing.retries_per_second_max),
@@ -185,6 +191,24 @@ impl Router {
         self.loads.probed(endpoint, load, now);
     }
 
+    /// What an operator has said of an endpoint.
+    #[must_use]
+    pub fn order(&self, endpoint: EndpointId) -> Order {
+        Order { duty: self.duties.of(endpoint), weight: self.loads.weight_ordered(endpoint) }
+    }
+
+    /// An operator says something else of it.
+    pub fn obey(&mut self, endpoint: EndpointId, order: Order) {
+        self.duties.set(endpoint, order.duty);
+        self.loads.weigh(endpoint, order.weight);
+    }
+
+    /// Whether operators have left a tier without endpoints.
+    #[must_use]
+    pub fn is_closed(&self, fleet: &Fleet, tier: Tier) -> bool {
+        self.duties.is_closed(fleet, tier)
+    }
+
     /// This gateway's turns at an endpoint.
     #[must_use]
     pub fn in_flight(&self, endpoint: EndpointId) -> u32 {
@@ -194,7 +218,7 @@ impl Router {
     /// An endpoint that holds the turn's prefix, if it can take it.
     fn near(&self, fleet: &Fleet, wish: &Wish<'_>, endpoint: Option<EndpointId>, now: Now) -> Option<Pick> {
         let endpoint = endpoint?;
-        let at = fleet.endpoint(endpoint).filter(|at| at.tier == wish.tier && wish.may_be(endpoint, at))?;
+        let at = fleet.endpoint(endpoint).filter(|at| at.tier == wish.tier && self.may_be(wish, endpoint, at))?;
         let is_trial = match self.health.standing(endpoint, now) {
             Standing::In => false,
             Standing::Due => true,
@@ -209,7 +233,8 @@ impl Router {
     /// Where the conversation was before, unless it is better off elsewhere.
     fn known(&self, fleet: &Fleet, wish: &Wish<'_>, now: Now) -> Option<Pick> {
         let known = wish.keys.iter().find_map(|key| self.affinity.find(key, wish.tier, now));
-        self.near(fleet, wish, known, now).filter(|pick| !self.is_crowded(fleet, pick.endpoint, now))
+        let is_better_off = |pick: &Pick| !self.is_spare(pick.endpoint) && !self.is_crowded(fleet, pick.endpoint, now);
+        self.near(fleet, wish, known, now).filter(is_better_off)
     }
 
     /// The endpoint whose trial is due. Conversations try it as well: where all of them have their endpoints, nobody else would. A turn
@@ -222,6 +247,15 @@ impl Router {
         Some(Pick { endpoint, reason: PickReason::Trial, is_trial: true })
     }
 
+    /// Whether it is for turns alone that find no other.
+    fn is_spare(&self, endpoint: EndpointId) -> bool {
+        self.loads.weight_ordered(endpoint) == Some(0)
+    }
+
+    fn may_be(&self, wish: &Wish<'_>, id: EndpointId, endpoint: &Endpoint) -> bool {
+        wish.may_be(id, endpoint) && self.duties.of(id).takes_turns()
+    }
+
     /// Whether a conversation is better off elsewhere than with its cache.
     fn is_crowded(&self, fleet: &Fleet, endpoint: EndpointId, now: Now) -> bool {
         let turns = self.loads.turns(endpoint, now);
@@ -229,11 +263,12 @@ impl Router {
             return false;
         }
         let Some(at) = fleet.endpoint(endpoint) else { return false };
-        let well = fleet.tier(at.tier).map(|(id, _)| id).filter(|&id| self.health.standing(id, now) == Standing::In);
+        let open = fleet.tier(at.tier).map(|(id, _)| id).filter(|&id| self.duties.of(id).takes_turns());
+        let well = open.filter(|&id| !self.is_spare(id) && self.health.standing(id, now) == Standing::In);
         let least = well.min_by(|&a, &b| self.loads.compare(fleet, a, b, now));
         least.is_some_and(|least| {
-            let weight = |id| fleet.endpoint(id).map_or(1, |at| u64::from(at.share.weight.max(1)));
-            let fair = u64::from(self.loads.turns(least, now)) * weight(endpoint) / weight(least);
+            let weight = |id| u64::from(self.loads.weight(fleet, id));
+            let fair = u64::from(self.loads.turns(least, now)) * weight(endpoint) / weight(least).max(1);
             u64::from(turns) > 2 * fair + u64::from(self.affinity_turns_max)
         })
     }
@@ -241,20 +276,18 @@ impl Router {
     /// The less busy of two that are drawn, of those that can take the turn. The one where it was expected needs no drawing.
     fn draw(&mut self, fleet: &Fleet, wish: &Wish<'_>, now: Now) -> Result<Pick, Unpicked> {
         let found = self.look(fleet, wish, now);
-        if found.free == 0 {
-            if let Some(endpoint) = found.due {
-                return Ok(Pick { endpoint, reason: PickReason::Trial, is_trial: true });
-            }
-            return self.last_resort(&found, wish, now);
-        }
+        let (kind, count) = match (found.free, found.spare, found.due) {
+            (0, 0, Some(endpoint)) => return Ok(Pick { endpoint, reason: PickReason::Trial, is_trial: true }),
+            (0, 0, None) => return self.last_resort(&found, wish, now),
+            (0, spare, _) => (Seat::Spare, spare),
+            (free, _, _) => (Seat::Free, free),
+        };
         let chance = self.chance.next_u64();
-        let mut free = self.seats(fleet, wish, now).filter(|(_, seat)| *seat == Seat::Free).map(|(id, _)| id);
-        let planned = wish.planned.filter(|_| found.free > 1).and_then(|planned| {
-            let mut free = self.seats(fleet, wish, now).filter(|(_, seat)| *seat == Seat::Free);
-            free.position(|(id, _)| id == planned)
-        });
-        let first = planned.unwrap_or(below(chance, found.free));
-        let (endpoint, reason) = match found.free {
+        let free = || self.seats(fleet, wish, now).filter(|(_, seat)| *seat == kind).map(|(id, _)| id);
+        let planned = wish.planned.filter(|_| count > 1).and_then(|planned| free().position(|id| id == planned));
+        let mut free = free();
+        let first = planned.unwrap_or(below(chance, count));
+        let (endpoint, reason) = match count {
             1 => (free.next(), PickReason::Only),
             all => {
                 let second = (first + 1 + below(chance.rotate_left(32), all - 1)) % all;
@@ -293,6 +326,7 @@ impl Router {
         for (id, seat) in self.seats(fleet, wish, now) {
             match seat {
                 Seat::Free => found.free += 1,
+                Seat::Spare => found.spare += 1,
                 Seat::Full => found.full += 1,
                 Seat::Due => found.due = found.due.or(Some(id)),
                 Seat::Out(until_ns) => {
@@ -304,9 +338,9 @@ impl Router {
         found
     }
 
-    /// The endpoints of the wish's tier that it has not tried, in the config's order.
+    /// The endpoints of the wish's tier that get turns and that it has not tried, in the config's order.
     fn seats(&self, fleet: &Fleet, wish: &Wish<'_>, now: Now) -> impl Iterator<Item = (EndpointId, Seat)> {
-        let untried = fleet.tier(wish.tier).filter(|(id, endpoint)| wish.may_be(*id, endpoint));
+        let untried = fleet.tier(wish.tier).filter(|(id, endpoint)| self.may_be(wish, *id, endpoint));
         untried.map(move |(id, endpoint)| {
             let is_full = self.loads.is_full(id, endpoint.share);
             let seat = match (self.health.standing(id, now), self.asides.until(id, wish.model, now)) {
@@ -314,6 +348,7 @@ impl Router {
                 (Standing::Out { until_ns }, _) | (Standing::In | Standing::Due, Some(until_ns)) => Seat::Out(until_ns),
                 (Standing::In | Standing::Due, None) if is_full => Seat::Full,
                 (Standing::Due, None) => Seat::Due,
+                (Standing::In, None) if self.is_spare(id) => Seat::Spare,
                 (Standing::In, None) => Seat::Free,
             };
             (id, seat)

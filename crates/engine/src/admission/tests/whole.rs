@@ -8,7 +8,7 @@ use crate::admission::{
 };
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::{Endpoint, EndpointId, Fleet, Modality, Model, ModelRouting, Route, Share, Speaks, Tier};
-use crate::router::{Attempt, Keys, SessionKey, Traits, Verdict};
+use crate::router::{Attempt, Duty, Keys, Order, SessionKey, Traits, Verdict};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -95,6 +95,14 @@ enum Step {
     Pass(u64),
     /// So many slots from here on.
     Adopt(u32),
+    Order(Tier, Duty),
+}
+
+fn endpoint_of(tier: Tier) -> EndpointId {
+    EndpointId(match tier {
+        Tier::Latency => 0,
+        Tier::Throughput => 1,
+    })
 }
 
 struct Peer {
@@ -115,13 +123,27 @@ impl Peer {
 
     fn take(&mut self, asked: Asked) {
         match asked {
-            Asked::Granted(grant, _) => self.running.push(grant),
-            Asked::Queued(place) => self.waiting.push(place),
+            Asked::Granted(grant, _) => {
+                assert!(self.takes_turns(grant.tier()), "{grant:?}");
+                self.running.push(grant);
+            }
+            Asked::Queued(place) => {
+                assert!(self.takes_turns(place.tier), "nobody waits where nothing will come: {place:?}");
+                self.waiting.push(place);
+            }
+            Asked::Refused(refusal, _) if refusal.kind == ErrorKind::Overloaded => {
+                assert!(!self.takes_turns(Tier::Latency), "{refusal}");
+            }
             Asked::Refused(refusal, _) => {
                 assert_eq!(refusal.kind, ErrorKind::RateLimited, "{refusal}");
                 assert!(refusal.retry_after_ms.is_some_and(|ms| ms > 0));
             }
         }
+    }
+
+    /// Of each tier there is one endpoint.
+    fn takes_turns(&self, tier: Tier) -> bool {
+        self.admission.order(endpoint_of(tier)).duty.takes_turns()
     }
 
     fn look(&mut self, id: WaiterId) {
@@ -160,6 +182,7 @@ impl Peer {
                 self.admission.adopt(Tier::Latency, Terms { queue, ..Terms::default() }, now);
                 self.slots_max = self.slots_max.max(count);
             }
+            Step::Order(tier, duty) => self.admission.obey(endpoint_of(tier), Order { duty, weight: None }, now),
             Step::EndFirst | Step::Forget => {}
         }
         self.settle();
@@ -180,6 +203,7 @@ impl Peer {
     }
 
     fn check(&mut self) {
+        assert!(self.waiting.iter().all(|place| self.takes_turns(place.tier)));
         let (queued, running) = Tier::ALL.map(|tier| self.admission.standing(tier)).iter().fold((0, 0), |sum, tier| {
             assert!(tier.slots.is_none() || tier.in_flight <= self.slots_max, "{tier:?}");
             (sum.0 + tier.queued as usize, sum.1 + tier.in_flight as usize)
@@ -243,6 +267,67 @@ fn no_change_of_slots_at_any_time_loses_a_turn() {
             peer.end();
         });
     }
+}
+
+#[test]
+fn no_order_at_any_time_loses_a_turn_or_leaves_one_waiting_where_nothing_will_come() {
+    let order = Step::Order;
+    let steps = [
+        Step::Ask(1),
+        Step::Ask(2),
+        Step::EndFirst,
+        Step::Pass(2_500),
+        order(Tier::Latency, Duty::Cordoned),
+        order(Tier::Latency, Duty::Active),
+        order(Tier::Throughput, Duty::Draining),
+        order(Tier::Throughput, Duty::Active),
+    ];
+    let both = PerTier { latency: slots(1), throughput: slots(1) };
+    let settings = Settings { queue: both, ..Settings::default() };
+    for route in [Route::LatencyOnly, Route::LatencyFirst] {
+        scripts(&steps, 4, |script| {
+            let mut peer = Peer::new(&settings, route);
+            // Before each script: one runs, and one waits.
+            for step in [Step::Ask(1), Step::Ask(3)].iter().chain(script) {
+                peer.apply(*step);
+                peer.check();
+            }
+            for (tier, endpoint) in Tier::ALL.map(|tier| (tier, endpoint_of(tier))) {
+                let is_idle = peer.running.iter().all(|grant| grant.tier() != tier);
+                let is_draining = peer.admission.order(endpoint).duty == Duty::Draining;
+                assert_eq!(peer.admission.is_drained(endpoint), is_idle && is_draining);
+            }
+            peer.end();
+        });
+    }
+}
+
+#[test]
+fn who_waits_goes_elsewhere_when_the_last_endpoint_is_cordoned_and_comes_in_when_it_is_back() {
+    let cordoned = Order { duty: Duty::Cordoned, weight: None };
+    let both = PerTier { latency: slots(1), throughput: slots(1) };
+    let settings = Settings { queue: both, ..Settings::default() };
+    let mut admission = Admission::new(&settings, fleet(Route::LatencyFirst), [0; 32]);
+    let running = granted(&admission.ask(ticket(1, 1, 100), at_ms(0)));
+    let [second, third] = [2, 3].map(|session| queued(&admission.ask(ticket(1, session, 100), at_ms(0))));
+    admission.obey(EndpointId(0), cordoned, at_ms(10));
+    assert_eq!(admission.poll_woken(), Some(second.waiter));
+    let spilled = granted(&admission.look(second.waiter, at_ms(10)));
+    assert_eq!((spilled.tier(), spilled.decision.attempt), (Tier::Throughput, Attempt::Spill));
+    assert_eq!(queued(&admission.look(third.waiter, at_ms(10))).tier, Tier::Throughput);
+    assert_eq!(admission.in_flight(EndpointId(0)), 1, "what runs, runs on");
+    admission.obey(EndpointId(1), Order { duty: Duty::Draining, weight: None }, at_ms(20));
+    let refusal = refused(admission.look(third.waiter, at_ms(20)));
+    assert_eq!((refusal.kind, refusal.retry_after_ms), (ErrorKind::Overloaded, Some(1000)));
+    assert_eq!(refused(admission.ask(ticket(1, 4, 100), at_ms(20))).kind, ErrorKind::Overloaded);
+    assert_eq!(admission.standing(Tier::Latency).refused[Why::NoEndpoint.index()], 2);
+    assert!(!admission.is_drained(EndpointId(1)));
+    admission.release(spilled, &served(100), at_ms(30));
+    assert!(admission.is_drained(EndpointId(1)) && !admission.is_drained(EndpointId(0)));
+    admission.obey(EndpointId(0), Order::default(), at_ms(40));
+    let waiting = queued(&admission.ask(ticket(1, 5, 100), at_ms(40)));
+    admission.release(running, &served(100), at_ms(50));
+    granted(&admission.look(waiting.waiter, at_ms(50)));
 }
 
 #[test]
