@@ -1,6 +1,8 @@
 //! What operators ask: is it alive, is it ready, what has it counted; and what they change while it runs. On a listener of its own, so
 //! that it can stay private.
 
+mod endpoints;
+
 use crate::reply::Refused;
 use crate::state::State;
 use crate::{limits, origin};
@@ -27,6 +29,11 @@ pub(crate) fn router(state: &Arc<State>) -> Router {
             "/limits/{tier}",
             patch(limits::change).layer(middleware::from_fn_with_state(Arc::clone(state), origin::guard)),
         )
+        .route("/endpoints", get(endpoints::show))
+        .route(
+            "/endpoints/{name}",
+            patch(endpoints::change).layer(middleware::from_fn_with_state(Arc::clone(state), origin::guard)),
+        )
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(Arc::clone(state))
@@ -50,7 +57,8 @@ async fn metrics(extract::State(state): extract::State<Arc<State>>) -> Response 
 }
 
 async fn unknown_path(request: Request) -> Refused {
-    let message = format!("Unknown path {}: there are /livez, /readyz, /metrics and /limits.", request.uri().path());
+    let message =
+        format!("Unknown path {}: there are /livez, /readyz, /metrics, /limits and /endpoints.", request.uri().path());
     Refused::new(ErrorKind::RouteNotFound, message)
 }
 

@@ -5,7 +5,7 @@
 use flashlane_engine::admission::{
     Admission, Asked, Ending, Foreseen, Grant, Prefill, Prepared, Standing, Terms, Ticket, WaiterId,
 };
-use flashlane_engine::router::{Change, Load};
+use flashlane_engine::router::{Change, Load, Order, Seen};
 use flashlane_engine::{EndpointId, Now, Prefilled, Tier};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -59,12 +59,14 @@ impl Desk {
         Some((endpoint, prefill))
     }
 
-    pub(crate) fn end_prefill(&self, prefilled: &Prefilled, now: Now) {
+    /// Tells whether the endpoint was drained, and this was the last that ran there.
+    pub(crate) fn end_prefill(&self, prefilled: &Prefilled, now: Now) -> bool {
         let mut held = self.held();
         held.signals.remove(&prefilled.leave.id);
         let tokens = prefilled.usage.input.saturating_add(prefilled.usage.output);
         held.admission.end_prefill(prefilled.leave.id, tokens, now);
         held.wake();
+        held.admission.is_drained(prefilled.leave.endpoint)
     }
 
     /// How a turn that waits stands; its signal before is worth nothing any more.
@@ -82,12 +84,32 @@ impl Desk {
         held.wake();
     }
 
-    /// Tells where the endpoint's standing has changed by it.
-    pub(crate) fn release(&self, grant: Grant, ending: &Ending, now: Now) -> Option<Change> {
+    /// Tells where the endpoint's standing has changed by it, and whether it was drained and this was the last that ran there.
+    pub(crate) fn release(&self, grant: Grant, ending: &Ending, now: Now) -> (Option<Change>, bool) {
         let mut held = self.held();
         let change = held.admission.release(grant, ending, now);
         held.wake();
-        change
+        (change, held.admission.is_drained(grant.endpoint()))
+    }
+
+    /// How an endpoint stands, and whether it is drained.
+    pub(crate) fn seen(&self, endpoint: EndpointId, now: Now) -> (Seen, bool) {
+        let held = self.held();
+        (held.admission.seen(endpoint, now), held.admission.is_drained(endpoint))
+    }
+
+    /// Another order for an endpoint, made of the one that it has; whoever waits in vain is woken to look elsewhere.
+    pub(crate) fn obey<E>(
+        &self,
+        endpoint: EndpointId,
+        make: impl FnOnce(Order) -> Result<Order, E>,
+        now: Now,
+    ) -> Result<Order, E> {
+        let mut held = self.held();
+        let order = make(held.admission.order(endpoint))?;
+        held.admission.obey(endpoint, order, now);
+        held.wake();
+        Ok(order)
     }
 
     /// What a tier holds its turns to.

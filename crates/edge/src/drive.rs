@@ -423,8 +423,12 @@ impl Drive {
                 self.state.desk.forget(waiter, now);
             }
             Effect::Release(grant, ending) => {
-                if let Some(change) = self.state.desk.release(grant, &ending, now) {
+                let (change, is_drained) = self.state.desk.release(grant, &ending, now);
+                if let Some(change) = change {
                     log::endpoint(&self.shared.fleet, change);
+                }
+                if is_drained {
+                    log::drained(&self.shared.fleet, grant.endpoint());
                 }
             }
             Effect::Open(turn, request) => {
@@ -497,7 +501,9 @@ impl Drive {
     /// The prompt was read, or not: what it cost is its owner's.
     fn prefilled(&mut self, prefilled: Prefilled, now: Now) {
         self.queued.retain(|(_, known, _)| *known != prefilled.leave.id);
-        self.state.desk.end_prefill(&prefilled, now);
+        if self.state.desk.end_prefill(&prefilled, now) {
+            log::drained(&self.shared.fleet, prefilled.leave.endpoint);
+        }
         self.state.metrics.prefilled(&prefilled);
         let Prefilled { leave, response_id, model, usage, .. } = prefilled;
         if usage != Usage::default() {

@@ -97,7 +97,7 @@ fn is_patch(patch: &Value) -> bool {
 }
 
 /// RFC 7396.
-fn merge(into: &mut Value, patch: Value) {
+pub(crate) fn merge(into: &mut Value, patch: Value) {
     let Value::Object(patch) = patch else {
         *into = patch;
         return;

@@ -113,6 +113,7 @@ impl State {
 
     /// All metrics in Prometheus' text format.
     pub(crate) fn render_metrics(&self) -> Result<String, RenderError> {
+        let now = self.clock.now();
         let upstreams = (0u16..).map(EndpointId).zip(self.backends.endpoints()).map(|(id, endpoint)| {
             let stats = self.backends.stats(id);
             let upstream = Upstream {
@@ -122,6 +123,7 @@ impl State {
                 connections_idle: stats.connections_idle,
                 turns_in_flight: u64::from(self.desk.in_flight(id)),
             };
+            self.metrics.endpoint_seen(&endpoint.name, self.desk.seen(id, now).0);
             (&*endpoint.name, upstream)
         });
         self.metrics.render(upstreams, self.desk.standings())

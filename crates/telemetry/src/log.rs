@@ -1,6 +1,6 @@
 //! The log: where it goes, how it looks, and the one line a turn. No prompt, no output, no key is ever in it.
 
-use flashlane_engine::router::{Attempt, Change, SessionKey};
+use flashlane_engine::router::{Attempt, Change, Order, SessionKey};
 use flashlane_engine::{EndpointId, Fleet, Outcome};
 use std::io::IsTerminal as _;
 use tracing::field::{DisplayValue, display};
@@ -96,6 +96,17 @@ pub fn endpoint(fleet: &Fleet, change: Change) {
         }
         Change::In { endpoint } => tracing::info!(endpoint = %name(endpoint), "endpoint gets turns again"),
     }
+}
+
+/// An operator's order for an endpoint.
+pub fn ordered(endpoint: &str, order: Order) {
+    tracing::info!(endpoint, state = order.duty.name(), weight = order.weight, "endpoint ordered");
+}
+
+/// Nothing runs at an endpoint any more that was told to drain.
+pub fn drained(fleet: &Fleet, endpoint: EndpointId) {
+    let name = fleet.endpoint(endpoint).map_or("", |endpoint| &endpoint.name);
+    tracing::info!(endpoint = %name, "endpoint is drained: nothing runs there");
 }
 
 /// A request that never became a turn has no response and no model.

@@ -6,6 +6,7 @@ mod buckets;
 mod connections;
 mod family;
 mod gates;
+mod orders;
 mod prefills;
 mod stored;
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub struct Metrics {
     registry: Registry,
     connections: connections::Connections,
     gates: gates::Gates,
+    orders: orders::Orders,
     prefills: prefills::Prefills,
     stored: stored::Stored,
     turns: turns::Turns,
@@ -47,6 +49,7 @@ impl Metrics {
         Ok(Self {
             connections: connections::Connections::new(&registry)?,
             gates: gates::Gates::new(&registry)?,
+            orders: orders::Orders::new(&registry)?,
             prefills: prefills::Prefills::new(&registry)?,
             stored: stored::Stored::new(&registry)?,
             turns: turns::Turns::new(&registry)?,

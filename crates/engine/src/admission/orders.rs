@@ -3,7 +3,7 @@
 
 use super::Admission;
 use crate::fleet::{EndpointId, Tier};
-use crate::router::{Duty, Order};
+use crate::router::{Duty, Order, Seen};
 use crate::time::Now;
 
 impl Admission {
@@ -11,6 +11,12 @@ impl Admission {
     #[must_use]
     pub fn order(&self, endpoint: EndpointId) -> Order {
         self.router.order(endpoint)
+    }
+
+    /// How an endpoint stands, for people who look on.
+    #[must_use]
+    pub fn seen(&self, endpoint: EndpointId, now: Now) -> Seen {
+        self.router.seen(&self.fleet, endpoint, now)
     }
 
     /// An operator says something else of an endpoint. What runs there goes on.

@@ -8,10 +8,12 @@
 //! ```
 
 use crate::fleet::{EndpointId, Fleet, Tier};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Whether an endpoint gets new turns, by an operator's word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Duty {
     #[default]
     Active,
@@ -44,8 +46,10 @@ impl Duty {
 }
 
 /// What an operator may say of an endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Order {
+    #[serde(rename = "state")]
     pub duty: Duty,
     /// In the place of the config's weight, at most [`WEIGHT_MAX`]; at 0 it gets turns only where no other has room.
     pub weight: Option<u32>,

@@ -44,6 +44,14 @@ impl Verdict {
     }
 }
 
+/// What is known of an endpoint's turns of the last 10 to 20 seconds, for people who look on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Lately {
+    pub served: u64,
+    pub failed: u64,
+    pub failures_in_row: u32,
+}
+
 /// Whether an endpoint may get a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
@@ -228,6 +236,13 @@ impl Health {
             Some(State::Out { .. }) => Standing::Due,
             Some(State::In { .. }) | None => Standing::In,
         }
+    }
+
+    #[must_use]
+    pub fn lately(&self, endpoint: EndpointId, now: Now) -> Lately {
+        let Some(seat) = self.seats.get(usize::from(endpoint.0)) else { return Lately::default() };
+        let Recent { served, failed, .. } = seat.window(now);
+        Lately { served, failed, failures_in_row: seat.failures_in_row }
     }
 
     /// Whether every endpoint is in: the usual case, told without looking at each.

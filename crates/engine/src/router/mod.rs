@@ -24,10 +24,10 @@ mod traits;
 
 pub use decision::{Attempt, Decision, PickReason};
 pub use duty::{Duty, Order, WEIGHT_MAX};
-pub use health::{Cause, Change, Verdict};
+pub use health::{Cause, Change, Lately, Standing, Verdict};
 pub use load::Load;
 pub use origin::{HEADERS, Origin, RequestKind, TIER_HEADER, TURN_METADATA, model_named};
-pub use pick::{Pick, Return, Router, Unpicked, Wish};
+pub use pick::{Pick, Return, Router, Seen, Unpicked, Wish};
 pub use plan::{Plan, PlanReason, Unroutable, route};
 pub use retry::RetryBudget;
 pub use rules::{Digest, KeyName, Rule, When};

@@ -5,7 +5,7 @@ use super::affinity::Affinity;
 use super::aside::Asides;
 use super::decision::PickReason;
 use super::duty::{Duties, Order};
-use super::health::{Change, Health, Standing, Verdict};
+use super::health::{Change, Health, Lately, Standing, Verdict};
 use super::load::{Load, Loads};
 use super::retry::RetryBudget;
 use super::settings::Routing;
@@ -66,6 +66,18 @@ pub struct Pick {
     pub reason: PickReason,
     /// It was out, and this turn finds out whether it is well again.
     pub is_trial: bool,
+}
+
+/// How an endpoint stands, for people who look on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    pub order: Order,
+    /// What holds: the order's, else the config's.
+    pub weight: u32,
+    /// This gateway's turns there.
+    pub in_flight: u32,
+    pub standing: Standing,
+    pub lately: Lately,
 }
 
 /// Why a tier has no endpoint for a turn.
@@ -195,6 +207,18 @@ impl Router {
     #[must_use]
     pub fn order(&self, endpoint: EndpointId) -> Order {
         Order { duty: self.duties.of(endpoint), weight: self.loads.weight_ordered(endpoint) }
+    }
+
+    /// How it stands.
+    #[must_use]
+    pub fn seen(&self, fleet: &Fleet, endpoint: EndpointId, now: Now) -> Seen {
+        Seen {
+            order: self.order(endpoint),
+            weight: self.loads.weight(fleet, endpoint),
+            in_flight: self.loads.in_flight(endpoint),
+            standing: self.health.standing(endpoint, now),
+            lately: self.health.lately(endpoint, now),
+        }
     }
 
     /// An operator says something else of it.
