@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import tempfile
 import threading
@@ -106,9 +107,9 @@ class Process:
             self.stop()
             raise RuntimeError(f"{error}; it said:\n{self.output}") from error
 
-    def stop(self) -> int:
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Asks it to end, insists after five seconds, and returns its exit code."""
-        self._process.terminate()
+        self._process.send_signal(number)
         try:
             return self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
@@ -148,7 +149,8 @@ class Flashlane:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.stop()
+        # As Ctrl-C: after SIGTERM it listens on, for those who balance between servers.
+        self.process.stop(signal.SIGINT)
         self._folder.cleanup()
 
     @property

@@ -1,8 +1,10 @@
 //! What operators ask: is it alive, is it ready, what has it counted; and what they change while it runs. On a listener of its own, so
 //! that it can stay private.
 
+mod drain;
 mod endpoints;
 
+use crate::drain::Phase;
 use crate::reply::Refused;
 use crate::state::State;
 use crate::{limits, origin};
@@ -10,7 +12,7 @@ use axum::Router;
 use axum::extract::{self, Request};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, patch};
+use axum::routing::{get, patch, post};
 use flashlane_engine::ErrorKind;
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
@@ -24,6 +26,7 @@ pub(crate) fn router(state: &Arc<State>) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/limits", get(limits::show))
+        .route("/drain", post(drain::begin).layer(middleware::from_fn_with_state(Arc::clone(state), origin::guard)))
         // A web page must not change anything here.
         .route(
             "/limits/{tier}",
@@ -40,7 +43,7 @@ pub(crate) fn router(state: &Arc<State>) -> Router {
 }
 
 async fn ready(extract::State(state): extract::State<Arc<State>>) -> Response {
-    if state.connections.is_draining() {
+    if state.connections.phase() > Phase::Serving {
         return (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response();
     }
     "ready\n".into_response()
@@ -57,8 +60,10 @@ async fn metrics(extract::State(state): extract::State<Arc<State>>) -> Response 
 }
 
 async fn unknown_path(request: Request) -> Refused {
-    let message =
-        format!("Unknown path {}: there are /livez, /readyz, /metrics, /limits and /endpoints.", request.uri().path());
+    let message = format!(
+        "Unknown path {}: there are /livez, /readyz, /metrics, /limits, /endpoints and /drain.",
+        request.uri().path()
+    );
     Refused::new(ErrorKind::RouteNotFound, message)
 }
 

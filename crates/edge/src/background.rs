@@ -5,6 +5,7 @@
 //! store, and is woken through the table of live jobs. A job that is in the store unfinished and not in that table has no task: its
 //! process has ended.
 
+use crate::drain::Phase;
 use crate::drive::{Drive, record_of, store_failed};
 use crate::state::State;
 use bytes::Bytes;
@@ -178,7 +179,7 @@ impl Job {
 
     /// A place for it, and a promise that it is kept.
     async fn enlist(&mut self, record: Record, request: Bytes) -> Result<OwnedSemaphorePermit, Refusal> {
-        if self.state.connections.is_draining() {
+        if self.state.connections.phase() >= Phase::Closing {
             let message = "The server is shutting down. Please try again.";
             return Err(Refusal::new(ErrorKind::ShuttingDown, message).with_retry_after_ms(Some(1000)));
         }

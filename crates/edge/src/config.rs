@@ -4,6 +4,7 @@ mod limits;
 
 pub use limits::LimitsConfig;
 
+use crate::drain::DrainConfig;
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
@@ -26,10 +27,10 @@ pub struct EdgeConfig {
     /// Whether permessage-deflate is accepted from clients that offer it. Default true: it saves them four fifths of their upload,
     /// and costs some 52 KiB a connection.
     pub websocket_deflate: bool,
-    /// How long running turns, those in the background too, may go on after a stop was asked for, in milliseconds. Default 30,000.
-    pub drain_ms_max: u64,
     /// What clients may send and hold; see [`LimitsConfig`].
     pub limits: LimitsConfig,
+    /// How it leaves; see [`DrainConfig`].
+    pub drain: DrainConfig,
     /// TLS for clients; see [`TlsConfig`]. Default none: plain HTTP and WebSocket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsConfig>,
@@ -44,8 +45,8 @@ impl Default for EdgeConfig {
             allowed_hosts: Vec::new(),
             websocket: true,
             websocket_deflate: true,
-            drain_ms_max: 30_000,
             limits: LimitsConfig::default(),
+            drain: DrainConfig::default(),
             tls: None,
         }
     }

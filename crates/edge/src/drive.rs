@@ -166,6 +166,11 @@ impl Drive {
         self.streams.is_empty() && self.work.is_empty() && self.session.is_drained()
     }
 
+    /// Whether it asks for nothing, and nothing runs for it.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.session.is_idle()
+    }
+
     /// The close frame that the session wants to be sent, once.
     pub(crate) fn take_close(&mut self) -> Option<(u16, &'static str)> {
         self.close.take()

@@ -10,6 +10,7 @@ use crate::drive::{Drive, Rest};
 use crate::follow::Reader;
 use crate::idle::Requests;
 use crate::keys::Caller;
+use crate::listen::{Draining, Heard};
 use crate::reply::{JSON, Refused};
 use crate::routes::RequestId;
 use crate::state::State;
@@ -88,6 +89,7 @@ async fn serve(
         Session::http(shared, ids, owner).with_origin(origin).with_timing_told(wants_timing)
     })?;
     let wants_route = head.headers.contains_key(allowance::ROUTE);
+    let mut ear = Ear::new(&drive, head.version);
     let held = Held::of(head);
     if let Some(afterwards) = &held.afterwards {
         drive.set_timer(afterwards.timer());
@@ -99,12 +101,16 @@ async fn serve(
     });
     drive.was_busy_since(now);
     drop(body);
-    let answer = poll_fn(|cx| drive.poll_answer(cx)).await;
+    let answer = poll_fn(|cx| {
+        ear.hear(cx, &mut drive);
+        drive.poll_answer(cx)
+    })
+    .await;
     let not_forwarded = tools_not_forwarded(&drive);
     let (routed, route) = (drive.routed(), if wants_route { drive.route() } else { None });
     let timing = drive.server_timing();
     let mut response = match answer {
-        Answer::Stream => stream(drive, held),
+        Answer::Stream => event_stream(Body::new(EventStream { drive: Some(drive), quiet_in: None, held, ear })),
         Answer::Json(json) => {
             held.end(drive);
             ([(CONTENT_TYPE, JSON)], json).into_response()
@@ -142,10 +148,6 @@ async fn in_background(drive: Drive, enlisting: Enlisting, held: Held) -> Respon
         Ok(queued) => ([(CONTENT_TYPE, JSON)], queued).into_response(),
         Err(refusal) => counted(Refused(refusal)),
     }
-}
-
-fn stream(drive: Drive, held: Held) -> Response {
-    event_stream(Body::new(EventStream { drive: Some(drive), quiet_in: None, held }))
 }
 
 pub(crate) fn event_stream(body: Body) -> Response {
@@ -196,6 +198,28 @@ struct EventStream {
     /// The poll of the connection in which all wakers were left with what may be next.
     quiet_in: Option<u64>,
     held: Held,
+    ear: Ear,
+}
+
+/// By what a request's turn hears that the server can wait no longer.
+struct Ear {
+    draining: Draining,
+    /// It has a task of its own. That of an HTTP/1.1 connection is woken for its requests.
+    is_alone: bool,
+}
+
+impl Ear {
+    fn new(drive: &Drive, version: Version) -> Self {
+        Self { draining: drive.state().connections.draining(), is_alone: version >= Version::HTTP_2 }
+    }
+
+    fn hear(&mut self, cx: &Context<'_>, drive: &mut Drive) {
+        let heard = if self.is_alone { self.draining.poll(cx) } else { self.draining.heard() };
+        if heard == Some(Heard::Over) {
+            let now = drive.now();
+            drive.handle(now, Session::handle_over);
+        }
+    }
 }
 
 /// By what the connection knows that the request is still being answered.
@@ -228,8 +252,9 @@ impl http_body::Body for EventStream {
 
     // hot: per token
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let Self { drive, quiet_in, held } = self.get_mut();
+        let Self { drive, quiet_in, held, ear } = self.get_mut();
         let Some(running) = drive else { return Poll::Ready(None) };
+        ear.hear(cx, running);
         // hyper asks again after a frame, and again after it has flushed: without a wake there is nothing new.
         let poll_number = held.afterwards.as_ref().map(Afterwards::poll_number);
         if poll_number.is_some() && *quiet_in == poll_number && !running.is_drained() {

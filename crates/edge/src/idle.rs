@@ -40,6 +40,18 @@ impl Idle {
         Self { requests, period, begun_before: Some(0), sleep, is_armed: false }
     }
 
+    /// From now on the period is that short.
+    pub(crate) fn hurry(&mut self, period: Duration) {
+        self.period = period;
+        self.sleep.as_mut().reset(Instant::now() + period);
+        self.is_armed = false;
+    }
+
+    /// Whether there has been a request.
+    pub(crate) fn was_asked(&self) -> bool {
+        self.requests.0.load(Ordering::Relaxed) > 0
+    }
+
     /// True at the end of each period in which nothing was asked for and nothing is being answered. All polls must be of one task.
     pub(crate) fn poll_over(&mut self, cx: &mut Context<'_>) -> bool {
         if self.is_armed && !self.sleep.is_elapsed() {

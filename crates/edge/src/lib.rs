@@ -14,6 +14,7 @@ mod config;
 mod conversations;
 mod count;
 mod desk;
+mod drain;
 mod drive;
 mod error;
 mod follow;
@@ -35,6 +36,7 @@ mod work;
 mod ws;
 
 pub use config::{EdgeConfig, LimitsConfig, TlsConfig};
+pub use drain::{DrainConfig, Haste};
 pub use error::Error;
 pub use keys::{KeyConfig, TierName};
 pub use listen::Listeners;

@@ -5,19 +5,21 @@ mod connection;
 mod connections;
 
 pub(crate) use connection::PINGS_MAX;
-pub(crate) use connections::{Connections, Permit};
+pub(crate) use connections::{Connections, Draining, Heard, Permit};
 
 use crate::admin;
 use crate::background;
 use crate::config::EdgeConfig;
+use crate::drain::{Haste, Plan};
 use crate::error::Error;
 use crate::routes;
 use crate::state::State;
 use connection::App;
-use std::future::Future;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::net::TcpListener;
 
@@ -63,28 +65,46 @@ impl Listeners {
         self.admin.local_addr()
     }
 
-    /// Serves until `shutdown` is done and running turns have ended, or `drain_ms_max` later.
-    pub async fn serve(self, state: Arc<State>, shutdown: impl Future<Output = ()>) {
+    /// Serves until [`State::stop`], and then as [`crate::drain`] says until all has ended.
+    pub async fn serve(self, state: Arc<State>) {
         let Self { clients, admin } = self;
         background::recover(&state).await;
         let operators = Connections::new(ADMIN_CONNECTIONS_MAX);
         let admin_app = App::new(admin::router(&state), None, &state, Arc::clone(&operators));
-        operators.spawn(accept_all(admin, admin_app));
+        let admin_accepting = operators.spawn(async move { accept_all(&admin, &admin_app).await });
         let client_app = App::new(routes::router(&state), state.tls.clone(), &state, Arc::clone(&state.connections));
-        tokio::select! {
-            () = shutdown => {}
-            () = accept_all(clients, client_app) => {}
+        let haste = tokio::select! {
+            haste = state.stop.asked() => haste,
+            () = accept_all(&clients, &client_app) => Haste::AtOnce,
+        };
+        let plan = Plan::new(&state.config.drain, haste);
+        state.connections.leave();
+        // Operators are answered until the end: /readyz tells them that this is one. Where there is a successor, it answers.
+        if haste == Haste::HandedOver {
+            admin_accepting.abort();
         }
-        // Operators are answered until the end: /readyz tells them that this is one.
-        let wait_max = Duration::from_millis(state.config.drain_ms_max);
-        let (have_ended, ()) = tokio::join!(state.connections.drain(wait_max), state.jobs.drain(wait_max));
+        let _ = tokio::time::timeout(plan.listen, accept_all(&clients, &client_app)).await;
+        if haste != Haste::HandedOver {
+            accept_rest(&clients, &client_app).await;
+        }
+        drop(clients);
+        state.connections.close(plan.idle);
+        tokio::join!(end_turns(&state, plan.busy), state.jobs.drain(plan.busy));
         // Who follows a background response that was failed just now reads that it is.
-        if !have_ended && !state.connections.have_ended(FOLLOW_WAIT_MAX).await {
-            tracing::warn!("turns still running after {} ms are cancelled", wait_max.as_millis());
-        }
+        state.connections.have_ended(FOLLOW_WAIT_MAX).await;
         state.connections.end().await;
         operators.end().await;
     }
+}
+
+/// Waits for the turns, and then ends them.
+async fn end_turns(state: &State, wait_max: Duration) {
+    if state.connections.have_ended(wait_max).await {
+        return;
+    }
+    tracing::warn!("turns still running after {} ms are failed", state.config.drain.busy_ms_max);
+    state.connections.cut();
+    state.connections.have_ended(Duration::from_millis(state.config.limits.close_ms_max)).await;
 }
 
 async fn bind(address: SocketAddr, setting: &'static str, flag: &'static str) -> Result<TcpListener, Error> {
@@ -97,16 +117,29 @@ async fn bind(address: SocketAddr, setting: &'static str, flag: &'static str) ->
 }
 
 /// Ends only by being dropped.
-async fn accept_all(listener: TcpListener, app: App) {
+async fn accept_all(listener: &TcpListener, app: &App) {
     loop {
         // Before the accept: what there is no place for waits in the kernel's bounded backlog.
         let permit = app.connections.permit().await;
         match listener.accept().await {
-            Ok((stream, _)) => app.connections.spawn(connection::serve(stream, app.clone(), permit)),
+            Ok((stream, _)) => drop(app.connections.spawn(connection::serve(stream, app.clone(), permit))),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
+}
+
+/// Takes what the kernel holds already: closing the listener would refuse it.
+async fn accept_rest(listener: &TcpListener, app: &App) {
+    poll_fn(|cx| {
+        while let Some(permit) = app.connections.permit_now()
+            && let Poll::Ready(Ok((stream, _))) = listener.poll_accept(cx)
+        {
+            app.connections.spawn(connection::serve(stream, app.clone(), permit));
+        }
+        Poll::Ready(())
+    })
+    .await;
 }

@@ -1,6 +1,7 @@
 //! Which request goes where, and what every answer has: a request id and the time it took. Unknown paths and wrong methods are
 //! answered in the API's own error body too.
 
+use crate::drain::Phase;
 use crate::reply::Refused;
 use crate::state::State;
 use crate::{auth, conversations, http as turns, models, origin, stored, ws};
@@ -10,7 +11,8 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use flashlane_engine::ErrorKind;
-use http::header::{ALLOW, HeaderName, HeaderValue};
+use http::header::{ALLOW, CONNECTION, HeaderName, HeaderValue};
+use http::{StatusCode, Version};
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -59,12 +61,19 @@ async fn stamp(extract::State(state): extract::State<Arc<State>>, mut request: R
         Err(error) => return Refused::from(error).into_response(),
     };
     let header = HeaderValue::from_str(&id);
+    let version = request.version();
     request.extensions_mut().insert(RequestId(id));
     let mut response = next.run(request).await;
     if let Some(kind) = response.extensions().get::<ErrorKind>() {
         state.metrics.error(*kind);
     }
+    let is_last = version < Version::HTTP_2
+        && response.status() != StatusCode::SWITCHING_PROTOCOLS
+        && state.connections.phase() > Phase::Serving;
     let headers = response.headers_mut();
+    if is_last {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     if let Ok(header) = header {
         headers.insert(REQUEST_ID, header);
     }

@@ -8,7 +8,7 @@
 //! since closing a socket with unread bytes in it would reset the connection and lose our close frame on its way.
 
 use crate::drive::{Drive, Rest};
-use crate::listen::{PINGS_MAX, Permit};
+use crate::listen::{Heard, PINGS_MAX, Permit};
 use flashlane_engine::{Now, Session};
 use flashlane_telemetry::label::{Direction, Transport};
 use flashlane_telemetry::metrics::OpenConnection;
@@ -44,6 +44,8 @@ pub(crate) struct Socket<Io> {
     is_blocked: bool,
     /// When the message began to come that is not whole yet, on the monotonic clock.
     message_began_ns: Option<u64>,
+    /// When it is to end, as soon as nothing runs: the server leaves.
+    leaves_ns: Option<u64>,
     bytes_in: u64,
     bytes_out: u64,
     _open: OpenConnection,
@@ -99,6 +101,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
             answers_bytes: 0,
             is_blocked: false,
             message_began_ns: None,
+            leaves_ns: None,
             bytes_in: 0,
             bytes_out: 0,
             _open: open,
@@ -113,12 +116,22 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
         self.take_in(&mut early, now);
         // No async block: it would hold the socket twice, and idle connections are counted in bytes.
         poll_fn(move |cx| {
-            if draining.poll_begun(cx) {
-                let now = self.drive.now();
-                self.drive.handle(now, Session::handle_drain);
+            if let Some(heard) = draining.poll(cx) {
+                self.leave_with_server(heard);
             }
             self.poll(cx)
         })
+    }
+
+    fn leave_with_server(&mut self, heard: Heard) {
+        let now = self.drive.now();
+        match heard {
+            Heard::Close { idle } if self.drive.is_idle() => {
+                self.leaves_ns = Some(now.after_ms(u64::try_from(idle.as_millis()).unwrap_or(u64::MAX)));
+            }
+            Heard::Close { .. } => self.drive.handle(now, Session::handle_drain),
+            Heard::Over => self.drive.handle(now, Session::handle_over),
+        }
     }
 
     /// Ready when the client is gone.
@@ -222,7 +235,13 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
     fn is_over(&mut self, now: Now) -> bool {
         match self.phase {
             Phase::Closing { until_ns } | Phase::Lingering { until_ns } => until_ns <= now.mono_ns,
-            Phase::Open => self.ping_if_due(now),
+            Phase::Open => {
+                if self.leaves_ns.is_some_and(|leaves_ns| leaves_ns <= now.mono_ns) {
+                    self.leaves_ns = None;
+                    self.drive.handle(now, Session::handle_drain);
+                }
+                self.ping_if_due(now)
+            }
         }
     }
 
@@ -246,7 +265,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
 
     fn deadline_ns(&self) -> Option<u64> {
         match self.phase {
-            Phase::Open => self.liveness.due_ns,
+            Phase::Open => self.liveness.due_ns.into_iter().chain(self.leaves_ns).min(),
             Phase::Closing { until_ns } | Phase::Lingering { until_ns } => Some(until_ns),
         }
     }

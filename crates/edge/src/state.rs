@@ -4,6 +4,7 @@ use crate::background::Jobs;
 use crate::config::EdgeConfig;
 use crate::count::Counting;
 use crate::desk::{Desk, Signal};
+use crate::drain::{Haste, Stop};
 use crate::drive::Clock;
 use crate::keys::{KeyConfig, Keys, own_limits};
 use crate::listen::Connections;
@@ -49,6 +50,7 @@ pub struct State {
     pub(crate) counting: Counting,
     pub(crate) connections: Arc<Connections>,
     pub(crate) jobs: Jobs,
+    pub(crate) stop: Stop,
 }
 
 impl State {
@@ -69,7 +71,18 @@ impl State {
             metrics,
             clock: Clock::new(),
             counting: Counting::default(),
+            stop: Stop::new(),
         }
+    }
+
+    /// Asks the server to leave. The first who asks decides how; whether this was the first.
+    pub fn stop(&self, haste: Haste) -> bool {
+        self.stop.ask(haste)
+    }
+
+    /// Waits until somebody has asked it to.
+    pub async fn stopping(&self) -> Haste {
+        self.stop.asked().await
     }
 
     /// Opens the connection that such a turn would need, and looks up what else it will find.

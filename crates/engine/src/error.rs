@@ -155,7 +155,11 @@ impl ErrorKind {
             Self::UpstreamFailed => row(502, "server_error", Some("server_error"), "upstream_failed"),
             Self::UpstreamTimeout => row(504, "server_error", Some("server_error"), "upstream_timeout"),
             Self::Overloaded => row(503, "service_unavailable_error", Some("server_is_overloaded"), "overloaded"),
-            Self::ShuttingDown => row(503, "service_unavailable_error", Some("server_is_overloaded"), "shutting_down"),
+            // Not as one that is overloaded: Codex gives a turn up for that, and asks again for this.
+            Self::ShuttingDown => Row {
+                response_code: "server_error",
+                ..row(503, "service_unavailable_error", Some("server_shutting_down"), "shutting_down")
+            },
         }
     }
 }

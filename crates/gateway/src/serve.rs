@@ -3,19 +3,19 @@
 use crate::announce;
 use crate::app;
 use crate::config::{Config, Invalid, Listen};
-use crate::shutdown::Signals;
+use crate::shutdown::{Signals, Stop};
 use crate::source::{self, Flags, Latency, Source};
 use anyhow::Context as _;
 use flashlane_cli::address;
-use flashlane_edge::Listeners;
+use flashlane_edge::{Haste, Listeners};
 use flashlane_telemetry::log;
 use std::env;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::sync::Arc;
 use tokio::runtime::Builder;
-use tokio::sync::oneshot;
 
 const CONFIG_VARIABLE: &str = "FLASHLANE_CONFIG";
 const NO_THREADS: &str = "the system gives no threads";
@@ -117,22 +117,29 @@ async fn serve(config: Config) -> anyhow::Result<End> {
     if !addresses.is_tls && !config.keys.is_empty() && !addresses.clients.ip().is_loopback() {
         tracing::warn!("keys cross the network in the clear: there is no [server.tls]");
     }
-    let drain_ms_max = config.server.drain_ms_max;
+    let busy_ms_max = config.server.drain.busy_ms_max;
     let state = app::state(config)?;
     announce::announce(&mut io::stdout().lock(), addresses, &state.shared.load().fleet)?;
 
-    let (stop, stopped) = oneshot::channel::<()>();
-    let mut serving = pin!(listeners.serve(state, async { drop(stopped.await) }));
+    let mut serving = pin!(listeners.serve(Arc::clone(&state)));
     tokio::select! {
         () = &mut serving => return Ok(End::Drained),
         signal = signals.next() => {
-            tracing::info!("{signal}: running turns have {drain_ms_max} ms to end; a second signal ends them now");
+            state.stop(haste_of(signal));
+            tracing::info!("{}: running turns have {busy_ms_max} ms to end; a second signal ends them now", signal.name());
         }
     }
-    drop(stop);
     tokio::select! {
         () = serving => Ok(End::Drained),
         _ = signals.next() => Ok(End::CutShort),
+    }
+}
+
+/// Nobody balances between servers that are ended by hand.
+fn haste_of(signal: Stop) -> Haste {
+    match signal {
+        Stop::Interrupt => Haste::AtOnce,
+        Stop::Terminate => Haste::Announced,
     }
 }
 

@@ -4,6 +4,24 @@ use std::io;
 #[cfg(unix)]
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// A signal that asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// SIGINT: a person at the terminal.
+    Interrupt,
+    /// SIGTERM: a supervisor.
+    Terminate,
+}
+
+impl Stop {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Interrupt => "SIGINT",
+            Self::Terminate => "SIGTERM",
+        }
+    }
+}
+
 /// SIGINT (Ctrl-C) and SIGTERM, from when this exists on.
 #[cfg(unix)]
 pub struct Signals {
@@ -19,11 +37,11 @@ impl Signals {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    /// Waits for the next one; its name.
-    pub async fn next(&mut self) -> &'static str {
+    /// Waits for the next one.
+    pub async fn next(&mut self) -> Stop {
         tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => Stop::Interrupt,
+            _ = self.terminate.recv() => Stop::Terminate,
         }
     }
 }
@@ -40,9 +58,9 @@ impl Signals {
         Ok(Self)
     }
 
-    /// Waits for the next one; its name.
-    pub async fn next(&mut self) -> &'static str {
+    /// Waits for the next one.
+    pub async fn next(&mut self) -> Stop {
         let _ = tokio::signal::ctrl_c().await;
-        "Ctrl-C"
+        Stop::Interrupt
     }
 }

@@ -70,7 +70,7 @@ fn bring_back(gateway: &Gateway, item: &Value) -> (String, Value) {
 
 /// All that it said, once it is ended.
 fn said(mut gateway: Gateway) -> String {
-    gateway.running.signal("TERM");
+    gateway.running.signal("INT");
     let output = gateway.running.end();
     let said = format!("{}{}{}", gateway.said, text(&output.stdout), text(&output.stderr));
     assert!(said.len() > 500, "the log has something to search: {said}");

@@ -144,7 +144,9 @@ fn nothing_that_listens_is_a_sentence_not_a_riddle() {
 
 #[test]
 fn a_termination_drains_and_ends_with_zero() {
-    let mut gateway = Gateway::start(&[]);
+    let drain = "[server.drain]\nlisten_ms = 200\nidle_ms = 0\n";
+    let file = TempFile::new("drain", &(text(&run(&["serve", "--check"]).stdout) + drain));
+    let mut gateway = Gateway::start(&["--config", file.path()]);
     let arguments = ["chat", "--url", &gateway.websocket(), "--model", "flashlane-demo-gpu", "count from 1 to 20"];
     let mut chat = Running::start(&arguments);
     assert_eq!(chat.line(), "1\n");

@@ -233,7 +233,7 @@ fn what_is_not_to_be_stored_never_reaches_the_disk() {
         assert!(is_on_disk(&place.data(), KEPT), "the search finds nothing at all");
         assert!(is_on_disk(&place.data(), &kept[0]) && is_on_disk(&place.data(), &kept[2]), "nor what is sealed");
         // Then once more, with the log gone back into the database.
-        gateway.running.signal("TERM");
+        gateway.running.signal("INT");
         assert_eq!(gateway.running.end().status.code(), Some(0));
         gateway = place.start();
     }
@@ -249,7 +249,7 @@ async fn a_clean_end_loses_nothing_of_the_ledger_and_a_background_response_is_ke
     let made = create(&gateway, &json!({"model": "demo", "input": "repeat: behind", "background": true}));
     assert_eq!(made["status"], "queued");
     // The stop waits for it, and for what the store has still to write.
-    gateway.running.signal("TERM");
+    gateway.running.signal("INT");
     assert_eq!(gateway.running.end().status.code(), Some(0));
     let store = SqliteStore::open(&Options::new(place.data())).unwrap();
     let used = store.usage_sum(None, 0..u64::MAX >> 1).await.unwrap();

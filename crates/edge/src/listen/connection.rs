@@ -27,6 +27,8 @@ use tower::Service as _;
 
 /// Pings, or as many times their interval, after which a silent client counts as gone.
 pub(crate) const PINGS_MAX: u32 = 3;
+/// How long a connection may take to ask for something that had not yet when the drain began: it may have been on its way.
+const UNASKED_WAIT: Duration = Duration::from_secs(1);
 /// hyper's own lower bound.
 const HEADER_BYTES_MIN: usize = 8192;
 
@@ -67,9 +69,18 @@ pub(super) async fn serve(stream: TcpStream, app: App, permit: Permit) {
     let protocol = protocol(&state.config.limits);
     let mut connection = pin!(protocol.serve_connection_with_upgrades(io, service));
     let again = Again::new();
+    let mut is_leaving = draining.has_heard();
+    if is_leaving {
+        idle.hurry(UNASKED_WAIT);
+    }
     // An error is the client's: it left, or spoke no HTTP.
     let _ = poll_fn(|cx| {
-        if draining.poll_begun(cx) || idle.poll_over(cx) {
+        if draining.poll(cx).is_some() {
+            is_leaving = true;
+            idle.hurry(UNASKED_WAIT);
+        }
+        if idle.poll_over(cx) || (is_leaving && idle.was_asked()) {
+            is_leaving = false;
             connection.as_mut().graceful_shutdown();
         }
         let polled = again.poll(cx, |cx| {
@@ -87,8 +98,12 @@ pub(super) async fn serve(stream: TcpStream, app: App, permit: Permit) {
 async fn opened(stream: TcpStream, tls: Option<Tls>, state: &State, draining: &mut Draining) -> Option<Io> {
     let Some(tls) = tls else { return Some(Io::Plain(stream)) };
     let mut handshake = pin!(tls.accept(stream));
+    let mut last = None;
     let accepted = poll_fn(|cx| {
-        if draining.poll_begun(cx) {
+        if draining.poll(cx).is_some() {
+            last = Some(Box::pin(tokio::time::sleep(UNASKED_WAIT)));
+        }
+        if last.as_mut().is_some_and(|last| last.as_mut().poll(cx).is_ready()) {
             return Poll::Ready(None);
         }
         handshake.as_mut().poll(cx).map(Some)

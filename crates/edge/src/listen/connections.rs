@@ -1,13 +1,14 @@
 //! The connections of one listener: their number, their tasks, and how they learn that it is time to end.
 
+use crate::drain::{Phase, idle_until_ms};
 use dashmap::DashMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 /// A place among the connections, given back when the last task that holds it has ended.
 #[derive(Clone)]
@@ -20,8 +21,11 @@ pub(crate) struct Connections {
     count_max: u32,
     permits: Arc<Semaphore>,
     tasks: Mutex<JoinSet<()>>,
-    is_draining: AtomicBool,
-    /// To be woken when draining begins, by [`Draining::id`].
+    /// A [`Phase`].
+    phase: AtomicU8,
+    /// Over which time those are closed that are idle when [`Phase::Closing`] begins.
+    idle_ms: AtomicU64,
+    /// To be woken by each phase, by [`Draining::id`].
     wakers: DashMap<u64, Waker>,
     next_id: AtomicU64,
 }
@@ -32,7 +36,8 @@ impl Connections {
             count_max,
             permits: Arc::new(Semaphore::new(usize::try_from(count_max).unwrap_or(Semaphore::MAX_PERMITS))),
             tasks: Mutex::default(),
-            is_draining: AtomicBool::new(false),
+            phase: AtomicU8::new(Phase::Serving as u8),
+            idle_ms: AtomicU64::new(0),
             wakers: DashMap::new(),
             next_id: AtomicU64::new(0),
         })
@@ -44,31 +49,52 @@ impl Connections {
         Permit { _permit: Arc::clone(&self.permits).acquire_owned().await.ok().map(Arc::new) }
     }
 
+    /// A place for one more, if there is one.
+    pub(super) fn permit_now(&self) -> Option<Permit> {
+        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
+        Some(Permit { _permit: Some(Arc::new(permit)) })
+    }
+
     /// Runs a task until it ends, or [`Self::end`]. It must hold its connection's [`Permit`].
-    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
         let mut tasks = self.tasks();
         while tasks.try_join_next().is_some() {}
-        tasks.spawn(task);
+        tasks.spawn(task)
     }
 
     pub(crate) fn draining(self: &Arc<Self>) -> Draining {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        Draining { connections: Arc::clone(self), id, stage: Stage::New }
+        Draining { connections: Arc::clone(self), id, is_woken: false, heard: Phase::Serving }
     }
 
-    pub(crate) fn is_draining(&self) -> bool {
-        self.is_draining.load(Ordering::SeqCst)
+    pub(crate) fn phase(&self) -> Phase {
+        Phase::of(self.phase.load(Ordering::SeqCst))
     }
 
-    /// Asks every connection to end, and waits for them, but not for ever; whether they have.
-    pub(super) async fn drain(&self, wait_max: Duration) -> bool {
-        self.is_draining.store(true, Ordering::SeqCst);
+    /// A stop was asked for.
+    pub(super) fn leave(&self) {
+        self.enter(Phase::Leaving);
+    }
+
+    /// Asks every connection to end: those that are idle within that time.
+    pub(super) fn close(&self, idle: Duration) {
+        self.idle_ms.store(u64::try_from(idle.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
+        self.enter(Phase::Closing);
+    }
+
+    /// Asks every turn to end.
+    pub(super) fn cut(&self) {
+        self.enter(Phase::Over);
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::SeqCst);
         for waker in &self.wakers {
             waker.wake_by_ref();
         }
-        self.have_ended(wait_max).await
     }
 
+    /// Waits for all of them, but not for ever; whether they have.
     pub(super) async fn have_ended(&self, wait_max: Duration) -> bool {
         tokio::time::timeout(wait_max, self.permits.acquire_many(self.count_max)).await.is_ok()
     }
@@ -84,41 +110,60 @@ impl Connections {
     }
 }
 
+/// What a connection is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// To end after what runs, and if nothing does, so much later.
+    Close { idle: Duration },
+    /// To end what runs.
+    Over,
+}
+
 /// One connection's ear for the drain. Costs one load a poll, and no lock: it is asked on the token path.
 pub(crate) struct Draining {
     connections: Arc<Connections>,
     id: u64,
-    stage: Stage,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    New,
-    Listening,
-    Begun,
+    is_woken: bool,
+    heard: Phase,
 }
 
 impl Draining {
-    /// True once, when draining has begun; the task is woken for it. All polls must be of one task.
-    pub(crate) fn poll_begun(&mut self, cx: &Context<'_>) -> bool {
-        match self.stage {
-            Stage::New => {
-                self.connections.wakers.insert(self.id, cx.waker().clone());
-                self.stage = Stage::Listening;
+    /// Each once, when it is time; the task is woken for it. All polls must be of one task.
+    pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Option<Heard> {
+        if !self.is_woken {
+            self.connections.wakers.insert(self.id, cx.waker().clone());
+            self.is_woken = true;
+        }
+        self.heard()
+    }
+
+    /// Whether it was told to end before.
+    pub(crate) fn has_heard(&self) -> bool {
+        self.heard > Phase::Leaving
+    }
+
+    /// The same for a task that is woken for other reasons.
+    pub(crate) fn heard(&mut self) -> Option<Heard> {
+        let phase = self.connections.phase();
+        if phase <= self.heard {
+            return None;
+        }
+        self.heard = phase;
+        match phase {
+            Phase::Serving | Phase::Leaving => None,
+            Phase::Closing => {
+                let idle_ms = idle_until_ms(self.id, self.connections.idle_ms.load(Ordering::SeqCst));
+                Some(Heard::Close { idle: Duration::from_millis(idle_ms) })
             }
-            Stage::Listening => {}
-            Stage::Begun => return false,
+            Phase::Over => Some(Heard::Over),
         }
-        if self.connections.is_draining() {
-            self.stage = Stage::Begun;
-            return true;
-        }
-        false
     }
 }
 
 impl Drop for Draining {
     fn drop(&mut self) {
-        self.connections.wakers.remove(&self.id);
+        if self.is_woken {
+            self.connections.wakers.remove(&self.id);
+        }
     }
 }

@@ -254,7 +254,7 @@ async fn an_upstream_that_fails_ends_it_as_failed() {
 #[tokio::test]
 async fn a_stop_waits_for_it_and_then_fails_it() {
     let endpoint = EndpointConfig { first_token_ms: Some(300), ..simulated() };
-    let mut gateway = Gateway::start(endpoint).await;
+    let gateway = Gateway::start(endpoint).await;
     start(&gateway, &json!({})).await;
     let store = gateway.store();
     gateway.stop();
@@ -263,7 +263,7 @@ async fn a_stop_waits_for_it_and_then_fails_it() {
     assert!(job.is_empty(), "it was waited for: {job:?}");
 
     let (server, endpoint) = endless().await;
-    let mut gateway = Gateway::start_with(endpoint, |config, _| config.drain_ms_max = 50).await;
+    let gateway = Gateway::start_with(endpoint, |config, _| config.drain.busy_ms_max = 50).await;
     let made = start(&gateway, &json!({})).await;
     soon("the upstream's request", server.until(|seen| seen.requests.len() == 1)).await;
     let store = gateway.store();
@@ -278,7 +278,7 @@ async fn a_stop_waits_for_it_and_then_fails_it() {
 #[tokio::test]
 async fn who_follows_it_when_the_stop_fails_it_reads_its_end() {
     let (server, endpoint) = endless().await;
-    let mut gateway = Gateway::start_with(endpoint, |config, _| config.drain_ms_max = 50).await;
+    let gateway = Gateway::start_with(endpoint, |config, _| config.drain.busy_ms_max = 50).await;
     let (address, body) = (gateway.address, request(&json!({"stream": true})).to_string());
     let json = "content-type: application/json\r\n";
     let followed = tokio::spawn(async move { exchange(address, "POST", "/v1/responses", json, body.as_bytes()).await });

@@ -30,7 +30,7 @@ async fn it_drains_a_running_turn_ends_and_then_the_socket_closes_1012() {
     script.extend(rest.map(Step::Chunk));
     script.push(Step::Chunk(bytes::Bytes::new()));
     let upstream_server = Upstream::start(vec![script]).await.unwrap();
-    let mut gateway = Gateway::start(upstream(&upstream_server.base_url())).await;
+    let gateway = Gateway::start(upstream(&upstream_server.base_url())).await;
     let ready = exchange(gateway.admin, "GET", "/readyz", "", b"").await;
     assert_eq!((ready.status, ready.body), (200, b"ready\n".to_vec()));
     let mut idle = gateway.websocket().await;
@@ -55,7 +55,7 @@ async fn it_drains_a_running_turn_ends_and_then_the_socket_closes_1012() {
 async fn a_turn_that_does_not_end_is_cancelled_when_the_drain_has_lasted_long_enough() {
     let upstream_server = Upstream::start(vec![begun()]).await.unwrap();
     let endpoint = upstream(&upstream_server.base_url());
-    let mut gateway = Gateway::start_with(endpoint, |config, _| config.drain_ms_max = 50).await;
+    let gateway = Gateway::start_with(endpoint, |config, _| config.drain.busy_ms_max = 50).await;
     let mut socket = gateway.websocket().await;
     socket.send(&json!({"type": "response.create", "model": "demo", "input": "hi", "store": false})).await;
     socket.until("response.output_text.delta").await;

@@ -13,6 +13,7 @@ mod cancel;
 mod cancels;
 mod compact;
 mod conversations;
+mod drain;
 mod endpoints;
 mod errors;
 mod http;

@@ -1,7 +1,7 @@
 //! A gateway in this process, and clients that see every byte.
 
 use flashlane_backend::{Backends, EndpointConfig, Kind, Tier};
-use flashlane_edge::{EdgeConfig, KeyConfig, Listeners, Parts, State, Tls};
+use flashlane_edge::{EdgeConfig, Haste, KeyConfig, Listeners, Parts, State, Tls};
 use flashlane_engine::admission;
 use flashlane_engine::seal::Keyring;
 use flashlane_engine::{Fleet, Modality, Model, ModelRouting, Route, Settings, Shared};
@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -31,7 +30,7 @@ pub struct Gateway {
     pub address: SocketAddr,
     pub admin: SocketAddr,
     store: Arc<dyn Store>,
-    stop: Option<oneshot::Sender<()>>,
+    state: Arc<State>,
     serving: JoinHandle<()>,
 }
 
@@ -126,7 +125,7 @@ impl Gateway {
         let listeners = Listeners::bind(&config).await.unwrap();
         let (address, admin) = (listeners.clients_address().unwrap(), listeners.admin_address().unwrap());
         let tls = config.tls.as_ref().map(|tls| Tls::load(tls).unwrap());
-        let state = State::new(Parts {
+        let state = Arc::new(State::new(Parts {
             config,
             tls,
             shared: Arc::new(Shared::new(settings, Arc::new(fleet), Arc::new(ring))),
@@ -135,21 +134,22 @@ impl Gateway {
             admission,
             store: Arc::clone(&store),
             metrics: Arc::new(Metrics::new().unwrap()),
-        });
-        let (stop, stopped) = oneshot::channel();
-        let serving = tokio::spawn(listeners.serve(Arc::new(state), async {
-            let _ = stopped.await;
         }));
-        Self { address, admin, store, stop: Some(stop), serving }
+        let serving = tokio::spawn(listeners.serve(Arc::clone(&state)));
+        Self { address, admin, store, state, serving }
     }
 
     pub fn store(&self) -> Arc<dyn Store> {
         Arc::clone(&self.store)
     }
 
-    /// Asks it to end, as a signal does.
-    pub fn stop(&mut self) {
-        let _ = self.stop.take().unwrap().send(());
+    /// Asks it to end, as Ctrl-C does.
+    pub fn stop(&self) {
+        self.stop_as(Haste::AtOnce);
+    }
+
+    pub fn stop_as(&self, haste: Haste) {
+        assert!(self.state.stop(haste), "it was asked to already");
     }
 
     /// After [`Self::stop`]: waits until it has ended.

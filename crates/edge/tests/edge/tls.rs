@@ -259,7 +259,7 @@ async fn a_handshake_that_comes_to_nothing_is_counted_by_its_reason() {
 
 #[tokio::test]
 async fn clients_that_are_slow_to_shake_hands_hold_up_nobody_and_no_drain() {
-    let mut secure = Secure::start(simulated()).await;
+    let secure = Secure::start(simulated()).await;
     let mut slow = Vec::new();
     for _ in 0..20 {
         let mut io = secure.gateway.connect().await;
@@ -420,7 +420,7 @@ async fn a_client_that_reads_slowly_gets_everything() {
 
 #[tokio::test]
 async fn a_stop_closes_an_idle_socket_1012() {
-    let mut secure = Secure::start(simulated()).await;
+    let secure = Secure::start(simulated()).await;
     let mut socket = secure.websocket().await;
     secure.gateway.stop();
     assert!(matches!(socket.message().await, Some(Message::Close(Some(frame))) if u16::from(frame.code) == 1012));

@@ -278,6 +278,28 @@ impl Session {
         }
     }
 
+    /// The server can wait no longer: all that runs and all that waits is failed, so that its client can ask elsewhere.
+    pub fn handle_over(&mut self, now: Now) {
+        let refusal = Why::Restart.refusal();
+        let running: Vec<_> = self.lanes.running().map(|turn| turn.id).collect();
+        for id in running {
+            self.give_up(id, &refusal, now);
+        }
+        while let Some((lane, queued)) = self.lanes.pop(usize::MAX) {
+            self.speak(lane);
+            self.evict(lane, queued.previous.as_deref());
+            match queued.succession {
+                Some(succession) => {
+                    self.fail_steers(lane, succession.steers, SteerError::SuccessorFailed, &refusal.message);
+                }
+                None => self.refuse(&refusal, now),
+            }
+        }
+        self.stop_prefill(now);
+        self.handle_drain(now);
+        self.advance(now);
+    }
+
     /// Removes the running turn and tells how it went.
     pub(super) fn finish(&mut self, id: TurnId, status: Status, error: Option<ErrorKind>, now: Now) {
         let Some(turn) = self.lanes.lane(id.lane).and_then(|lane| lane.running.take()) else { return };

@@ -535,6 +535,12 @@ impl Session {
         self.lanes.running().next().is_some()
     }
 
+    /// Whether nothing runs and nothing waits.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.lanes.is_quiet()
+    }
+
     pub fn outgoing(&mut self) -> &mut Outgoing {
         &mut self.outgoing
     }

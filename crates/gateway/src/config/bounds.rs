@@ -4,7 +4,7 @@ use super::File;
 use toml::Value;
 
 /// Limits of which 0 switches one thing off and leaves the rest. Of every other, 0 would let nothing through at all.
-const ZERO_IS_OFF: [&str; 17] = [
+const ZERO_IS_OFF: [&str; 19] = [
     "routing.affinity_entries_max",
     "routing.affinity_turns_max",
     "routing.outlier_factor",
@@ -12,7 +12,9 @@ const ZERO_IS_OFF: [&str; 17] = [
     "routing.retry_percent_max",
     "server.limits.background_turns_max",
     "server.limits.close_ms_max",
-    "server.drain_ms_max",
+    "server.drain.busy_ms_max",
+    "server.drain.idle_ms",
+    "server.drain.listen_ms",
     "server.limits.ping_ms",
     "session.announce_after_ms",
     "session.lanes_max",

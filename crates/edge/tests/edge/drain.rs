@@ -1,0 +1,214 @@
+//! The way out, phase by phase: who is served on, who is closed when, and what they hear.
+
+use crate::support::{Gateway, Socket, begun, exchange, kinds, request, simulated, soon, upstream};
+use bytes::Bytes;
+use flashlane_backend::EndpointConfig;
+use flashlane_edge::Haste;
+use flashlane_testkit::upstream::Upstream;
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+
+fn create() -> Value {
+    json!({"type": "response.create", "model": "demo", "input": "count from 1 to 3", "store": false})
+}
+
+/// A gateway before an upstream that streams three chunks and then says nothing.
+async fn stuck(turns: usize, busy_ms_max: u64) -> (Upstream, Gateway) {
+    let server = Upstream::start((0..turns).map(|_| begun()).collect()).await.unwrap();
+    let gateway =
+        Gateway::start_with(upstream(&server.base_url()), |config, _| config.drain.busy_ms_max = busy_ms_max).await;
+    (server, gateway)
+}
+
+async fn closed_with(socket: &mut Socket) -> u16 {
+    match socket.message().await {
+        Some(Message::Close(Some(frame))) => frame.code.into(),
+        other => panic!("{other:?} in the place of a close frame"),
+    }
+}
+
+#[tokio::test]
+async fn while_it_leaves_whoever_comes_is_served_and_only_told_not_to_stay() {
+    let gateway = Gateway::start_with(simulated(), |config, _| {
+        config.drain.listen_ms = 600_000;
+        config.drain.idle_ms = 0;
+        config.drain.busy_ms_max = 601_000;
+    })
+    .await;
+    let mut before = gateway.websocket().await;
+    let reply = gateway.get("/v1/models").await;
+    assert_eq!(reply.status, 200);
+    let mut kept = gateway.connect().await;
+    gateway.stop_as(Haste::Announced);
+    soon("not ready", async { while exchange(gateway.admin, "GET", "/readyz", "", b"").await.status != 503 {} }).await;
+
+    before.turn(&create()).await;
+    let mut after = gateway.websocket().await;
+    after.turn(&create()).await;
+    // It asks for nothing of the kind, and is told that this was the last answer.
+    kept.write_all(&request("GET", "/v1/models", "", b"")).await.unwrap();
+    let mut answer = Vec::new();
+    soon("the answer and its end", kept.read_to_end(&mut answer)).await.unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("connection: close\r\n"), "{answer}");
+    before.turn(&create()).await;
+}
+
+#[tokio::test]
+async fn post_drain_does_what_a_signal_does() {
+    let gateway = Gateway::start_with(simulated(), |config, _| {
+        config.drain.listen_ms = 50;
+        config.drain.idle_ms = 0;
+    })
+    .await;
+    let mut idle = gateway.websocket().await;
+    let refused = exchange(gateway.admin, "POST", "/drain", "origin: https://elsewhere.example\r\n", b"").await;
+    assert_eq!(refused.status, 403);
+    assert_eq!(exchange(gateway.admin, "GET", "/readyz", "", b"").await.status, 200);
+    assert_eq!(exchange(gateway.admin, "POST", "/drain", "", b"").await.status, 202);
+    assert_eq!(closed_with(&mut idle).await, 1012);
+    let address = gateway.address;
+    drop(idle);
+    gateway.ended().await;
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn idle_sockets_are_closed_one_by_one_and_those_that_ask_meanwhile_are_answered() {
+    let gateway = Gateway::start_with(simulated(), |config, _| {
+        config.drain.listen_ms = 0;
+        config.drain.idle_ms = 1_000;
+    })
+    .await;
+    let mut sockets = Vec::new();
+    for _ in 0..20 {
+        sockets.push(gateway.websocket().await);
+    }
+    let began = Instant::now();
+    gateway.stop_as(Haste::Announced);
+    let closed = sockets.into_iter().enumerate().map(|(number, mut socket)| async move {
+        // One that has asked by the time that it is closed hears the whole answer before.
+        if number % 2 == 0 {
+            socket.send(&create()).await;
+            let first = socket.message().await.unwrap();
+            if let Message::Text(_) = first {
+                socket.until("response.completed").await;
+                assert_eq!(closed_with(&mut socket).await, 1012);
+            }
+            return began.elapsed();
+        }
+        assert_eq!(closed_with(&mut socket).await, 1012);
+        began.elapsed()
+    });
+    let closed = futures_util::future::join_all(closed).await;
+    let (first, last) = (closed.iter().min().unwrap(), closed.iter().max().unwrap());
+    assert!(*last - *first > Duration::from_millis(500), "all at once: {closed:?}");
+    gateway.ended().await;
+}
+
+#[tokio::test]
+async fn what_had_connected_before_the_listener_closed_is_answered() {
+    let gateway = Gateway::start(simulated()).await;
+    let mut fresh = gateway.connect().await;
+    // Until it is served, it is in the kernel's backlog.
+    gateway.get("/v1/models").await;
+    gateway.stop();
+    soon("the listener's end", async { while TcpStream::connect(gateway.address).await.is_ok() {} }).await;
+    fresh.write_all(&request("GET", "/v1/models", "", b"")).await.unwrap();
+    let mut answer = Vec::new();
+    soon("the answer", fresh.read_to_end(&mut answer)).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
+    gateway.ended().await;
+}
+
+#[tokio::test]
+async fn a_websocket_turn_that_lasts_too_long_is_failed_and_so_is_what_waits_behind_it() {
+    let (server, gateway) = stuck(1, 300).await;
+    let mut socket = gateway.websocket().await;
+    socket.send(&create()).await;
+    socket.until("response.output_text.delta").await;
+    socket.send(&create()).await;
+    gateway.stop();
+    let events = socket.until("response.failed").await;
+    let failed = &events.last().unwrap()["response"];
+    assert_eq!((&failed["status"], &failed["error"]["code"]), (&json!("failed"), &json!("server_error")));
+    let refused = socket.event().await;
+    assert_eq!((&refused["type"], &refused["status"]), (&json!("error"), &json!(503)), "{refused}");
+    assert_eq!(refused["error"]["code"], "server_shutting_down");
+    assert_eq!(closed_with(&mut socket).await, 1012);
+    soon("the cancel", server.until(|seen| seen.closed[0].is_some())).await;
+    drop(socket);
+    gateway.ended().await;
+}
+
+#[tokio::test]
+async fn an_event_stream_that_lasts_too_long_ends_in_one_failed_event() {
+    let (server, gateway) = stuck(1, 300).await;
+    let body = json!({"model": "demo", "input": "hi", "stream": true, "store": false}).to_string();
+    let (address, fields) = (gateway.address, "content-type: application/json\r\n");
+    let asked = tokio::spawn(async move { exchange(address, "POST", "/v1/responses", fields, body.as_bytes()).await });
+    soon("the upstream's request", server.until(|seen| seen.requests.len() == 1)).await;
+    gateway.stop();
+    let events = asked.await.unwrap().events();
+    let kinds = kinds(&events);
+    assert_eq!(kinds.iter().filter(|kind| **kind == "response.failed").count(), 1, "{kinds:?}");
+    assert_eq!(kinds[kinds.len() - 2], "response.failed");
+    assert_eq!(events.last().unwrap(), "[DONE]");
+    soon("the cancel", server.until(|seen| seen.closed[0].is_some())).await;
+    gateway.ended().await;
+}
+
+#[tokio::test]
+async fn the_same_over_http_2_where_each_request_has_a_task() {
+    let (server, gateway) = stuck(1, 300).await;
+    let io = TokioIo::new(gateway.connect().await);
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let body = json!({"model": "demo", "input": "hi", "stream": true, "store": false}).to_string();
+    let uri = format!("http://{}/v1/responses", gateway.address);
+    let asked = sender.send_request(hyper::Request::post(uri).body(Full::new(Bytes::from(body))).unwrap());
+    let response = soon("the head", asked).await.unwrap();
+    gateway.stop();
+    let body = soon("the body", response.into_body().collect()).await.unwrap().to_bytes();
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    assert!(text.contains("event: response.failed") && text.ends_with("data: [DONE]\n\n"), "{text}");
+    soon("the cancel", server.until(|seen| seen.closed[0].is_some())).await;
+    // GOAWAY: no second request goes over this connection, and it ends by itself.
+    let _ = soon("the connection's end", connection).await;
+    gateway.ended().await;
+}
+
+#[tokio::test]
+async fn a_plain_answer_that_lasts_too_long_is_a_503() {
+    let (_server, gateway) = stuck(2, 300).await;
+    let gateway = &gateway;
+    let post = |path: &'static str, body: Value| async move {
+        let reply = gateway.post(path, &body).await;
+        (reply.status, reply.json()["error"]["code"].as_str().map(str::to_owned))
+    };
+    let input = json!({"model": "demo", "input": "hi", "store": false});
+    let messages = json!({"model": "demo", "messages": [{"role": "user", "content": "hi"}]});
+    let stop = async {
+        soon("both requests", _server.until(|seen| seen.requests.len() == 2)).await;
+        gateway.stop();
+    };
+    let (first, second, ()) = tokio::join!(post("/v1/responses", input), post("/v1/chat/completions", messages), stop);
+    assert_eq!(first, (503, Some("server_shutting_down".to_owned())));
+    assert_eq!(second, first);
+}
+
+#[tokio::test]
+async fn nothing_that_runs_is_nothing_to_wait_for_after_ctrl_c() {
+    let gateway = Gateway::start(EndpointConfig { ..simulated() }).await;
+    let socket = gateway.websocket().await;
+    drop(socket);
+    let began = Instant::now();
+    gateway.stop();
+    gateway.ended().await;
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}
