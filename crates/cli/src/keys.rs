@@ -1,10 +1,11 @@
-//! `flashlane keys`: makes keys for clients. What is made is shown once and kept nowhere; the config gets its digest. Knows no config file.
+//! `flashlane keys`: makes keys for clients, and the token for operators. What is made is shown once and kept nowhere; the config gets its digest. Knows no config file.
 
 use sha2::{Digest as _, Sha256};
 use std::io::{self, IsTerminal as _, Write};
 
 /// So that whoever finds one knows what it is, and scanners for leaked secrets can.
 const PREFIX: &str = "flk_";
+const ADMIN_PREFIX: &str = "fla_";
 const RANDOM_BYTES: usize = 32;
 /// Of keys that others made. The digest has no salt, and is fast to try.
 const KEY_BYTES_MIN: usize = 20;
@@ -14,6 +15,7 @@ const KEY_BYTES_MIN: usize = 20;
 #[command(after_help = "Examples:
   flashlane keys create --name design-partner-a
   flashlane keys create --name ci | tail -n 3 >> flashlane.toml   the key goes by; see it on the terminal
+  flashlane keys create --admin                                   the token for operators
   printf %s \"$KEY\" | flashlane keys digest                        of a key that is there already")]
 pub struct Args {
     #[command(subcommand)]
@@ -37,13 +39,20 @@ The three lines of TOML go into the server's config. To change a key, make anoth
 name, put its digest beside the old one (sha256 = [\"old\", \"new\"]), and take the old one out when
 nobody uses it any more: what the key has stored stays its own.
 
-Example:
-  flashlane keys create --name design-partner-a"
+With --admin it is the token that operators send to the admin listener, for /config and /drain, and
+for all of it beyond loopback.
+
+Examples:
+  flashlane keys create --name design-partner-a
+  flashlane keys create --admin"
 )]
 struct Create {
     /// Whose key it is: rules go by it; limits and what is stored belong to it
-    #[arg(long, value_name = "NAME", value_parser = name)]
-    name: String,
+    #[arg(long, value_name = "NAME", value_parser = name, required_unless_present = "admin", conflicts_with = "admin")]
+    name: Option<String>,
+    /// Make the token for operators instead
+    #[arg(long)]
+    admin: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +85,9 @@ pub fn run(args: &Args) -> Result<(), Error> {
         Verb::Create(create) => {
             let mut random = [0; RANDOM_BYTES];
             getrandom::fill(&mut random).map_err(Error::Random)?;
-            let key = key(&random);
+            // Without a name it is the operators': the arguments ask for one of the two.
+            let prefix = if create.name.is_some() { PREFIX } else { ADMIN_PREFIX };
+            let key = key(prefix, &random);
             let mut out = io::stdout().lock();
             // In a pipe the key would be lost in what reads it: a person sees it all the same.
             if out.is_terminal() {
@@ -84,7 +95,8 @@ pub fn run(args: &Args) -> Result<(), Error> {
             } else {
                 told(&mut io::stderr().lock(), &key)?;
             }
-            write!(out, "{}", table(&create.name, &key))?;
+            let table = create.name.as_ref().map_or_else(|| admin_table(&key), |name| table(name, &key));
+            write!(out, "{table}")?;
             Ok(out.flush()?)
         }
         Verb::Digest => {
@@ -111,8 +123,12 @@ fn told(out: &mut impl Write, key: &str) -> io::Result<()> {
 }
 
 /// The digits are hexadecimal: no character that a shell, a URL or a double click takes for an end.
-fn key(random: &[u8; RANDOM_BYTES]) -> String {
-    format!("{PREFIX}{}", hex(random))
+fn key(prefix: &str, random: &[u8; RANDOM_BYTES]) -> String {
+    format!("{prefix}{}", hex(random))
+}
+
+fn admin_table(token: &str) -> String {
+    format!("[server.admin]\ntoken_sha256 = [\"{}\"]\n", hex(&Sha256::digest(token)))
 }
 
 fn table(name: &str, key: &str) -> String {
@@ -130,13 +146,21 @@ mod tests {
 
     #[test]
     fn what_is_printed_lets_the_key_in() {
-        let key = key(&[0xab; RANDOM_BYTES]);
+        let key = key(PREFIX, &[0xab; RANDOM_BYTES]);
         assert_eq!(key, format!("flk_{}", "ab".repeat(32)));
         let table: toml_edit::DocumentMut = table("a \"b\"", &key).parse().unwrap();
         let first = &table["keys"].as_array_of_tables().unwrap().iter().next().unwrap().clone();
         assert_eq!(first["name"].as_str(), Some("a \"b\""));
         let digest = first["sha256"].as_array().unwrap().get(0).unwrap().as_str().unwrap();
         assert_eq!(digest, hex(&Sha256::digest(key.as_bytes())));
+    }
+
+    #[test]
+    fn an_admin_token_goes_into_a_table_of_its_own() {
+        let token = key(ADMIN_PREFIX, &[0xab; RANDOM_BYTES]);
+        let table: toml_edit::DocumentMut = admin_table(&token).parse().unwrap();
+        let digests = table["server"]["admin"]["token_sha256"].as_array().unwrap();
+        assert_eq!(digests.get(0).unwrap().as_str(), Some(hex(&Sha256::digest(&token)).as_str()));
     }
 
     #[test]

@@ -3,43 +3,57 @@
 
 mod drain;
 mod endpoints;
+mod guard;
+mod limits;
 
 use crate::drain::Phase;
 use crate::reply::Refused;
 use crate::state::State;
-use crate::{limits, origin};
 use axum::Router;
 use axum::extract::{self, Request};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
 use flashlane_engine::ErrorKind;
+use guard::{Door, Gate};
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use std::sync::Arc;
 
 const METRICS_TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
-pub(crate) fn router(state: &Arc<State>) -> Router {
-    Router::new()
-        .route("/livez", get(async || "ok\n"))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics))
-        .route("/limits", get(limits::show))
-        .route("/drain", post(drain::begin).layer(middleware::from_fn_with_state(Arc::clone(state), origin::guard)))
-        // A web page must not change anything here.
-        .route(
-            "/limits/{tier}",
-            patch(limits::change).layer(middleware::from_fn_with_state(Arc::clone(state), origin::guard)),
-        )
-        .route("/endpoints", get(endpoints::show))
-        .route(
-            "/endpoints/{name}",
-            patch(endpoints::change).layer(middleware::from_fn_with_state(Arc::clone(state), origin::guard)),
-        )
+/// `is_private`: only this machine reaches the listener.
+pub(crate) fn router(state: &Arc<State>, is_private: bool) -> Router {
+    let behind = |door| {
+        let gate = Gate { state: Arc::clone(state), door, is_private };
+        middleware::from_fn_with_state(gate, guard::guard)
+    };
+    open()
+        .merge(Router::new().route("/metrics", get(metrics)).layer(behind(Door::Metrics)))
+        .merge(guarded().layer(behind(Door::Guarded)))
+        .merge(always_guarded().layer(behind(Door::Always)))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(Arc::clone(state))
+}
+
+/// For whoever reaches the listener: the health of the process.
+fn open() -> Router<Arc<State>> {
+    Router::new().route("/livez", get(async || "ok\n")).route("/readyz", get(ready))
+}
+
+/// For this machine; beyond loopback for those who prove that they may.
+fn guarded() -> Router<Arc<State>> {
+    Router::new()
+        .route("/limits", get(limits::show))
+        .route("/limits/{tier}", patch(limits::change))
+        .route("/endpoints", get(endpoints::show))
+        .route("/endpoints/{name}", patch(endpoints::change))
+}
+
+/// For those alone who prove that they may: `/config`, `/drain`.
+fn always_guarded() -> Router<Arc<State>> {
+    Router::new().route("/drain", post(drain::begin))
 }
 
 async fn ready(extract::State(state): extract::State<Arc<State>>) -> Response {

@@ -53,7 +53,7 @@ fn caller(state: &State, headers: &HeaderMap) -> Result<Caller, Refused> {
 }
 
 /// The key of `Bearer KEY`, the scheme in any case.
-fn bearer(authorization: &[u8]) -> Option<&[u8]> {
+pub(crate) fn bearer(authorization: &[u8]) -> Option<&[u8]> {
     let (scheme, key) = authorization.split_at_checked("Bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| key.trim_ascii()).filter(|key| !key.is_empty())
 }

@@ -5,6 +5,7 @@ mod limits;
 pub use limits::LimitsConfig;
 
 use crate::drain::DrainConfig;
+use flashlane_engine::router::Digest;
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
@@ -34,6 +35,9 @@ pub struct EdgeConfig {
     /// TLS for clients; see [`TlsConfig`]. Default none: plain HTTP and WebSocket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<TlsConfig>,
+    /// Who may ask what on the admin listener; see [`AdminConfig`].
+    #[serde(skip_serializing_if = "AdminConfig::is_default")]
+    pub admin: AdminConfig,
 }
 
 impl Default for EdgeConfig {
@@ -48,11 +52,42 @@ impl Default for EdgeConfig {
             limits: LimitsConfig::default(),
             drain: DrainConfig::default(),
             tls: None,
+            admin: AdminConfig::default(),
         }
     }
 }
 
-/// `[server.tls]`: clients speak TLS 1.3 or 1.2, and nothing else. The admin port stays plain.
+/// `[server.admin]`: who may ask what on the admin listener. On loopback it may be left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdminConfig {
+    /// SHA-256 of the token that operators send as `Authorization: Bearer TOKEN`, in hexadecimal: of one, or of two while it is changed.
+    /// `/config` and `/drain` always ask for it, all but `/livez` and `/readyz` where the listener is beyond loopback. Default none.
+    pub token_sha256: Vec<Digest>,
+    /// Whether `/metrics` is open beyond loopback too. Default false.
+    pub metrics_open: bool,
+    /// TLS for operators; see [`TlsConfig`]. A client certificate stands for the token. Default none: plain HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsConfig>,
+}
+
+impl AdminConfig {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether an operator can show that they are one: what a listener beyond loopback needs.
+    #[must_use]
+    pub fn can_ask(&self) -> bool {
+        !self.token_sha256.is_empty() || self.takes_certificates()
+    }
+
+    pub(crate) fn takes_certificates(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some())
+    }
+}
+
+/// `[server.tls]`, `[server.admin.tls]`: TLS 1.3 or 1.2 is spoken there, and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsConfig {
@@ -67,6 +102,20 @@ pub struct TlsConfig {
     /// so that a storm of new connections holds up running streams by no more. Default 1.
     #[serde(default = "handshakes_max_default")]
     pub handshakes_max: NonZeroU16,
+    /// A PEM file: the authorities whose client certificates are taken. Default none: no certificate is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_ca_file: Option<PathBuf>,
+    /// Whether a connection without a client certificate is refused. Default `"required"`; only with `client_ca_file`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificates: Option<ClientCertificates>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientCertificates {
+    /// One that is shown must be good.
+    Optional,
+    Required,
 }
 
 fn handshake_ms_max_default() -> u64 {

@@ -70,7 +70,9 @@ impl Listeners {
         let Self { clients, admin } = self;
         background::recover(&state).await;
         let operators = Connections::new(ADMIN_CONNECTIONS_MAX);
-        let admin_app = App::new(admin::router(&state), None, &state, Arc::clone(&operators));
+        let is_private = admin.local_addr().is_ok_and(|address| address.ip().is_loopback());
+        let admin_router = admin::router(&state, is_private);
+        let admin_app = App::new(admin_router, state.admin_tls.clone(), &state, Arc::clone(&operators));
         let admin_accepting = operators.spawn(async move { accept_all(&admin, &admin_app).await });
         let client_app = App::new(routes::router(&state), state.tls.clone(), &state, Arc::clone(&state.connections));
         let haste = tokio::select! {
@@ -122,7 +124,9 @@ async fn accept_all(listener: &TcpListener, app: &App) {
         // Before the accept: what there is no place for waits in the kernel's bounded backlog.
         let permit = app.connections.permit().await;
         match listener.accept().await {
-            Ok((stream, _)) => drop(app.connections.spawn(connection::serve(stream, app.clone(), permit))),
+            Ok((stream, from)) => {
+                drop(app.connections.spawn(connection::serve((stream, from.ip()), app.clone(), permit)));
+            }
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -135,9 +139,9 @@ async fn accept_all(listener: &TcpListener, app: &App) {
 async fn accept_rest(listener: &TcpListener, app: &App) {
     poll_fn(|cx| {
         while let Some(permit) = app.connections.permit_now()
-            && let Poll::Ready(Ok((stream, _))) = listener.poll_accept(cx)
+            && let Poll::Ready(Ok((stream, from))) = listener.poll_accept(cx)
         {
-            app.connections.spawn(connection::serve(stream, app.clone(), permit));
+            app.connections.spawn(connection::serve((stream, from.ip()), app.clone(), permit));
         }
         Poll::Ready(())
     })

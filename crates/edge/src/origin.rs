@@ -45,6 +45,29 @@ fn check(state: &State, request: &Request) -> Result<(), Refused> {
     Ok(())
 }
 
+/// The same for operators: of pages, those on this machine, those that the config allows, and where proof is asked for the listener's own.
+/// `is_open`: no proof is asked for, so that a name that was pointed at this machine must not get through.
+pub(crate) fn check_admin(config: &EdgeConfig, request: &Request, is_open: bool) -> Result<(), Refused> {
+    let headers = request.headers();
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let is_own_page = |origin: &HeaderValue| {
+        let Ok(origin) = origin.to_str() else { return false };
+        let is_listeners =
+            || !is_open && origin.split_once("://").is_some_and(|(_, authority)| Some(authority) == host);
+        is_origin_allowed(origin, config) || is_listeners()
+    };
+    if !headers.get_all(ORIGIN).iter().all(is_own_page) {
+        let message = "The admin listener serves no web pages of other sites.";
+        return Err(Refused::new(ErrorKind::OriginRefused, message));
+    }
+    if is_open && host.is_some_and(|host| !is_host_allowed(host, config)) {
+        let message = "Where no token is asked for, the admin listener answers only to localhost, to IP addresses, and to the names \
+                       in `server.allowed_hosts`.";
+        return Err(Refused::new(ErrorKind::OriginRefused, message));
+    }
+    Ok(())
+}
+
 /// `null`, which a sandboxed page sends, is nobody's.
 fn is_origin_allowed(origin: &str, config: &EdgeConfig) -> bool {
     if config.allowed_origins.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin)) {

@@ -25,6 +25,8 @@ pub struct Parts {
     pub config: EdgeConfig,
     /// What `config.tls` amounts to.
     pub tls: Option<Tls>,
+    /// What `config.admin.tls` amounts to.
+    pub admin_tls: Option<Tls>,
     pub shared: Arc<Shared>,
     /// None: whoever reaches the server may use it.
     pub keys: Vec<KeyConfig>,
@@ -39,6 +41,7 @@ pub struct Parts {
 pub struct State {
     pub(crate) config: EdgeConfig,
     pub(crate) tls: Option<Tls>,
+    pub(crate) admin_tls: Option<Tls>,
     /// The fleet's snapshot that the next session begins with.
     pub shared: ArcSwap<Shared>,
     pub(crate) keys: Keys,
@@ -56,7 +59,7 @@ pub struct State {
 impl State {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, tls, shared, keys, backends, admission, store, metrics } = parts;
+        let Parts { config, tls, admin_tls, shared, keys, backends, admission, store, metrics } = parts;
         let admission = admission::Settings { own: own_limits(&keys), ..admission };
         Self {
             desk: Desk::new(Admission::new(&admission, Arc::clone(&shared.fleet), seed())),
@@ -64,6 +67,7 @@ impl State {
             jobs: Jobs::new(config.limits.background_turns_max),
             config,
             tls,
+            admin_tls,
             keys: Keys::new(&keys, &shared),
             shared: ArcSwap::new(shared),
             backends,

@@ -4,11 +4,12 @@
 //! Sessions are resumed by tickets (RFC 8446, 4.6.1; RFC 5077): the client keeps them, sealed with keys that live in this process
 //! and change every six hours, so that resumption costs no memory here. Early data is refused: it could be replayed.
 
-use crate::config::TlsConfig;
+use crate::config::{ClientCertificates, TlsConfig};
 use flashlane_telemetry::label::Handshake;
-use rustls::ServerConfig;
-use rustls::crypto::ring;
-use rustls::server::Acceptor;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{Acceptor, WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::fs;
@@ -44,7 +45,7 @@ pub struct Tls {
 
 /// A certificate or key that cannot be served. With its cause it shows the field, the file and the fault, and nothing of the key.
 #[derive(Debug, thiserror::Error)]
-#[error("`server.tls.{field}`")]
+#[error("`{field}`")]
 pub struct TlsError {
     /// The field's name in the config.
     pub field: &'static str,
@@ -77,10 +78,14 @@ impl Tls {
         let chain = certificates(&config.certificate_file).map_err(certificate_fault)?;
         let key = private_key(&config.key_file).map_err(|problem| TlsError { field: "key_file", problem })?;
         let set_up = |source| certificate_fault(TlsProblem::SetUp(source));
-        let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let provider = Arc::new(ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
-            .map_err(set_up)?
-            .with_no_client_auth();
+            .map_err(set_up)?;
+        let builder = match client_verifier(config, provider)? {
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            None => builder.with_no_client_auth(),
+        };
         let mut server = builder.with_single_cert(chain, key).map_err(|source| unfit(&source, config))?;
         server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         server.ticketer = ring::Ticketer::new().map_err(set_up)?;
@@ -122,6 +127,26 @@ impl Tls {
         drop(place);
         rest.await.map(Some)
     }
+}
+
+/// Who clients have to be; None: they are not asked.
+fn client_verifier(
+    config: &TlsConfig,
+    provider: Arc<CryptoProvider>,
+) -> Result<Option<Arc<dyn ClientCertVerifier>>, TlsError> {
+    let Some(path) = &config.client_ca_file else { return Ok(None) };
+    let fault = |problem| TlsError { field: "client_ca_file", problem };
+    let unusable = |reason: String| fault(TlsProblem::Certificate { path: path.clone(), reason });
+    let mut roots = RootCertStore::empty();
+    for authority in certificates(path).map_err(fault)? {
+        roots.add(authority).map_err(|error| unusable(error.to_string()))?;
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let builder = match config.client_certificates {
+        Some(ClientCertificates::Optional) => builder.allow_unauthenticated(),
+        Some(ClientCertificates::Required) | None => builder,
+    };
+    builder.build().map(Some).map_err(|error| unusable(error.to_string()))
 }
 
 /// Why two readable files do not serve.

@@ -10,9 +10,11 @@ const DEFAULT_PORT: u16 = 8700;
 #[derive(Debug, Clone, Copy)]
 pub struct Addresses {
     pub clients: SocketAddr,
-    /// Whether clients speak TLS; operators never do.
+    /// Whether clients speak TLS.
     pub is_tls: bool,
     pub admin: SocketAddr,
+    /// Whether operators do.
+    pub is_admin_tls: bool,
 }
 
 /// Says where it listens, what it offers and what to do next; the last line is for programs.
@@ -20,12 +22,13 @@ pub struct Addresses {
 /// # Errors
 /// When `out` cannot be written.
 pub fn announce(out: &mut impl Write, addresses: Addresses, fleet: &Fleet) -> io::Result<()> {
-    let Addresses { clients, is_tls, admin } = addresses;
+    let Addresses { clients, is_tls, admin, is_admin_tls } = addresses;
+    let admin_http = if is_admin_tls { "https" } else { "http" };
     let (http, ws) = if is_tls { ("https", "wss") } else { ("http", "ws") };
     writeln!(out, "flashlane {} listens", env!("CARGO_PKG_VERSION"))?;
     writeln!(out, "  {http}://{clients}/v1  for HTTP clients")?;
     writeln!(out, "  {ws}://{clients}/v1/responses  for WebSocket clients")?;
-    writeln!(out, "  http://{admin}  admin: /metrics /limits /livez /readyz")?;
+    writeln!(out, "  {admin_http}://{admin}  admin: /metrics /limits /livez /readyz")?;
     writeln!(out, "models")?;
     let width = fleet.models.iter().map(|model| model.name.len()).max().unwrap_or_default();
     for model in &fleet.models {
@@ -39,7 +42,7 @@ pub fn announce(out: &mut impl Write, addresses: Addresses, fleet: &Fleet) -> io
     writeln!(out, "next")?;
     writeln!(out, "  flashlane chat{chat_url}")?;
     writeln!(out, "  flashlane connect codex|python|node|curl{connect_url}")?;
-    writeln!(out, "ready {http}://{clients} admin http://{admin}")?;
+    writeln!(out, "ready {http}://{clients} admin {admin_http}://{admin}")?;
     out.flush()
 }
 
@@ -64,7 +67,7 @@ mod tests {
         let config = Config::parse("test.toml", text, Listen::default()).unwrap_or_else(|error| panic!("{error}"));
         let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let mut out = Vec::new();
-        let addresses = Addresses { clients: address(port), is_tls, admin: address(port + 1) };
+        let addresses = Addresses { clients: address(port), is_tls, admin: address(port + 1), is_admin_tls: false };
         announce(&mut out, addresses, &config.fleet).unwrap();
         String::from_utf8(out).unwrap()
     }

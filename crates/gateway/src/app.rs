@@ -18,6 +18,7 @@ pub fn state(config: Config) -> anyhow::Result<Arc<State>> {
     Ok(Arc::new(State::new(Parts {
         config: config.server,
         tls: config.tls,
+        admin_tls: config.admin_tls,
         shared: Arc::new(Shared::new(config.settings, Arc::new(fleet), config.seal.ring()?)),
         keys: config.keys,
         backends: Arc::new(config.backends),

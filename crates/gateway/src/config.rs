@@ -7,6 +7,7 @@ mod check;
 mod keys;
 mod moved;
 mod routing;
+mod trust;
 mod words;
 
 use crate::places::Places;
@@ -31,6 +32,8 @@ pub struct Config {
     pub server: EdgeConfig,
     /// What `server.tls` amounts to.
     pub tls: Option<Tls>,
+    /// What `server.admin.tls` amounts to.
+    pub admin_tls: Option<Tls>,
     pub settings: Settings,
     /// `[routing]`, `[limits]` and `[queue]`.
     pub admission: admission::Settings,

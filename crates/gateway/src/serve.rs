@@ -113,9 +113,13 @@ async fn serve(config: Config) -> anyhow::Result<End> {
         clients: listeners.clients_address()?,
         is_tls: config.tls.is_some(),
         admin: listeners.admin_address()?,
+        is_admin_tls: config.admin_tls.is_some(),
     };
     if !addresses.is_tls && !config.keys.is_empty() && !addresses.clients.ip().is_loopback() {
         tracing::warn!("keys cross the network in the clear: there is no [server.tls]");
+    }
+    if !addresses.is_admin_tls && !addresses.admin.ip().is_loopback() {
+        tracing::warn!("the admin token crosses the network in the clear: there is no [server.admin.tls]");
     }
     let busy_ms_max = config.server.drain.busy_ms_max;
     let state = app::state(config)?;

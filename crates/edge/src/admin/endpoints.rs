@@ -1,7 +1,7 @@
 //! What operators see and say of endpoints while the server runs: no new turns for one, or another weight. A restart has the config's again.
 //! What becomes of turns then, the engine says.
 
-use crate::limits::merge;
+use super::limits::merge;
 use crate::reply::{JSON, Refused};
 use crate::state::State;
 use axum::extract::{self, Path};

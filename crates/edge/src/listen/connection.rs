@@ -5,6 +5,7 @@ use crate::afterwards::Afterwards;
 use crate::again::Again;
 use crate::config::LimitsConfig;
 use crate::idle::{Idle, Requests};
+use crate::peer::Peer;
 use crate::state::State;
 use crate::tls::Tls;
 use crate::watch::{Watch, Watched};
@@ -18,6 +19,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use socket2::{SockRef, TcpKeepalive};
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -47,11 +49,12 @@ impl App {
     }
 }
 
-pub(super) async fn serve(stream: TcpStream, app: App, permit: Permit) {
+pub(super) async fn serve((stream, address): (TcpStream, IpAddr), app: App, permit: Permit) {
     set_options(&stream, &app.state.config.limits);
     let App { router, tls, state, connections } = app;
     let mut draining = connections.draining();
     let Some(io) = opened(stream, tls, &state, &mut draining).await else { return };
+    let peer = Peer { address, has_certificate: has_certificate(&io) };
     let open = state.metrics.connection(Transport::Http);
     let watch = Watch::default();
     let requests = Requests::default();
@@ -60,6 +63,7 @@ pub(super) async fn serve(stream: TcpStream, app: App, permit: Permit) {
     let io = TokioIo::new(Watched::new(io, watch.clone()));
     let after = afterwards.clone();
     let service = service_fn(move |mut request: http::Request<Incoming>| {
+        request.extensions_mut().insert(peer);
         request.extensions_mut().insert(permit.clone());
         request.extensions_mut().insert(watch.clone());
         request.extensions_mut().insert(after.clone());
@@ -114,6 +118,14 @@ async fn opened(stream: TcpStream, tls: Option<Tls>, state: &State, draining: &m
             state.metrics.handshake_failed(failure);
             None
         }
+    }
+}
+
+/// The handshake has seen that it is good.
+fn has_certificate(io: &Io) -> bool {
+    match io {
+        Io::Plain(_) => false,
+        Io::Tls(stream) => stream.get_ref().1.peer_certificates().is_some_and(|chain| !chain.is_empty()),
     }
 }
 

@@ -59,18 +59,24 @@ async fn while_it_leaves_whoever_comes_is_served_and_only_told_not_to_stay() {
     before.turn(&create()).await;
 }
 
+/// Of `abc`, as `sha256sum` prints it.
+const TOKEN_SHA256: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+
 #[tokio::test]
 async fn post_drain_does_what_a_signal_does() {
     let gateway = Gateway::start_with(simulated(), |config, _| {
         config.drain.listen_ms = 50;
         config.drain.idle_ms = 0;
+        config.admin.token_sha256 = vec![TOKEN_SHA256.to_owned().try_into().unwrap()];
     })
     .await;
     let mut idle = gateway.websocket().await;
+    // On loopback too.
+    assert_eq!(exchange(gateway.admin, "POST", "/drain", "", b"").await.status, 401);
     let refused = exchange(gateway.admin, "POST", "/drain", "origin: https://elsewhere.example\r\n", b"").await;
     assert_eq!(refused.status, 403);
     assert_eq!(exchange(gateway.admin, "GET", "/readyz", "", b"").await.status, 200);
-    assert_eq!(exchange(gateway.admin, "POST", "/drain", "", b"").await.status, 202);
+    assert_eq!(exchange(gateway.admin, "POST", "/drain", "authorization: Bearer abc\r\n", b"").await.status, 202);
     assert_eq!(closed_with(&mut idle).await, 1012);
     let address = gateway.address;
     drop(idle);

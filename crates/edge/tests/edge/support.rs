@@ -125,9 +125,11 @@ impl Gateway {
         let listeners = Listeners::bind(&config).await.unwrap();
         let (address, admin) = (listeners.clients_address().unwrap(), listeners.admin_address().unwrap());
         let tls = config.tls.as_ref().map(|tls| Tls::load(tls).unwrap());
+        let admin_tls = config.admin.tls.as_ref().map(|tls| Tls::load(tls).unwrap());
         let state = Arc::new(State::new(Parts {
             config,
             tls,
+            admin_tls,
             shared: Arc::new(Shared::new(settings, Arc::new(fleet), Arc::new(ring))),
             keys: keys.to_vec(),
             backends: Arc::new(backends),

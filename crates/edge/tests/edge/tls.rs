@@ -3,7 +3,7 @@
 use crate::support::{Gateway, PATIENCE, Reply, Socket, begun, exchange, request, simulated, soon, text, upstream};
 use bytes::Bytes;
 use flashlane_backend::EndpointConfig;
-use flashlane_edge::{EdgeConfig, Tls, TlsConfig};
+use flashlane_edge::{ClientCertificates, EdgeConfig, Tls, TlsConfig};
 use flashlane_testkit::upstream::{Upstream, chat_events, stream};
 use futures_util::StreamExt as _;
 use http_body_util::{BodyExt as _, Full};
@@ -13,6 +13,7 @@ use rustls::{ClientConfig, HandshakeKind, RootCertStore, SupportedProtocolVersio
 use rustls_pki_types::ServerName;
 use serde_json::{Value, json};
 use std::error::Error as _;
+use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -71,6 +72,8 @@ impl Identity {
             key_file: self.key.0.clone(),
             handshake_ms_max: 10_000,
             handshakes_max: NonZeroU16::MIN,
+            client_ca_file: None,
+            client_certificates: None,
         }
     }
 
@@ -83,6 +86,104 @@ impl Identity {
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         TlsConnector::from(Arc::new(config))
     }
+}
+
+/// An authority, and a client that it knows.
+struct Authority {
+    certificate: TempFile,
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = TempFile::new(&params.self_signed(&key).unwrap().pem());
+        Self { certificate, issuer: rcgen::Issuer::new(params, key) }
+    }
+
+    /// A client of this server, with a certificate of this authority.
+    fn client(&self, server: &Identity) -> TlsConnector {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(vec!["app".to_owned()]).unwrap();
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let key = rustls_pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
+        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_protocol_versions(&[&TLS13])
+            .unwrap()
+            .with_root_certificates(server.roots.clone())
+            .with_client_auth_cert(vec![certificate.der().clone()], key.into())
+            .unwrap();
+        TlsConnector::from(Arc::new(config))
+    }
+}
+
+/// The status of a request behind a handshake; None: it was not let through.
+async fn status(client: &TlsConnector, address: SocketAddr, path: &str) -> Option<u16> {
+    let tcp = TcpStream::connect(address).await.unwrap();
+    let mut stream = client.connect(ServerName::try_from("localhost").unwrap(), tcp).await.ok()?;
+    // TLS 1.3: the client's part ends before the server has seen its certificate.
+    stream.write_all(&request("GET", path, "connection: close\r\n", b"")).await.ok()?;
+    let mut bytes = Vec::new();
+    soon("an answer", stream.read_to_end(&mut bytes)).await.ok()?;
+    Some(Reply::parse(&bytes).status)
+}
+
+#[tokio::test]
+async fn a_client_shows_a_certificate_of_the_authority_or_is_refused() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let secure = Secure::start_with(simulated(), |tls| {
+        tls.client_ca_file = Some(authority.certificate.0.clone());
+    })
+    .await;
+    let address = secure.gateway.address;
+    let known = authority.client(&secure.identity);
+    assert_eq!(status(&known, address, "/v1/models").await, Some(200));
+    // The second time by a ticket, which remembers the certificate.
+    assert_eq!(status(&known, address, "/v1/models").await, Some(200));
+    assert_eq!(status(&secure.client, address, "/v1/models").await, None);
+    assert_eq!(status(&stranger.client(&secure.identity), address, "/v1/models").await, None);
+    assert!(secure.gateway.metrics().await.contains("flashlane_tls_handshakes_failed_total{reason=\"failed\"} 2"));
+}
+
+#[tokio::test]
+async fn an_optional_certificate_may_be_left_out_and_must_be_good() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let secure = Secure::start_with(simulated(), |tls| {
+        tls.client_ca_file = Some(authority.certificate.0.clone());
+        tls.client_certificates = Some(ClientCertificates::Optional);
+    })
+    .await;
+    let address = secure.gateway.address;
+    assert_eq!(status(&secure.client, address, "/v1/models").await, Some(200));
+    assert_eq!(status(&authority.client(&secure.identity), address, "/v1/models").await, Some(200));
+    assert_eq!(status(&stranger.client(&secure.identity), address, "/v1/models").await, None);
+}
+
+#[tokio::test]
+async fn operators_may_speak_tls_of_their_own() {
+    let (authority, identity) = (Authority::new(), Identity::new());
+    let tls = TlsConfig { client_ca_file: Some(authority.certificate.0.clone()), ..identity.config() };
+    let gateway = Gateway::start_with(simulated(), |config, _| config.admin.tls = Some(tls)).await;
+    assert_eq!(status(&authority.client(&identity), gateway.admin, "/metrics").await, Some(200));
+    assert_eq!(status(&identity.client(&["http/1.1"], &[&TLS13]), gateway.admin, "/livez").await, None);
+}
+
+#[tokio::test]
+async fn a_ticket_allows_no_early_data() {
+    let secure = Secure::start(simulated()).await;
+    let mut config = ClientConfig::clone(secure.client.config());
+    config.enable_early_data = true;
+    let config = Arc::new(config);
+    let client = TlsConnector::from(Arc::clone(&config));
+    assert_eq!(status(&client, secure.gateway.address, "/v1/models").await, Some(200));
+    let tcp = TcpStream::connect(secure.gateway.address).await.unwrap();
+    let resumed = client.connect(ServerName::try_from("localhost").unwrap(), tcp).await.unwrap();
+    assert_eq!(resumed.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
+    let mut next = rustls::ClientConnection::new(config, ServerName::try_from("localhost").unwrap()).unwrap();
+    assert!(next.early_data().is_none(), "the ticket offers early data");
 }
 
 /// A gateway that speaks TLS, and a client that trusts it.

@@ -2,9 +2,9 @@
 //! lines.
 
 use super::{Config, File, ModalityName, ModelConfig, RouteName};
-use super::{base_url, bounds, keys, routing};
+use super::{base_url, bounds, keys, routing, trust};
 use flashlane_backend::{Backends, EndpointConfig};
-use flashlane_edge::{EdgeConfig, Tls, TlsError};
+use flashlane_edge::EdgeConfig;
 use flashlane_engine::admission::{self, Unfit};
 use flashlane_engine::{Fleet, Modality, Model, Route, Tier};
 use std::collections::BTreeSet;
@@ -35,7 +35,7 @@ pub fn check(file: File) -> Result<Config, Fault> {
         let why = "no key is configured: expected [[keys]] (`flashlane keys create`), or";
         check_loopback("server.listen", file.server.listen, why)?;
     }
-    check_loopback("server.admin_listen", file.server.admin_listen, "no key is asked for there: expected")?;
+    trust::check_admin(&file.server)?;
     check_apart(file.server.listen, file.server.admin_listen)?;
     if let Some((path, message)) = bounds::too_small(&file) {
         return Err(fault(path, message));
@@ -44,8 +44,8 @@ pub fn check(file: File) -> Result<Config, Fault> {
     let admission = admission::Settings { limits, queue, routing, ..admission::Settings::default() };
     check_terms(&admission)?;
     check_names(&file.server)?;
-    let tls = file.server.tls.as_ref().map(Tls::load).transpose();
-    let tls = tls.map_err(|TlsError { field, problem }| fault(format!("server.tls.{field}"), told(&problem)))?;
+    let tls = trust::tls("server.tls", file.server.tls.as_ref())?;
+    let admin_tls = trust::tls("server.admin.tls", file.server.admin.tls.as_ref())?;
     if file.endpoints.is_empty() {
         return Err(fault("endpoints", "no endpoint: expected at least one [[endpoints]] table"));
     }
@@ -88,11 +88,11 @@ pub fn check(file: File) -> Result<Config, Fault> {
     let seal = file.seal.keys().map_err(|(field, problem)| fault(format!("seal.{field}"), told(&problem)))?;
     let settings = file.session;
     let (runtime, server, keys) = (file.runtime, file.server, file.keys);
-    Ok(Config { runtime, server, tls, settings, admission, seal, keys, store, backends, fleet })
+    Ok(Config { runtime, server, tls, admin_tls, settings, admission, seal, keys, store, backends, fleet })
 }
 
 /// Who can reach a port that asks for no key can use it: only this machine may.
-fn check_loopback(path: &str, address: SocketAddr, why: &str) -> Result<(), Fault> {
+pub fn check_loopback(path: &str, address: SocketAddr, why: &str) -> Result<(), Fault> {
     match address.ip().is_loopback() {
         true => Ok(()),
         false => {
@@ -137,7 +137,7 @@ fn check_names(server: &EdgeConfig) -> Result<(), Fault> {
 }
 
 /// A problem with its reason: the field is named by the place.
-fn told(problem: &impl std::error::Error) -> String {
+pub fn told(problem: &impl std::error::Error) -> String {
     match problem.source() {
         Some(source) => format!("{problem}: {source}"),
         None => problem.to_string(),

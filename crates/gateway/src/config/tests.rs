@@ -137,11 +137,35 @@ fn what_is_not_served_yet_says_so() {
 #[test]
 fn only_loopback_is_served_without_keys() {
     assert_invalid("[server]\nlisten = \"0.0.0.0:8700\" # here\n", "server.listen", "or a loopback address");
-    assert_invalid(
-        "[server]\nadmin_listen = \"[::]:8701\" # here\n",
-        "server.admin_listen",
-        "expected a loopback address",
-    );
+    assert_invalid("[server]\nadmin_listen = \"[::]:8701\" # here\n", "server.admin_listen", "or a loopback address");
+}
+
+#[test]
+fn beyond_loopback_operators_have_something_to_show() {
+    let beyond = |mark: &str, fields: &str| {
+        with_models(&format!("[[models]]\nname = \"m\"\n[server]\nadmin_listen = \"[::]:8701\"{mark}\n{fields}"))
+    };
+    let token = |count: usize| {
+        let digests: Vec<_> = (0..count).map(|n| format!("\"{}\"", format!("{n:02x}").repeat(32))).collect();
+        format!("[server.admin]\ntoken_sha256 = [{}]", digests.join(", "))
+    };
+    assert!(parse(&beyond("", &token(1))).is_ok() && parse(&beyond("", &token(2))).is_ok());
+    let three = beyond("", &format!("{} # here\n", token(3)));
+    assert_invalid(&three, "server.admin.token_sha256", "has 3 in it");
+    let open = beyond(" # here", "[server.admin]\nmetrics_open = true\n");
+    assert_invalid(&open, "server.admin_listen", "keys create --admin");
+    // TLS that asks for no certificate shows nothing.
+    let tls = |mark: &str| format!("[server.admin.tls]\ncertificate_file = \"c.pem\"{mark}\nkey_file = \"k.pem\"\n");
+    assert_invalid(&beyond(" # here", &tls("")), "server.admin_listen", "client_ca_file in [server.admin.tls]");
+    let unread = beyond("", &format!("{}client_ca_file = \"ca.pem\"\n", tls(" # here")));
+    assert_invalid(&unread, "server.admin.tls.certificate_file", "cannot read `c.pem`");
+}
+
+#[test]
+fn client_certificates_need_an_authority() {
+    let text = "[[models]]\nname = \"m\"\n[server.tls]\ncertificate_file = \"c.pem\"\nkey_file = \"k.pem\"\n\
+                client_certificates = \"optional\" # here\n";
+    assert_invalid(&with_models(text), "server.tls.client_certificates", "expected client_ca_file beside it");
 }
 
 #[test]

@@ -220,10 +220,11 @@ fn check_metrics(repository: &Repository) -> Vec<Finding> {
 }
 
 /// Each part of the config: its struct, and its sections in docs/CONFIG.md.
-const CONFIG: [(&str, &str, &str); 14] = [
+const CONFIG: [(&str, &str, &str); 15] = [
     ("crates/edge/src/config.rs", "EdgeConfig", "`[server]`"),
     ("crates/edge/src/config/limits.rs", "LimitsConfig", "`[server.limits]`"),
     ("crates/edge/src/config.rs", "TlsConfig", "`[server.tls]`"),
+    ("crates/edge/src/config.rs", "AdminConfig", "`[server.admin]`"),
     ("crates/engine/src/session/mod.rs", "Settings", "`[session]`"),
     ("crates/engine/src/router/settings.rs", "Routing", "`[routing]`"),
     ("crates/engine/src/router/rules.rs", "When", "`[[rules]]`"),

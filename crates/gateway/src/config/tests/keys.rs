@@ -21,7 +21,7 @@ fn a_server_with_a_key_may_be_reached_from_elsewhere() {
     let config = parse(&text).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!((config.keys[0].name.as_str(), config.keys[0].only()), ("a", None));
     let text = format!("[server]\nadmin_listen = \"0.0.0.0:8701\" # here\n{}", key(""));
-    assert_invalid(&text, "server.admin_listen", "no key is asked for there");
+    assert_invalid(&text, "server.admin_listen", "nothing is asked for there");
 }
 
 #[test]

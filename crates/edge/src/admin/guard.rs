@@ -1,0 +1,141 @@
+//! Who may ask what on the admin listener. On loopback all is open but what shows or ends the server (`/config`, `/drain`); beyond it
+//! everything is asked for the admin token or a client certificate, but for the health of the process, and the metrics where the config
+//! opens them. Knows nothing of what is behind the doors.
+
+use crate::config::AdminConfig;
+use crate::peer::Peer;
+use crate::reply::Refused;
+use crate::state::State;
+use crate::{auth, origin};
+use axum::extract::{self, Request};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use flashlane_engine::ErrorKind;
+use flashlane_engine::router::Digest;
+use http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
+use sha2::{Digest as _, Sha256};
+use std::sync::Arc;
+use subtle::ConstantTimeEq as _;
+
+/// What is behind a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Door {
+    /// Open to this machine, and to all where `metrics_open` is set.
+    Metrics,
+    /// Open to this machine.
+    Guarded,
+    /// Open to nobody without proof.
+    Always,
+}
+
+/// A door of one listener.
+#[derive(Clone)]
+pub(super) struct Gate {
+    pub(super) state: Arc<State>,
+    pub(super) door: Door,
+    /// Whether only this machine reaches the listener.
+    pub(super) is_private: bool,
+}
+
+/// The layer. No page of another site comes further, whatever its visitor can prove.
+pub(super) async fn guard(extract::State(gate): extract::State<Gate>, request: Request, next: Next) -> Response {
+    match check(&gate, &request) {
+        Ok(()) => next.run(request).await,
+        Err(refused) => {
+            let mut response = refused.into_response();
+            if response.status() == http::StatusCode::UNAUTHORIZED {
+                response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            response
+        }
+    }
+}
+
+fn check(gate: &Gate, request: &Request) -> Result<(), Refused> {
+    let config = &gate.state.config;
+    let peer = request.extensions().get::<Peer>().copied();
+    let is_open = is_open(gate.door, &config.admin, gate.is_private && peer.is_some_and(|peer| peer.is_loopback()));
+    origin::check_admin(config, request, is_open)?;
+    if is_open || peer.is_some_and(|peer| peer.has_certificate) {
+        return Ok(());
+    }
+    let token = request.headers().get(AUTHORIZATION).and_then(|value| auth::bearer(value.as_bytes()));
+    prove(&config.admin, token, request.uri().path())
+}
+
+fn is_open(door: Door, config: &AdminConfig, is_from_here: bool) -> bool {
+    match door {
+        Door::Metrics => is_from_here || config.metrics_open,
+        Door::Guarded => is_from_here,
+        Door::Always => false,
+    }
+}
+
+fn prove(config: &AdminConfig, token: Option<&[u8]>, path: &str) -> Result<(), Refused> {
+    let refused = |message: String| Err(Refused::new(ErrorKind::InvalidApiKey, message));
+    let takes_certificates = config.takes_certificates();
+    if config.token_sha256.is_empty() && !takes_certificates {
+        return refused(format!(
+            "{path} asks for the admin token, and none is configured: make one by `flashlane keys create --admin`, and put what it \
+             prints into the server's config."
+        ));
+    }
+    match token {
+        Some(token) if is_token(&config.token_sha256, token) => Ok(()),
+        Some(_) => refused("The admin token is not this server's.".to_owned()),
+        None => {
+            let or = if takes_certificates { ", or connect with a client certificate" } else { "" };
+            refused(format!("{path} asks for the admin token. Send it as `Authorization: Bearer TOKEN`{or}."))
+        }
+    }
+}
+
+/// Takes as long whichever it is, and whether it is one.
+fn is_token(digests: &[Digest], token: &[u8]) -> bool {
+    let sent: [u8; 32] = Sha256::digest(token).into();
+    digests.iter().fold(subtle::Choice::from(0), |found, digest| found | digest.0.0.ct_eq(&sent)).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flashlane_engine::Owner;
+
+    fn config(tokens: &[&str]) -> AdminConfig {
+        let digest = |token: &&str| Digest(Owner(Sha256::digest(token).into()));
+        AdminConfig { token_sha256: tokens.iter().map(digest).collect(), ..AdminConfig::default() }
+    }
+
+    #[test]
+    fn a_door_is_open_to_those_who_need_no_proof() {
+        let closed = config(&[]);
+        let opened = AdminConfig { metrics_open: true, ..config(&[]) };
+        for (door, here, open_here, open_there, opened_there) in [
+            (Door::Metrics, true, true, false, true),
+            (Door::Guarded, true, true, false, false),
+            (Door::Always, true, false, false, false),
+        ] {
+            assert_eq!(is_open(door, &closed, here), open_here, "{door:?}");
+            assert_eq!(is_open(door, &closed, false), open_there, "{door:?}");
+            assert_eq!(is_open(door, &opened, false), opened_there, "{door:?}");
+        }
+    }
+
+    #[test]
+    fn either_of_two_tokens_is_proof_and_no_other() {
+        let config = config(&["old-token", "new-token"]);
+        for token in ["old-token", "new-token"] {
+            assert!(prove(&config, Some(token.as_bytes()), "/config").is_ok());
+        }
+        for token in [None, Some(&b"other-token"[..]), Some(b"")] {
+            let Refused(refusal) = prove(&config, token, "/config").unwrap_err();
+            assert_eq!(refusal.kind, ErrorKind::InvalidApiKey);
+        }
+    }
+
+    #[test]
+    fn where_no_token_is_configured_the_refusal_says_how_to_get_one() {
+        let Refused(refusal) = prove(&config(&[]), Some(b"any"), "/drain").unwrap_err();
+        assert!(refusal.message.contains("/drain") && refusal.message.contains("keys create --admin"), "{refusal}");
+    }
+}
