@@ -3,8 +3,10 @@
 //! Pure: no socket, no clock, no policy. Decoders are fed bytes in any split and give the same events; encoders append to a buffer.
 
 pub mod chat;
+pub mod forwarded;
 pub mod http1;
 pub mod json;
+pub mod proxy_protocol;
 pub mod responses;
 pub mod sse;
 pub mod websocket;
