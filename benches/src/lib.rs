@@ -33,6 +33,7 @@ pub fn fleet() -> Fleet {
         name: "e".into(),
         tier: Tier::Latency,
         simulated: true,
+        retired: false,
         speaks: Speaks::Chat,
         share: Share::default(),
     };

@@ -109,7 +109,8 @@ impl Modality {
     }
 }
 
-/// An endpoint's place in the fleet, and in the backend's table of connections.
+/// An endpoint's place in the fleet, and in the backend's table of connections. It stays an endpoint's own from one config to the next, for as
+/// long as nothing about the endpoint changes; another has it only after a config in which it was retired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndpointId(pub u16);
 
@@ -132,6 +133,8 @@ pub struct Endpoint {
     /// Plays a model: every place that shows this endpoint says so.
     pub simulated: bool,
     pub share: Share,
+    /// No config has it any more: it gets no turns, and those that run there run on.
+    pub retired: bool,
 }
 
 /// How much of its tier's load an endpoint takes.
@@ -231,14 +234,28 @@ impl Fleet {
         self.endpoints.get(usize::from(id.0))
     }
 
-    /// The endpoints of a tier, in the config's order.
+    /// The same, unless it is retired.
+    #[must_use]
+    pub fn live(&self, id: EndpointId) -> Option<&Endpoint> {
+        self.endpoint(id).filter(|endpoint| !endpoint.retired)
+    }
+
+    /// The endpoints of a tier, in the order of their ids: the config's order, and after it those that came later.
     pub fn tier(&self, tier: Tier) -> impl Iterator<Item = (EndpointId, &Endpoint)> {
-        (0u16..).zip(&self.endpoints).filter(move |(_, e)| e.tier == tier).map(|(i, e)| (EndpointId(i), e))
+        (0u16..)
+            .zip(&self.endpoints)
+            .filter(move |(_, e)| e.tier == tier && !e.retired)
+            .map(|(i, e)| (EndpointId(i), e))
+    }
+
+    /// Those of all tiers.
+    pub fn all_live(&self) -> impl Iterator<Item = (EndpointId, &Endpoint)> {
+        (0u16..).zip(&self.endpoints).filter(|(_, e)| !e.retired).map(|(i, e)| (EndpointId(i), e))
     }
 
     /// The endpoints that could serve `model`.
     pub fn serving(&self, model: &Model) -> impl Iterator<Item = &Endpoint> {
-        self.endpoints.iter().filter(|endpoint| self.reaches(model, endpoint.tier))
+        self.endpoints.iter().filter(|endpoint| !endpoint.retired && self.reaches(model, endpoint.tier))
     }
 
     /// Whether some endpoint that could serve `model` speaks so, to a caller that may use this tier alone (None: both).

@@ -47,7 +47,7 @@ pub(super) struct Shown {
 pub(super) fn all(state: &State, now: Now) -> Vec<Shown> {
     let shared = state.shared.load();
     let of = |(id, endpoint)| shown(state, (id, endpoint), now);
-    (0u16..).map(EndpointId).zip(&shared.fleet.endpoints).map(of).collect()
+    shared.fleet.all_live().map(of).collect()
 }
 
 fn shown(state: &State, (id, endpoint): (EndpointId, &Endpoint), now: Now) -> Shown {
@@ -107,7 +107,7 @@ pub(super) async fn change(
 }
 
 fn named<'a>(fleet: &'a Fleet, name: &str) -> Option<(EndpointId, &'a Endpoint)> {
-    (0u16..).map(EndpointId).zip(&fleet.endpoints).find(|(_, endpoint)| &*endpoint.name == name)
+    fleet.all_live().find(|(_, endpoint)| &*endpoint.name == name)
 }
 
 fn patched(order: Order, patch: Value) -> Result<Order, Refused> {

@@ -20,6 +20,7 @@ pub mod queue;
 mod refused;
 mod settings;
 mod shares;
+mod swap;
 #[cfg(test)]
 mod tests;
 mod waiter;
@@ -286,8 +287,7 @@ impl Admission {
         self.asked += 1;
         let id = WaiterId(self.asked);
         // What it goes on from is there, and there alone.
-        let preferred =
-            waiter.ticket.prefer.and_then(|endpoint| fleet.endpoint(endpoint)).map(|endpoint| endpoint.tier);
+        let preferred = waiter.ticket.prefer.and_then(|endpoint| fleet.live(endpoint)).map(|endpoint| endpoint.tier);
         if let Some(index) = waiter.plan.tiers().iter().position(|tier| Some(*tier) == preferred).filter(|at| *at > 0) {
             waiter.index = index;
             if let Ok(grant) = self.enter(&mut waiter, false, now) {

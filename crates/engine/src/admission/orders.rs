@@ -38,7 +38,7 @@ impl Admission {
     }
 
     /// All that wait for a tier look for a place elsewhere, in the order in which they came.
-    fn send_on(&mut self, tier: Tier, now: Now) {
+    pub(super) fn send_on(&mut self, tier: Tier, now: Now) {
         let waiting = self.waiters.iter().filter(|(_, waiter)| waiter.waits_at(tier));
         for id in waiting.map(|(id, _)| *id).collect::<Vec<_>>() {
             let Some(mut waiter) = self.waiters.remove(&id) else { continue };

@@ -124,6 +124,21 @@ impl Admission {
         }
     }
 
+    /// Prefills at endpoints that are retired now are told to stop.
+    pub(super) fn stop_retired(&mut self) {
+        for (id, running) in &mut self.prefills.running {
+            let is_retired = self.fleet.live(running.endpoint).is_none();
+            if is_retired && !std::mem::replace(&mut running.is_stopped, true) {
+                self.woken.push_back(*id);
+            }
+        }
+    }
+
+    /// Whether none runs at an endpoint, not even one that was told to stop.
+    pub(super) fn is_without_prefill(&self, endpoint: EndpointId) -> bool {
+        self.prefills.running.values().all(|running| running.endpoint != endpoint)
+    }
+
     /// A turn has got a place: prefills that are in its way are told to stop, those at its endpoint where that runs as many as it may, or
     /// those of the tier where its slots are taken.
     pub(super) fn make_room(&mut self, tier: Tier, endpoint: EndpointId) {

@@ -40,6 +40,24 @@ impl Affinity {
         }
     }
 
+    /// Other bounds from here on. A table of another size begins anew.
+    pub fn adopt(&mut self, entries_max: usize, age_ms_max: u64) {
+        let other = Self::new(entries_max, age_ms_max);
+        match other.sets == self.sets {
+            true => self.ticks_max = other.ticks_max,
+            false => *self = other,
+        }
+    }
+
+    /// No conversation is at these endpoints any more.
+    pub fn forget(&mut self, is_gone: impl Fn(EndpointId) -> bool) {
+        for endpoint in self.entries.iter_mut().flat_map(|entry| &mut entry.endpoints) {
+            if endpoint.checked_sub(1).map(EndpointId).is_some_and(&is_gone) {
+                *endpoint = 0;
+            }
+        }
+    }
+
     /// Where a conversation's turn ended well last, if that is not too long ago.
     #[must_use]
     pub fn find(&self, key: SessionKey, tier: Tier, now: Now) -> Option<EndpointId> {

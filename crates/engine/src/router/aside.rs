@@ -34,6 +34,17 @@ impl Asides {
         }
     }
 
+    /// Other bounds from here on.
+    pub fn adopt(&mut self, routing: &Routing) {
+        let by_endpoint = std::mem::take(&mut self.by_endpoint);
+        *self = Self { by_endpoint, ..Self::new(routing) };
+    }
+
+    /// Nothing is known of these endpoints.
+    pub fn forget(&mut self, is_gone: impl Fn(EndpointId) -> bool) {
+        self.by_endpoint.retain(|endpoint, _| !is_gone(*endpoint));
+    }
+
     /// Until when turns of the model should go elsewhere.
     #[must_use]
     pub fn until(&self, endpoint: EndpointId, model: &str, now: Now) -> Option<u64> {

@@ -9,6 +9,7 @@ pub fn fleet(tiers: &[Tier]) -> Fleet {
         name: format!("e{index}").into(),
         tier,
         simulated: true,
+        retired: false,
         speaks: Speaks::Chat,
         share: Share::default(),
     };

@@ -228,6 +228,20 @@ impl Health {
         }
     }
 
+    /// Other bounds from here on; what endpoints proved to be holds.
+    pub fn adopt(&mut self, routing: &Routing) {
+        let (seats, out) = (std::mem::take(&mut self.seats), self.out);
+        *self = Self { seats, out, ..Self::new(routing) };
+    }
+
+    /// Nothing is known of these endpoints.
+    pub fn forget(&mut self, is_gone: impl Fn(EndpointId) -> bool) {
+        for (_, seat) in (0u16..).map(EndpointId).zip(&mut self.seats).filter(|(id, _)| is_gone(*id)) {
+            self.out -= usize::from(matches!(seat.state, State::Out { .. }));
+            *seat = Seat::default();
+        }
+    }
+
     /// An endpoint that nothing is known of is in.
     #[must_use]
     pub fn standing(&self, endpoint: EndpointId, now: Now) -> Standing {
@@ -266,7 +280,7 @@ impl Health {
         verdict: Verdict,
         now: Now,
     ) -> Option<Change> {
-        fleet.endpoint(endpoint)?;
+        fleet.live(endpoint)?;
         self.seats.resize(self.seats.len().max(fleet.endpoints.len()), Seat::default());
         let seat = self.seat(endpoint)?;
         seat.add(verdict, now);

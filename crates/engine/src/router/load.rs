@@ -84,6 +84,12 @@ impl Loads {
         }
     }
 
+    /// What these engines said is forgotten; turns that run there still are counted.
+    pub fn forget(&mut self, is_gone: impl Fn(EndpointId) -> bool) {
+        let seats = (0u16..).map(EndpointId).zip(&mut self.seats);
+        seats.filter(|(id, _)| is_gone(*id)).for_each(|(_, seat)| seat.probed = None);
+    }
+
     /// This gateway's turns there.
     #[must_use]
     pub fn in_flight(&self, endpoint: EndpointId) -> u32 {

@@ -143,6 +143,32 @@ impl Router {
         }
     }
 
+    /// Another fleet in the place of the one before, and other bounds. What is known of endpoints that both have holds; of all others nothing
+    /// is, but for the turns that run there.
+    pub fn adopt(&mut self, before: &Fleet, fleet: &Fleet, routing: &Routing) {
+        self.affinity.adopt(routing.affinity_entries_max, routing.affinity_ms_max);
+        self.affinity_turns_max = routing.affinity_turns_max;
+        self.asides.adopt(routing);
+        self.health.adopt(routing);
+        self.retries.adopt(routing.retry_percent_max, routing.retries_per_second_max);
+        let ids = (0u16..).map(EndpointId).take(before.endpoints.len().max(fleet.endpoints.len()));
+        let other: Vec<_> = ids.filter(|id| before.live(*id).is_some() != fleet.live(*id).is_some()).collect();
+        if other.is_empty() {
+            return;
+        }
+        // An operator means an endpoint by its name, whatever the config makes of it.
+        let live_named = |name: &str| fleet.all_live().find(|(_, endpoint)| &*endpoint.name == name).map(|(id, _)| id);
+        let ordered = other.iter().filter_map(|id| Some((live_named(&before.live(*id)?.name)?, self.order(*id))));
+        let ordered: Vec<_> = ordered.collect();
+        other.iter().for_each(|id| self.obey(*id, Order::default()));
+        ordered.into_iter().for_each(|(id, order)| self.obey(id, order));
+        let is_other = |id| other.contains(&id);
+        self.affinity.forget(is_other);
+        self.asides.forget(is_other);
+        self.health.forget(is_other);
+        self.loads.forget(is_other);
+    }
+
     /// Takes an endpoint of a tier for a turn.
     ///
     /// # Errors
@@ -185,6 +211,7 @@ impl Router {
     pub fn give_back(&mut self, fleet: &Fleet, returned: &Return<'_>, now: Now) -> Option<Change> {
         let Return { pick, tier, model, keys, verdict } = *returned;
         self.loads.end(pick.endpoint);
+        fleet.live(pick.endpoint)?;
         self.asides.learn(pick.endpoint, model, verdict, now);
         match verdict {
             Verdict::Served { .. } => self.remember(keys, tier, pick.endpoint, now),
@@ -242,7 +269,7 @@ impl Router {
     /// An endpoint that holds the turn's prefix, if it can take it.
     fn near(&self, fleet: &Fleet, wish: &Wish<'_>, endpoint: Option<EndpointId>, now: Now) -> Option<Pick> {
         let endpoint = endpoint?;
-        let at = fleet.endpoint(endpoint).filter(|at| at.tier == wish.tier && self.may_be(wish, endpoint, at))?;
+        let at = fleet.live(endpoint).filter(|at| at.tier == wish.tier && self.may_be(wish, endpoint, at))?;
         let is_trial = match self.health.standing(endpoint, now) {
             Standing::In => false,
             Standing::Due => true,

@@ -28,6 +28,11 @@ impl RetryBudget {
         budget
     }
 
+    /// Other shares from here on; what is saved up is kept.
+    pub fn adopt(&mut self, percent: u32, per_second: u32) {
+        (self.percent, self.per_second) = (u64::from(percent), u64::from(per_second));
+    }
+
     /// A turn makes its first attempt.
     pub fn begin(&mut self) {
         self.fill(self.percent.saturating_mul(ATTEMPT / 100));

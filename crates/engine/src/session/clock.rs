@@ -16,7 +16,7 @@ impl Session {
     pub fn poll_timeout(&self) -> Option<u64> {
         let turns = self.lanes.running().filter_map(|turn| self.due_at(turn)).min();
         let end = self.ends_ns.filter(|_| self.life == Life::Open);
-        [turns, self.keepalive_at(), self.prefill_due_at(), end].into_iter().flatten().min()
+        [turns, self.keepalive_at(), self.prefill_due_at(), end, self.revoked_at()].into_iter().flatten().min()
     }
 
     /// Only a client that listens to events needs signs of life, and only once an answer has begun.
@@ -47,6 +47,9 @@ impl Session {
         if self.life == Life::Open && self.ends_ns.is_some_and(|at| at <= now.mono_ns) {
             self.life = Life::Draining(Why::Age);
             self.advance(now);
+        }
+        if self.revoked_at().is_some_and(|at| at <= now.mono_ns) {
+            self.end_revoked(now);
         }
     }
 

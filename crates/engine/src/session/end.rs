@@ -1,7 +1,7 @@
 //! The end of a turn: whole, failed, interrupted or left alone; and what is remembered of it.
 
 use super::background::record;
-use super::lane::{LaneId, Remembered};
+use super::lane::{LaneId, Remembered, Succession};
 use super::limit;
 use super::steer::SteerError;
 use super::{Answer, Effect, Life, Outcome, Session, Status, Transport, TurnId, Why};
@@ -288,16 +288,21 @@ impl Session {
         while let Some((lane, queued)) = self.lanes.pop(usize::MAX) {
             self.speak(lane);
             self.evict(lane, queued.previous.as_deref());
-            match queued.succession {
-                Some(succession) => {
-                    self.fail_steers(lane, succession.steers, SteerError::SuccessorFailed, &refusal.message);
-                }
-                None => self.refuse(&refusal, now),
-            }
+            self.turn_away(lane, queued.succession, &refusal, now);
         }
         self.stop_prefill(now);
         self.handle_drain(now);
         self.advance(now);
+    }
+
+    /// A request that waited is not served; of one that nobody sent, its steers' failure is the answer.
+    pub(super) fn turn_away(&mut self, lane: LaneId, succession: Option<Succession>, refusal: &Refusal, now: Now) {
+        match succession {
+            Some(Succession { steers, .. }) => {
+                self.fail_steers(lane, steers, SteerError::SuccessorFailed, &refusal.message);
+            }
+            None => self.refuse(refusal, now),
+        }
     }
 
     /// Removes the running turn and tells how it went.

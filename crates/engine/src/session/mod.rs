@@ -14,6 +14,7 @@ mod pass;
 mod prefill;
 mod references;
 mod reply;
+mod revoke;
 mod run;
 mod steer;
 mod timing;
@@ -22,7 +23,7 @@ mod truncate;
 
 use crate::draft::{Background, Contract, Draft};
 use crate::error::{ErrorKind, Refusal};
-use crate::fleet::{EndpointId, Fleet, Speaks};
+use crate::fleet::{EndpointId, Fleet, Speaks, Tier};
 use crate::ids::IdSource;
 use crate::outgoing::Outgoing;
 use crate::recognition::{Found, Fresh, Limits, Recognition};
@@ -207,6 +208,11 @@ enum Life {
     Open,
     /// Ends when nothing runs and nothing is queued.
     Draining(Why),
+    /// The client's key is gone: what runs may end until then, and if nothing does, it closes a little later than at once.
+    Revoked {
+        close_ns: u64,
+        until_ns: u64,
+    },
     Closed,
 }
 
@@ -298,9 +304,11 @@ impl Session {
         }
     }
 
-    /// A new snapshot, for the turns to come.
-    pub fn adopt(&mut self, shared: Arc<Shared>) {
+    /// A new snapshot, and the one tier that its client may use from here on (None: both). Turns that run keep their endpoints, which are in
+    /// the new fleet too.
+    pub fn adopt(&mut self, shared: Arc<Shared>, only: Option<Tier>) {
         self.shared = shared;
+        self.origin.only = only;
     }
 
     /// One text message of a WebSocket.
@@ -497,6 +505,7 @@ impl Session {
         match self.life {
             Life::Open => {}
             Life::Draining(why) => return Err(why.refusal()),
+            Life::Revoked { .. } => return Err(revoke::refusal()),
             Life::Closed => return Err(Why::Restart.refusal()),
         }
         if self.lanes.is_quiet() {

@@ -22,7 +22,7 @@ impl Shared {
     /// The first item that cannot.
     pub fn check_items(&self, path: &str, items: &[&RawValue], owner: Owner) -> Result<(), Refusal> {
         // A conversation's model is not known yet.
-        let any = self.fleet.endpoints.iter().any(|endpoint| endpoint.speaks == Speaks::Responses);
+        let any = self.fleet.endpoints.iter().any(|endpoint| !endpoint.retired && endpoint.speaks == Speaks::Responses);
         let takes = if any { Takes::Any } else { Takes::Own };
         render_items(path, items, Opener { ring: &self.ring, owner, takes })?;
         Ok(())

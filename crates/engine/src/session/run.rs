@@ -31,7 +31,7 @@ impl Session {
     pub(super) fn advance(&mut self, now: Now) {
         while let Some((lane, queued)) = self.lanes.pop(self.shared.settings.running_turns_max) {
             self.speak(lane);
-            match queued.draft {
+            match self.unless_revoked(queued.draft) {
                 Ok(draft) => {
                     let arrival = queued.arrival.unwrap_or(Arrival::at(now.mono_ns));
                     let id = self.create(lane, draft, arrival, now);
@@ -44,7 +44,7 @@ impl Session {
                 }
                 Err(refusal) => {
                     self.evict(lane, queued.previous.as_deref());
-                    self.refuse(&refusal, now);
+                    self.turn_away(lane, queued.succession, &refusal, now);
                 }
             }
         }
@@ -62,6 +62,7 @@ impl Session {
             };
             self.effects.push_back(Effect::Close { code, reason });
         }
+        self.close_if_revoked(now);
     }
 
     /// Makes a request its lane's running turn.

@@ -86,6 +86,11 @@ impl Ratios {
         Self { rows: BTreeMap::new(), rows_max }
     }
 
+    /// Other endpoints have these ids from here on.
+    pub fn forget(&mut self, is_other: impl Fn(EndpointId) -> bool) {
+        self.rows.retain(|(endpoint, _), _| !is_other(*endpoint));
+    }
+
     #[must_use]
     pub fn of(&self, endpoint: EndpointId, model: &Arc<str>) -> Ratio {
         self.rows.get(&(endpoint, Arc::clone(model))).copied().unwrap_or_default()

@@ -19,6 +19,7 @@ mod peer;
 mod prefill;
 mod queue;
 mod references;
+mod revoke;
 mod rules;
 mod scripts;
 mod seal;

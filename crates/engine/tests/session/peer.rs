@@ -66,10 +66,12 @@ pub enum Step {
     Pass6S,
     PassAnHour,
     Drain,
+    /// Its key is gone: it closes 500 ms later, or after what runs, or after 55 s.
+    Revoke,
     ClientGone,
 }
 
-pub const STEPS: [Step; 41] = [
+pub const STEPS: [Step; 42] = [
     Step::Create,
     Step::CreateStored,
     Step::Continue,
@@ -110,6 +112,7 @@ pub const STEPS: [Step; 41] = [
     Step::Pass6S,
     Step::PassAnHour,
     Step::Drain,
+    Step::Revoke,
     Step::ClientGone,
 ];
 
@@ -169,6 +172,7 @@ pub fn fleet() -> Fleet {
         name: name.into(),
         tier,
         simulated: false,
+        retired: false,
         speaks: Speaks::Chat,
         share: Share::default(),
     };
@@ -350,11 +354,14 @@ impl Peers {
             Step::Pass6S => self.pass_ms(6000),
             Step::PassAnHour => self.pass_ms(60 * 60 * 1000),
             Step::Drain => self.tell(|session, _, now| session.handle_drain(now)),
-            Step::ClientGone => {
-                self.gone = true;
-                self.tell(|session, _, now| session.handle_client_gone(now));
-            }
+            Step::Revoke => self.tell(|session, _, now| revoke(session, now)),
+            Step::ClientGone => self.leave(),
         }
+    }
+
+    fn leave(&mut self) {
+        self.gone = true;
+        self.tell(|session, _, now| session.handle_client_gone(now));
     }
 
     fn refer(&mut self) {
@@ -597,4 +604,8 @@ fn frames(mut bytes: &[u8]) -> Vec<&[u8]> {
         bytes = &rest[len..];
     }
     payloads
+}
+
+fn revoke(session: &mut Session, now: Now) {
+    session.handle_revoked(now.after_ms(500), now.after_ms(55_000), now);
 }

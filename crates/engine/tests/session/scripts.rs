@@ -71,11 +71,13 @@ pub fn seeded(seed: u64) -> Vec<Step> {
             Step::CreateCompacting,
             Step::Counted,
         ];
-        let pick = usize::try_from(state % 54).unwrap();
+        let pick = usize::try_from(state % 55).unwrap();
         STEPS.get(pick).copied().unwrap_or_else(|| weighted[pick % weighted.len()])
     });
     // A script that ends early shows little.
-    steps.filter(|step| !matches!(step, Step::ClientGone | Step::Drain) || seed.is_multiple_of(7)).collect()
+    steps
+        .filter(|step| !matches!(step, Step::ClientGone | Step::Drain | Step::Revoke) || seed.is_multiple_of(7))
+        .collect()
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod limit;
 mod load;
 mod prefill;
 mod queue;
+mod swap;
 mod whole;
 mod window;
 

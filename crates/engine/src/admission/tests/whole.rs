@@ -17,6 +17,7 @@ pub fn fleet(route: Route) -> Arc<Fleet> {
         name: name.into(),
         tier,
         simulated: false,
+        retired: false,
         speaks: Speaks::Chat,
         share: Share::default(),
     };

@@ -1,0 +1,58 @@
+//! A key that is taken back while its connection is open: nothing more begins, what runs may end for a while, and the connection closes.
+
+use super::{Effect, Life, Session, Transport};
+use crate::draft::Draft;
+use crate::error::{ErrorKind, Refusal};
+use crate::time::Now;
+
+/// RFC 6455, 7.4.1: a policy is violated.
+const CLOSE_CODE: u16 = 1008;
+
+pub(super) fn refusal() -> Refusal {
+    Refusal::new(ErrorKind::InvalidApiKey, "The API key of this connection was revoked. Ask whoever runs it for a key.")
+}
+
+impl Session {
+    /// A WebSocket's client may use this server no more. The connection closes at `close_ns`, after what runs by then, and at `until_ns` at the
+    /// latest, when what still runs is failed.
+    pub fn handle_revoked(&mut self, close_ns: u64, until_ns: u64, now: Now) {
+        let is_open = match self.life {
+            Life::Open | Life::Draining(_) => matches!(self.transport, Transport::WebSocket { .. }),
+            Life::Revoked { .. } | Life::Closed => false,
+        };
+        if is_open {
+            self.life = Life::Revoked { close_ns, until_ns };
+            self.advance(now);
+        }
+    }
+
+    /// When the next step of that is due.
+    pub(super) fn revoked_at(&self) -> Option<u64> {
+        let Life::Revoked { close_ns, until_ns } = self.life else { return None };
+        Some(if self.lanes.is_quiet() { close_ns } else { until_ns })
+    }
+
+    pub(super) fn unless_revoked(&self, draft: Result<Draft, Refusal>) -> Result<Draft, Refusal> {
+        match self.life {
+            Life::Revoked { .. } => draft.and(Err(refusal())),
+            Life::Open | Life::Draining(_) | Life::Closed => draft,
+        }
+    }
+
+    /// It is due.
+    pub(super) fn end_revoked(&mut self, now: Now) {
+        let running: Vec<_> = self.lanes.running().map(|turn| turn.id).collect();
+        for id in running {
+            self.give_up(id, &refusal(), now);
+        }
+        self.advance(now);
+    }
+
+    pub(super) fn close_if_revoked(&mut self, now: Now) {
+        let Life::Revoked { close_ns, .. } = self.life else { return };
+        if close_ns <= now.mono_ns && self.lanes.is_quiet() {
+            self.life = Life::Closed;
+            self.effects.push_back(Effect::Close { code: CLOSE_CODE, reason: "the API key was revoked" });
+        }
+    }
+}
