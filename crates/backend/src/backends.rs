@@ -3,6 +3,7 @@
 use crate::client::Remote;
 use crate::config::EndpointConfig;
 use crate::error::{Error, Problem};
+use crate::files;
 use crate::hosted::Hosted;
 use crate::openai::OpenAi;
 use crate::responses::Responses;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// As many as an [`EndpointId`] can tell apart, and more than anyone needs.
-const ENDPOINTS_MAX: usize = 1024;
+pub(crate) const ENDPOINTS_MAX: usize = 1024;
 
 /// One kind of endpoint.
 pub enum Backend {
@@ -25,10 +26,27 @@ pub enum Backend {
     Hosted(Hosted),
 }
 
-/// The endpoints of one config, with their connections. Shared by all sessions.
+/// The endpoints of one config, with their connections, and those of configs before it where turns still run. Shared by all sessions.
 pub struct Backends {
     /// `EndpointId` is the index.
-    endpoints: Vec<(Endpoint, Backend)>,
+    pub(crate) places: Vec<Place>,
+}
+
+/// Where an endpoint is, or was.
+#[derive(Clone)]
+pub(crate) struct Place {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) made_of: Arc<MadeOf>,
+    /// None: it is retired, and nothing runs there any more.
+    pub(crate) backend: Option<Arc<Backend>>,
+}
+
+/// What makes an endpoint another one when it changes.
+#[derive(PartialEq, Eq)]
+pub(crate) struct MadeOf {
+    config: EndpointConfig,
+    /// What the files held that it names.
+    files: u64,
 }
 
 /// How an endpoint's connections were used since the start.
@@ -50,9 +68,9 @@ impl Backends {
     /// Names the endpoint and the field at fault.
     pub fn new(configs: &[EndpointConfig]) -> Result<Self, Error> {
         let mut names = BTreeSet::new();
-        let mut endpoints = Vec::with_capacity(configs.len());
+        let mut places = Vec::with_capacity(configs.len());
         for config in configs {
-            if endpoints.len() == ENDPOINTS_MAX {
+            if places.len() == ENDPOINTS_MAX {
                 return Err(config.error("name", Problem::TooMany { endpoints_max: ENDPOINTS_MAX }));
             }
             if !names.insert(&config.name) {
@@ -64,15 +82,24 @@ impl Backends {
                 speaks: config.speaks(),
                 simulated: config.is_simulated(),
                 share: config.share()?,
+                retired: false,
             };
-            endpoints.push((endpoint, config.check()?));
+            // Looked at before they are read: what changes in between is told by the next look.
+            let made_of = Arc::new(MadeOf { config: config.clone(), files: files::digest(config.files()) });
+            places.push(Place { endpoint, made_of, backend: Some(Arc::new(config.check()?)) });
         }
-        Ok(Self { endpoints })
+        Ok(Self { places })
     }
 
-    /// The endpoints in the config's order, as a fleet has them.
+    /// The endpoints as a fleet has them, by their ids: the retired ones too.
     pub fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
-        self.endpoints.iter().map(|(endpoint, _)| endpoint)
+        self.places.iter().map(|place| &place.endpoint)
+    }
+
+    /// Those that have connections: all but the retired ones where nothing runs.
+    pub fn open_endpoints(&self) -> impl Iterator<Item = (EndpointId, &Endpoint)> {
+        let open = (0u16..).map(EndpointId).zip(&self.places).filter(|(_, place)| place.backend.is_some());
+        open.map(|(id, place)| (id, &place.endpoint))
     }
 
     /// Begins a turn's request. Does nothing until the stream is polled, and then needs tokio's reactor and timer.
@@ -113,8 +140,8 @@ impl Backends {
     /// What engines have said of their load since this was asked last, each once. From the first time on they are asked in time
     /// (`probe_ms`), until nobody has asked for a minute. Call it within a tokio runtime.
     pub fn loads(&self) -> impl Iterator<Item = (EndpointId, Load)> {
-        let ids = (0u16..).map(EndpointId).take(self.endpoints.len());
-        ids.filter_map(|id| Some((id, self.remote(id)?.load()?)))
+        let ids = (0u16..).map(EndpointId).zip(&self.places).filter(|(_, place)| !place.endpoint.retired);
+        ids.map(|(id, _)| id).filter_map(|id| Some((id, self.remote(id)?.load()?)))
     }
 
     fn idle_sockets(&self, endpoint: EndpointId) -> usize {
@@ -134,6 +161,6 @@ impl Backends {
     }
 
     fn backend(&self, endpoint: EndpointId) -> Option<&Backend> {
-        self.endpoints.get(usize::from(endpoint.0)).map(|(_, backend)| backend)
+        self.places.get(usize::from(endpoint.0))?.backend.as_deref()
     }
 }

@@ -19,7 +19,7 @@ use flashlane_engine as engine;
 use flashlane_engine::{Share, Speaks};
 use flashlane_simulator::Profile;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// An hour: longer waits are no limits.
 const MS_MAX: u64 = 3_600_000;
@@ -251,6 +251,11 @@ impl EndpointConfig {
             Kind::Cerebras | Kind::Groq | Kind::Sambanova => self.hosted(),
             Kind::Responses => self.responses(),
         }
+    }
+
+    /// The files whose content is part of it: its key, and whom it trusts.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.api_key_file.iter().chain(&self.ca_file).map(PathBuf::as_path)
     }
 
     /// The contract that its requests follow.
