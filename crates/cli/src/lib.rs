@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod bench;
+mod calendar;
 pub mod chat;
 pub mod completions;
 pub mod connect;
@@ -11,3 +12,4 @@ pub mod gateway;
 pub mod keys;
 pub mod models;
 pub mod simulate;
+pub mod usage;

@@ -5,6 +5,7 @@ mod drain;
 mod endpoints;
 mod guard;
 mod limits;
+mod usage;
 
 use crate::drain::Phase;
 use crate::reply::Refused;
@@ -45,6 +46,7 @@ fn open() -> Router<Arc<State>> {
 /// For this machine; beyond loopback for those who prove that they may.
 fn guarded() -> Router<Arc<State>> {
     Router::new()
+        .route("/usage", get(usage::show))
         .route("/limits", get(limits::show))
         .route("/limits/{tier}", patch(limits::change))
         .route("/endpoints", get(endpoints::show))
@@ -75,7 +77,7 @@ async fn metrics(extract::State(state): extract::State<Arc<State>>) -> Response 
 
 async fn unknown_path(request: Request) -> Refused {
     let message = format!(
-        "Unknown path {}: there are /livez, /readyz, /metrics, /limits, /endpoints and /drain.",
+        "Unknown path {}: there are /livez, /readyz, /metrics, /limits, /usage, /endpoints and /drain.",
         request.uri().path()
     );
     Refused::new(ErrorKind::RouteNotFound, message)

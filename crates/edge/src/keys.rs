@@ -82,6 +82,7 @@ pub(crate) struct Caller {
 pub(crate) struct Keys {
     /// By the beginning of their digests.
     keys: BTreeMap<u64, Vec<(Digest, Caller)>>,
+    names: BTreeMap<Owner, Arc<str>>,
     /// By name: those that have any of their own.
     limits: BTreeMap<String, PerTier<KeyLimits>>,
 }
@@ -89,7 +90,7 @@ pub(crate) struct Keys {
 impl Keys {
     pub(crate) fn new(configs: &[KeyConfig], shared: &Arc<Shared>) -> Self {
         let mut keys = BTreeMap::<u64, Vec<_>>::new();
-        let mut limits = BTreeMap::new();
+        let (mut names, mut limits) = (BTreeMap::new(), BTreeMap::new());
         for config in configs {
             if !is_default(&config.limits) {
                 limits.insert(config.name.clone(), config.limits.clone());
@@ -103,17 +104,23 @@ impl Keys {
                     Arc::new(Shared { fleet, ..Shared::clone(shared) })
                 }
             };
-            let caller =
-                Caller { owner: Owner::of_key(&config.name), key: Some(config.name.as_str().into()), only, shared };
+            let (owner, name): (_, Arc<str>) = (Owner::of_key(&config.name), config.name.as_str().into());
+            names.insert(owner, Arc::clone(&name));
+            let caller = Caller { owner, key: Some(name), only, shared };
             for &digest in &config.sha256 {
                 keys.entry(begin(&digest.0.0)).or_default().push((digest, caller.clone()));
             }
         }
-        Self { keys, limits }
+        Self { keys, names, limits }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.keys.is_empty()
+    }
+
+    /// What the config calls the key of an owner.
+    pub(crate) fn name(&self, owner: &Owner) -> Option<&str> {
+        self.names.get(owner).map(|name| &**name)
     }
 
     /// What keys may take that have limits of their own, by their names.

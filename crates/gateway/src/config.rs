@@ -231,16 +231,7 @@ impl Config {
     /// [`Invalid`], at the first fault.
     pub fn parse(source_name: &str, text: &str, listen: Listen) -> Result<Self, Invalid> {
         let places = Places::new(text);
-        let file: File = toml::from_str(text).map_err(|error| {
-            let offset = error.span().map(|span| span.start);
-            let field = offset.and_then(|offset| places.path_at(offset));
-            Invalid {
-                source_name: source_name.to_owned(),
-                line: offset.map(|offset| places.line(offset)),
-                field: field.map(str::to_owned),
-                message: words::explained(error.message(), field),
-            }
-        })?;
+        let file = read(source_name, text, &places)?;
         let flags =
             [("server.listen", "--listen", listen.clients), ("server.admin_listen", "--admin-listen", listen.admin)];
         check(listen.over(file)).map_err(|Fault { path, message }| {
@@ -255,6 +246,29 @@ impl Config {
             }
         })
     }
+}
+
+impl File {
+    /// Parses `text` and checks no more of it than that: for those that look at parts of a config.
+    ///
+    /// # Errors
+    /// [`Invalid`], where a field is none, or of another type.
+    pub fn parse(source_name: &str, text: &str) -> Result<Self, Invalid> {
+        read(source_name, text, &Places::new(text))
+    }
+}
+
+fn read(source_name: &str, text: &str, places: &Places<'_>) -> Result<File, Invalid> {
+    toml::from_str(text).map_err(|error| {
+        let offset = error.span().map(|span| span.start);
+        let field = offset.and_then(|offset| places.path_at(offset));
+        Invalid {
+            source_name: source_name.to_owned(),
+            line: offset.map(|offset| places.line(offset)),
+            field: field.map(str::to_owned),
+            message: words::explained(error.message(), field),
+        }
+    })
 }
 
 #[cfg(test)]

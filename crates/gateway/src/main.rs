@@ -11,6 +11,7 @@ mod serve;
 mod shutdown;
 mod source;
 mod store;
+mod usage;
 
 use anyhow::Context as _;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -65,6 +66,8 @@ enum Verb {
     Bench(Box<bench::Args>),
     /// Make keys for clients
     Keys(keys::Args),
+    /// Sum up the ledger: turns and tokens by key, model, tier and day
+    Usage(flashlane_cli::usage::Args),
     /// Print completions for a shell
     Completions(completions::Args),
 }
@@ -107,6 +110,10 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         }
         Verb::Keys(args) => {
             keys::run(&args)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Usage(args) => {
+            usage::run(&args)?;
             Ok(ExitCode::SUCCESS)
         }
         Verb::Completions(args) => {

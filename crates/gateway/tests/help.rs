@@ -7,7 +7,7 @@ mod rig;
 use std::path::Path;
 use std::{env, fs};
 
-const VERBS: [&[&str]; 15] = [
+const VERBS: [&[&str]; 16] = [
     &[],
     &["serve"],
     &["chat"],
@@ -22,6 +22,7 @@ const VERBS: [&[&str]; 15] = [
     &["keys"],
     &["keys", "create"],
     &["keys", "digest"],
+    &["usage"],
     &["completions"],
 ];
 

@@ -24,7 +24,7 @@ pub use record::{
     Conversation, EVENTS_READ_MAX, Event, JobState, Journal, Listing, Order, OwnerId, Page, Record, Retrieved, Tokens,
     UnfinishedJob, UsageEntry, UsageTotal,
 };
-pub use sqlite::{Options, SqliteStore};
+pub use sqlite::{Ledger, Options, SqliteStore};
 
 /// The store's work, to be polled by whoever asked. It owns what it needs, so that it can be kept beside the store.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;

@@ -1,10 +1,10 @@
 //! What can be known of an endpoint without a token: its key, its address, its certificate, its models, what it is, its clock, its load.
 //! Each judgement takes what was seen as a value. Knows no machine.
 
-use super::calendar::http_date;
 use super::machine::{certificate_line, now_unix_s};
 use super::report::{Line, Screen};
 use super::{Model, Parts};
+use crate::calendar::http_date;
 use flashlane_backend::detect::{self, Detected};
 use flashlane_backend::exam::{Answer, Exam, KeySource, Reached, Step, Unreached};
 use flashlane_backend::{Dialect, EndpointConfig, Tier};

@@ -2,8 +2,8 @@
 //! is beside each judgement. Knows no endpoint.
 
 use super::Parts;
-use super::calendar::{date, expiry};
 use super::report::Line;
+use crate::calendar::{date, expiry};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use std::io;

@@ -3,7 +3,6 @@
 //!
 //! Knows no TOML: the config comes in as [`Subject`].
 
-mod calendar;
 mod endpoint;
 mod live;
 mod machine;

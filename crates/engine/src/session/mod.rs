@@ -141,6 +141,16 @@ impl Owner {
     pub fn of_key(name: &str) -> Self {
         Self(Sha256::new().chain_update("flashlane key ").chain_update(name).finalize().into())
     }
+
+    /// What stands for it where no key has its name: `(unknown 1a2b3c4d)`.
+    #[must_use]
+    pub fn unnamed(&self) -> String {
+        let Self([a, b, c, d, ..]) = self;
+        match *self == Self::default() {
+            true => "(no key)".to_owned(),
+            false => format!("(unknown {a:02x}{b:02x}{c:02x}{d:02x})"),
+        }
+    }
 }
 
 /// A turn of this session, and the lane that runs it.

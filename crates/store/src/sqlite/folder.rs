@@ -66,7 +66,7 @@ impl Folder {
     /// The one connection that writes, with the tables as this version wants them.
     pub(super) fn writer(&self, file_bytes_max: u64) -> Result<Connection, Error> {
         let mut db = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        self.check_format(&db)?;
+        check_format(&self.database, &db)?;
         for (setting, value) in SETTINGS {
             self.set(&db, setting, value)?;
         }
@@ -83,22 +83,7 @@ impl Folder {
     }
 
     fn connect(&self, access: OpenFlags) -> Result<Connection, Error> {
-        let db = Connection::open_with_flags(&self.database, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-        db.busy_timeout(BUSY_WAIT)?;
-        db.set_prepared_statement_cache_capacity(64);
-        Ok(db)
-    }
-
-    fn check_format(&self, db: &Connection) -> Result<(), Error> {
-        let path = self.database.clone();
-        let pragma = |name| db.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-        let known = format_known();
-        match (pragma("application_id")?, pragma("user_version")?) {
-            (APPLICATION_ID, found) if found > known => Err(Error::TooNew { path, found, known }),
-            (APPLICATION_ID, _) => Ok(()),
-            (0, 0) if is_empty(db)? => Ok(()),
-            _ => Err(Error::NotOurs { path }),
-        }
+        connect(&self.database, access)
     }
 
     /// Sets a pragma and sees that it is so: some file systems cannot.
@@ -118,6 +103,34 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         drop(self.lock.unlock());
+    }
+}
+
+/// A folder's database for one who only looks on, whether or not a process holds the folder.
+pub(super) fn look_on(path: &Path) -> Result<Connection, Error> {
+    let database = path.join(DATABASE);
+    database.metadata().map_err(|source| Error::Folder { path: database.clone(), source })?;
+    let db = connect(&database, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    check_format(&database, &db)?;
+    Ok(db)
+}
+
+fn connect(database: &Path, access: OpenFlags) -> Result<Connection, Error> {
+    let db = Connection::open_with_flags(database, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    db.busy_timeout(BUSY_WAIT)?;
+    db.set_prepared_statement_cache_capacity(64);
+    Ok(db)
+}
+
+fn check_format(database: &Path, db: &Connection) -> Result<(), Error> {
+    let path = database.to_owned();
+    let pragma = |name| db.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let known = format_known();
+    match (pragma("application_id")?, pragma("user_version")?) {
+        (APPLICATION_ID, found) if found > known => Err(Error::TooNew { path, found, known }),
+        (APPLICATION_ID, _) => Ok(()),
+        (0, 0) if is_empty(db)? => Ok(()),
+        _ => Err(Error::NotOurs { path }),
     }
 }
 

@@ -1,11 +1,36 @@
 //! The ledger of usage: a row for each turn, and their sums. Knows nothing of prices.
 
 use std::ops::Range;
+use std::path::Path;
 
 use rusqlite::{Connection, Row};
 
-use super::{Writing, moment, owner_of};
+use super::{Writing, folder, moment, owner_of};
 use crate::{Error, OwnerId, Tokens, UsageEntry, UsageTotal};
+
+/// The ledger of a data folder, for one who only looks on: the gateway may be running or not.
+pub struct Ledger {
+    db: Connection,
+}
+
+impl Ledger {
+    /// # Errors
+    /// When there is no database in the folder, it cannot be read, or is not ours.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let db = folder::look_on(path)?;
+        // All sums are of one moment, whatever is written meanwhile.
+        db.execute_batch("BEGIN")?;
+        Ok(Self { db })
+    }
+
+    /// As [`Store::usage_sum`](crate::Store::usage_sum), of everybody's.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub fn sum(&self, span_unix_ms: &Range<u64>) -> Result<Vec<UsageTotal>, Error> {
+        sum(&self.db, None, span_unix_ms)
+    }
+}
 
 pub(super) fn append(writing: &Writing<'_>, entry: &UsageEntry) -> Result<(), Error> {
     let mut insert = writing.db.prepare_cached(

@@ -23,6 +23,8 @@ use bytes::Bytes;
 use rusqlite::{Connection, Row};
 
 use self::conversations::Target;
+pub use self::ledger::Ledger;
+
 use self::folder::Folder;
 use self::reply::Reply;
 use self::room::Totals;

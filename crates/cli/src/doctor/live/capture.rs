@@ -1,8 +1,8 @@
 //! What was asked and heard, a line of JSON each, for proto/: without what would tell whose it was. Of header fields only those are kept
 //! whose values are known to say nothing of the client.
 
-use super::super::calendar::date;
 use super::super::machine::now_unix_s;
+use crate::calendar::date;
 use flashlane_backend::exam::{Answer, Exam};
 use flashlane_wire::sse;
 use serde_json::{Map, Value, json};

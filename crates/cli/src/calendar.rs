@@ -1,4 +1,4 @@
-//! Dates as certificates and HTTP write them, as seconds since 1970. Knows no clock.
+//! Dates as certificates, HTTP and people write them, as seconds since 1970, in UTC. Knows no clock.
 
 const DAY_S: i64 = 86_400;
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -13,6 +13,16 @@ pub fn http_date(text: &str) -> Option<i64> {
     let mut clock = words.next()?.split(':').map(str::parse::<i64>);
     let (hour, minute, second) = (clock.next()?.ok()?, clock.next()?.ok()?, clock.next()?.ok()?);
     Some(days(year, month, day) * DAY_S + hour * 3600 + minute * 60 + second)
+}
+
+/// `2026-11-22`: its beginning.
+pub fn day(text: &str) -> Option<i64> {
+    let mut parts = text.splitn(3, '-').map(str::parse::<i64>);
+    let (year, month, day) = (parts.next()?.ok()?, parts.next()?.ok()?, parts.next()?.ok()?);
+    let is_day = (1970..10_000).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
+    let unix_s = is_day.then(|| days(year, month, day) * DAY_S)?;
+    // No 30th of February, and no other way to write it.
+    (date(unix_s) == text).then_some(unix_s)
 }
 
 /// The end of a certificate's validity. `None`: it is no certificate as X.509 writes one.
@@ -106,6 +116,12 @@ mod tests {
         assert_eq!(http_date("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
         for (unix_s, text) in [(0, "1970-01-01"), (951_782_400, "2000-02-29"), (1_795_305_600, "2026-11-22")] {
             assert_eq!(date(unix_s), text);
+        }
+        for text in ["1970-01-01", "2000-02-29", "2026-11-22", "9999-12-31"] {
+            assert_eq!(day(text).map(date).as_deref(), Some(text));
+        }
+        for nonsense in ["", "2026", "2026-11", "2026-02-29", "2026-1-1", "2026-11-22T", "1969-12-31", "2026-13-01"] {
+            assert_eq!(day(nonsense), None, "{nonsense}");
         }
         for nonsense in ["", "soon", "Sun, 06 Foo 1994 08:49:37 GMT", "Sun, 06 Nov 1994"] {
             assert_eq!(http_date(nonsense), None, "{nonsense}");

@@ -1,0 +1,21 @@
+//! `flashlane usage`: tells the verb what the config says of the ledger. Reads no more of the config than that: secrets need not be there.
+
+use crate::config::File;
+use crate::{serve, source};
+use flashlane_cli::usage::{self, Args, Subject};
+
+/// # Errors
+/// A config that cannot be read; a ledger that cannot.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let source = match args.config.clone().or_else(serve::config_named) {
+        Some(path) => source::file(&path)?,
+        None => source::embedded(),
+    };
+    let file = File::parse(&source.name, &source.text)?;
+    let subject = Subject {
+        folder: args.folder.clone().or(file.store.folder),
+        keys: file.keys.into_iter().map(|key| key.name).collect(),
+        admin_listen: args.admin_listen.unwrap_or(file.server.admin_listen),
+    };
+    Ok(usage::run(args, subject)?)
+}
