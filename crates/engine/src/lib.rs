@@ -36,7 +36,7 @@ pub use session::{
     Answer, Effect, Enlisting, Outcome, Owner, PrefillEnd, Prefilled, Record, Routed, Session, Settings, Shared,
     Source, Status, TurnId,
 };
-pub use stages::{Parts, Stage};
+pub use stages::{Parts, Stage, Step};
 pub use time::Now;
-pub use turn::FailedAttempt;
+pub use turn::Attempted;
 pub use upstream::{Ended, UpstreamEvent, UpstreamFailure, UpstreamRequest};

@@ -4,6 +4,8 @@
 
 use flashlane_wire::json;
 
+/// Most steps of a turn that are kept one by one: the whole way has nine, each further attempt three more.
+const STEPS_MAX: usize = 32;
 /// Room for a whole `Server-Timing`, as long as no part takes minutes.
 const SERVER_TIMING_BYTES: usize = 224;
 
@@ -119,8 +121,16 @@ impl Arrival {
     }
 }
 
+/// A stage that began. One that took no time is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    pub stage: Stage,
+    /// On the monotonic clock. What flashlane itself worked while it lasted, [`Parts`] counts elsewhere.
+    pub at_ns: u64,
+}
+
 /// A turn's stages so far.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Stages {
     spent: Parts,
     at: Stage,
@@ -128,13 +138,18 @@ pub struct Stages {
     since_ns: u64,
     /// What was the gateway's own work, of stages that wait.
     work_ns: u64,
+    /// The first [`STEPS_MAX`], in their order.
+    steps: Vec<Step>,
 }
 
 impl Stages {
     /// A turn that starts at `now_ns`: until then its request waited for it.
     #[must_use]
     pub fn begin(arrival: Arrival, now_ns: u64) -> Self {
-        let mut stages = Self { spent: Parts::default(), at: Stage::Receive, since_ns: arrival.began_ns, work_ns: 0 };
+        let mut steps = Vec::with_capacity(Stage::ALL.len() + 1);
+        steps.push(Step { stage: Stage::Receive, at_ns: arrival.began_ns });
+        let since_ns = arrival.began_ns;
+        let mut stages = Self { spent: Parts::default(), at: Stage::Receive, since_ns, work_ns: 0, steps };
         stages.enter(Stage::Queue, arrival.whole_ns);
         stages.enter(Stage::Validate, now_ns);
         stages
@@ -146,6 +161,22 @@ impl Stages {
         self.spent.add(self.at, now_ns.saturating_sub(self.since_ns));
         self.since_ns = self.since_ns.max(now_ns);
         self.at = stage;
+        self.step(stage, now_ns);
+    }
+
+    fn step(&mut self, stage: Stage, now_ns: u64) {
+        let is_full = self.steps.len() == STEPS_MAX;
+        match self.steps.last_mut() {
+            Some(last) if last.at_ns >= now_ns => last.stage = stage,
+            Some(_) if is_full => {}
+            Some(_) | None => self.steps.push(Step { stage, at_ns: now_ns }),
+        }
+    }
+
+    /// When each began, in order.
+    #[must_use]
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
     }
 
     /// The request is on its way.
@@ -244,6 +275,23 @@ mod tests {
         let parts = ended(stages, 2_000);
         assert_eq!(parts.iter().map(|(_, ns)| ns).collect::<Vec<_>>(), [30, 50, 220, 10, 90, 400, 1_100, 0]);
         assert_eq!(parts.total_ns(), 1_900);
+    }
+
+    #[test]
+    fn each_stage_that_took_time_is_a_step_and_there_are_only_so_many() {
+        let mut stages = Stages::begin(Arrival::at(100), 100);
+        for ns in [200, 500] {
+            stages.enter(Stage::Route, ns);
+            stages.enter(Stage::Connect, ns);
+            stages.sent(ns + 30);
+            stages.work(ns + 30, ns + 40, 10);
+        }
+        let steps: Vec<_> = stages.steps().iter().map(|step| (step.stage, step.at_ns)).collect();
+        let way =
+            [(Stage::Connect, 200), (Stage::UpstreamTtft, 230), (Stage::Connect, 500), (Stage::UpstreamTtft, 530)];
+        assert_eq!(steps, [[(Stage::Validate, 100)].as_slice(), &way].concat());
+        (1_000..1_100).for_each(|ns| stages.enter(Stage::Route, ns));
+        assert_eq!(stages.steps().len(), STEPS_MAX);
     }
 
     #[test]

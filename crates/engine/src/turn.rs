@@ -20,7 +20,7 @@ use crate::compaction::Progress;
 use crate::draft::{Contract, Draft, chain_too_long};
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::EndpointId;
-use crate::router::{Media, Verdict};
+use crate::router::{Decision, Media, Verdict};
 use crate::seal::Opener;
 use crate::session::{Cut, Steer, TurnId};
 use crate::stages::{Arrival, Stage, Stages};
@@ -58,9 +58,12 @@ pub struct Turn {
     pub tokens: Option<u64>,
     /// Where its prefix is cached.
     pub prefer: Option<EndpointId>,
+    /// The place that it had first among those that waited.
+    pub place: Option<Place>,
     /// Endpoints that failed this turn, and what the last of them said.
     pub tried: Vec<EndpointId>,
-    pub attempts_failed: Vec<FailedAttempt>,
+    /// Each request that went out for it, in order.
+    pub attempts: Vec<Attempted>,
     pub failure: Option<Refusal>,
     pub times: Times,
     /// What the engine says of its own.
@@ -71,22 +74,27 @@ pub struct Turn {
     pub served: Option<Grant>,
 }
 
-/// An endpoint that could not serve a turn, and why: in our own words, without any of the engine's.
+/// A request that went out for a turn, and what came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FailedAttempt {
+pub struct Attempted {
     pub endpoint: Arc<str>,
-    pub reason: String,
+    /// The model's name there.
+    pub model: Arc<str>,
+    pub decision: Decision,
+    /// When it was decided, on the monotonic clock.
+    pub began_ns: u64,
+    /// When it had given all, or failed. None: it was left, at the turn's end.
+    pub ended_ns: Option<u64>,
+    /// Why the endpoint could not serve the turn: in our own words, without any of the engine's.
+    pub failure: Option<Arc<str>>,
 }
 
-impl FailedAttempt {
-    #[must_use]
-    pub fn new(endpoint: &str, failure: &UpstreamFailure) -> Self {
-        let reason = match failure {
-            UpstreamFailure::Unreachable { reason } | UpstreamFailure::Cut { reason } => reason.clone(),
-            UpstreamFailure::Silent { waited_ms } => format!("silent for {waited_ms} ms"),
-            UpstreamFailure::Refused { status, .. } => format!("answered {status}"),
-        };
-        Self { endpoint: endpoint.into(), reason }
+/// An upstream's failure in our own words.
+fn words(failure: &UpstreamFailure) -> Arc<str> {
+    match failure {
+        UpstreamFailure::Unreachable { reason } | UpstreamFailure::Cut { reason } => reason.as_str().into(),
+        UpstreamFailure::Silent { waited_ms } => format!("silent for {waited_ms} ms").into(),
+        UpstreamFailure::Refused { status, .. } => format!("answered {status}").into(),
     }
 }
 
@@ -138,7 +146,7 @@ pub enum TurnState {
 }
 
 /// When things happened, on the monotonic clock.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Times {
     /// The first bytes of its request.
     pub received_ns: u64,
@@ -176,8 +184,9 @@ impl Turn {
             parent_sequence: None,
             tokens: None,
             prefer: None,
+            place: None,
             tried: Vec::new(),
-            attempts_failed: Vec::new(),
+            attempts: Vec::new(),
             failure: None,
             times,
             upstream_times: UpstreamTimes::default(),
@@ -341,6 +350,19 @@ impl Turn {
     #[must_use]
     pub fn has_nothing(&self) -> bool {
         self.deltas == 0 && self.assembler.is_untouched()
+    }
+
+    /// The endpoint that has it gave all, or failed.
+    pub fn end_attempt(&mut self, failure: Option<Arc<str>>, now: Now) {
+        if let Some(attempt) = self.attempts.last_mut().filter(|attempt| attempt.ended_ns.is_none()) {
+            attempt.ended_ns = Some(now.mono_ns);
+            attempt.failure = failure;
+        }
+    }
+
+    /// The same, with what the upstream's failure was.
+    pub fn fail_attempt(&mut self, failure: &UpstreamFailure, now: Now) {
+        self.end_attempt(Some(words(failure)), now);
     }
 
     /// So many deltas have come.

@@ -51,8 +51,8 @@ fn filter(value: &str) -> Result<EnvFilter, Error> {
 ///
 /// Before it, a warning for each endpoint that failed the turn, whether or not another served it.
 pub fn turn(request_id: &str, key: Option<&str>, outcome: &Outcome) {
-    for failed in &outcome.attempts_failed {
-        let (endpoint, reason) = (display(&failed.endpoint), display(&failed.reason));
+    for (failed, reason) in outcome.failed() {
+        let (endpoint, reason) = (display(&failed.endpoint), display(reason));
         tracing::warn!(response = some(&outcome.response_id), request = %request_id, endpoint, reason, "endpoint failed");
     }
     let usage = &outcome.usage;

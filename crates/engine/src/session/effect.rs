@@ -4,13 +4,13 @@ use super::background::Enlisting;
 use super::prefill::Prefilled;
 use super::{Owner, TurnId};
 use crate::admission::limit::Allowance;
-use crate::admission::{Ending, Grant, Ticket, WaiterId};
+use crate::admission::{Ending, Grant, Place, Ticket, WaiterId};
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::Tier;
 use crate::router::{Decision, Origin, SessionKey};
-use crate::stages::Parts;
+use crate::stages::{Parts, Step};
 use crate::tokens::Job;
-use crate::turn::FailedAttempt;
+use crate::turn::Attempted;
 use crate::upstream::UpstreamRequest;
 use bytes::Bytes;
 use flashlane_wire::chat::{UpstreamTimes, Usage};
@@ -104,11 +104,15 @@ pub struct Outcome {
     pub usage: Usage,
     /// What the engine that served it says of its own time.
     pub upstream_times: UpstreamTimes,
+    /// Its arrival, on the monotonic clock.
+    pub began_ns: u64,
     /// From the request's arrival.
     pub ttft_ns: Option<u64>,
     /// The sum of `parts`.
     pub total_ns: u64,
     pub parts: Parts,
+    /// When its stages began, in order.
+    pub steps: Vec<Step>,
     /// flashlane's own work, whatever the stage.
     pub gateway_ns: u64,
     /// What the client said of itself.
@@ -116,9 +120,18 @@ pub struct Outcome {
     /// A sub-agent's is its parent's.
     pub session: Option<SessionKey>,
     pub deltas: u64,
-    /// Endpoints that failed this turn, in order; another may have served it.
-    pub attempts_failed: Vec<FailedAttempt>,
+    /// The place that it had first among those that waited.
+    pub place: Option<Place>,
+    /// Each request that went out for it, in order.
+    pub attempts: Vec<Attempted>,
     pub hosted_tools: Vec<String>,
+}
+
+impl Outcome {
+    /// Endpoints that failed this turn, in order, and why; another may have served it.
+    pub fn failed(&self) -> impl Iterator<Item = (&Attempted, &str)> {
+        self.attempts.iter().filter_map(|attempt| Some((attempt, attempt.failure.as_deref()?)))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

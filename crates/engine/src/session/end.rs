@@ -26,6 +26,7 @@ impl Session {
         if let Some(turn) = self.lanes.turn(id)
             && let Some(grant) = turn.grant()
         {
+            turn.end_attempt(None, now);
             let ending = turn.ending(Verdict::Served { ttft_ns: turn.ttft_ns() });
             self.effects.push_back(Effect::Park(id));
             self.effects.push_back(Effect::Release(grant, ending));
@@ -322,7 +323,7 @@ impl Session {
         let is_passed =
             turn.served.is_some_and(|grant| self.shared.fleet.contract(grant.endpoint()) == Speaks::Responses);
         let hosted_tools: BTreeSet<&String> = turn.draft.hosted_tools().chain(carried).filter(|_| !is_passed).collect();
-        let mut stages = turn.times.stages;
+        let mut stages = turn.times.stages.clone();
         stages.enter(Stage::Gateway, now.mono_ns);
         let (parts, traits) = (stages.over(), &turn.draft.traits);
         Outcome {
@@ -343,14 +344,17 @@ impl Session {
             },
             usage: turn.usage(),
             upstream_times: turn.upstream_times,
+            began_ns: turn.times.received_ns,
             ttft_ns: turn.times.first_token_ns.map(since),
             total_ns: parts.total_ns(),
             parts,
+            steps: stages.steps().to_vec(),
             gateway_ns: turn.times.busy_ns,
             origin: traits.origin,
             session: traits.origin.session.or(traits.keys.session),
             deltas: turn.deltas,
-            attempts_failed: turn.attempts_failed.clone(),
+            place: turn.place,
+            attempts: turn.attempts.clone(),
             hosted_tools: hosted_tools.into_iter().cloned().collect(),
         }
     }

@@ -28,14 +28,17 @@ impl Session {
             simulated: false,
             usage: Usage::default(),
             upstream_times: UpstreamTimes::default(),
+            began_ns: now.mono_ns,
             ttft_ns: None,
             total_ns: 0,
             parts: Parts::default(),
+            steps: Vec::new(),
             gateway_ns: 0,
             origin: self.origin,
             session: self.origin.session,
             deltas: 0,
-            attempts_failed: Vec::new(),
+            place: None,
+            attempts: Vec::new(),
             hosted_tools: Vec::new(),
         };
         self.effects.push_back(Effect::Finish(TurnId::default(), Box::new(outcome)));

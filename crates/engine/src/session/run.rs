@@ -19,7 +19,7 @@ use crate::stages::{Arrival, Stage};
 use crate::time::Now;
 use crate::tokens;
 use crate::tools::{Choice, Tools, tool_fields};
-use crate::turn::{FailedAttempt, Turn, TurnState, may_try_elsewhere, refusal_of, refusal_of_error};
+use crate::turn::{Attempted, Turn, TurnState, may_try_elsewhere, refusal_of, refusal_of_error};
 use crate::upstream::{Ended, UpstreamEvent, UpstreamFailure, UpstreamRequest};
 use bytes::Bytes;
 use flashlane_wire::chat::{ChunkReader, Field, Read, Usage};
@@ -250,6 +250,7 @@ impl Session {
             // Over HTTP the first sign of life settles the status: it can wait.
             (!is_websocket).then_some(now.mono_ns)
         };
+        turn.place.get_or_insert(place);
         turn.state = TurnState::Queued { place, told_ns };
         self.tell_place(id, now);
     }
@@ -267,11 +268,24 @@ impl Session {
         turn.assembler.serve_from(grant.tier().service_tier());
         turn.times.sent_upstream_ns = Some(now.mono_ns);
         turn.served = Some(grant);
+        let upstream = model.upstream(grant.tier());
+        turn.attempts.push(Attempted {
+            endpoint: self
+                .shared
+                .fleet
+                .endpoint(grant.endpoint())
+                .map_or_else(|| "unknown".into(), |endpoint| Arc::clone(&endpoint.name)),
+            model: Arc::clone(upstream),
+            decision: grant.decision,
+            began_ns: now.mono_ns,
+            ended_ns: None,
+            failure: None,
+        });
         let announce_at = now.after_ms(self.shared.settings.announce_after_ms);
         turn.state = TurnState::Opening { grant, announce_at: Some(announce_at) };
         let request = UpstreamRequest {
             endpoint: grant.endpoint(),
-            model: Arc::clone(model.upstream(grant.tier())),
+            model: Arc::clone(upstream),
             fields,
             messages,
             cache_key: turn.draft.cache_key.clone(),
@@ -438,7 +452,7 @@ impl Session {
         let Some(grant) = turn.grant() else { return };
         let endpoint = endpoint_name(&self.shared, grant);
         let refusal = refusal_of(failure, endpoint);
-        turn.attempts_failed.push(FailedAttempt::new(endpoint, failure));
+        turn.fail_attempt(failure, now);
         if refusal.kind == ErrorKind::ContextLengthExceeded && turn.may_be_told_less() {
             turn.failure = Some(refusal);
             turn.times.stages.enter(Stage::Validate, now.mono_ns);
@@ -460,10 +474,8 @@ impl Session {
             self.fail(id, &refusal, now);
             return;
         }
-        if let Some(grant) = turn.grant() {
-            let reason = format!("told of an error in its stream ({})", refusal.kind.row().label);
-            turn.attempts_failed.push(FailedAttempt { endpoint: endpoint_name(&self.shared, grant).into(), reason });
-        }
+        let reason = format!("told of an error in its stream ({})", refusal.kind.row().label);
+        turn.end_attempt(Some(reason.into()), now);
         match turn.has_nothing() {
             true => self.ask_again(id, refusal, verdict, now),
             false => self.fail(id, &refusal, now),

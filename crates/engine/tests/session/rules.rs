@@ -272,8 +272,8 @@ fn an_endpoint_that_fails_before_its_answer_hands_over_to_the_next_tier() {
         peers.apply(step);
     }
     assert_eq!(peers.watch.events.last().unwrap()["response"]["service_tier"], "default");
-    let failed = &peers.outcomes[0].attempts_failed;
-    assert_eq!(failed.iter().map(|a| (&*a.endpoint, &*a.reason)).collect::<Vec<_>>(), [("wafer", "refused")]);
+    let failed: Vec<_> = peers.outcomes[0].failed().collect();
+    assert_eq!(failed.iter().map(|(of, reason)| (&*of.endpoint, *reason)).collect::<Vec<_>>(), [("wafer", "refused")]);
     assert!(types(&peers).iter().all(|kind| kind != "error"));
 }
 

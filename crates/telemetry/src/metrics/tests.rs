@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::label::Transport;
-use crate::outcome;
+use crate::{attempted, outcome};
 use flashlane_engine::admission::Standing;
-use flashlane_engine::{ErrorKind, FailedAttempt, Outcome, Tier, UpstreamFailure};
+use flashlane_engine::{ErrorKind, Outcome, Tier};
 
 fn render(metrics: &Metrics) -> String {
     metrics.render([], []).unwrap()
@@ -40,9 +40,8 @@ fn a_turn_enters_every_family_of_its_tier_once() {
 #[test]
 fn an_endpoint_that_failed_a_turn_is_counted_even_when_another_served_it() {
     let metrics = Metrics::new().unwrap();
-    let failure = UpstreamFailure::Silent { waited_ms: 7 };
-    let attempts_failed = vec![FailedAttempt::new("wafer-1", &failure), FailedAttempt::new("wafer-1", &failure)];
-    metrics.turn_done(&Outcome { attempts_failed, ..outcome() });
+    let attempts = vec![attempted(Some("silent for 7 ms")), attempted(Some("answered 500")), attempted(None)];
+    metrics.turn_done(&Outcome { attempts, ..outcome() });
     let text = render(&metrics);
     assert!(text.contains("flashlane_upstream_attempts_failed_total{endpoint=\"wafer-1\"} 2"), "{text}");
 }

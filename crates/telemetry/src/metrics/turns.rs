@@ -65,7 +65,7 @@ impl Metrics {
         if let Some(kind) = outcome.error {
             self.error(kind);
         }
-        self.upstreams.attempts_failed(&outcome.attempts_failed);
+        self.upstreams.attempts_failed(outcome);
         if let Some(decision) = &outcome.decision {
             let (plan, pick, attempt) = (decision.plan.label(), decision.pick.label(), decision.attempt.label());
             let origin = outcome.origin.label();

@@ -1,7 +1,7 @@
 //! Of endpoints and the connections to them. What is kept elsewhere is brought up to date by a scrape.
 
 use super::family::{counters, gauges, lift, set};
-use flashlane_engine::FailedAttempt;
+use flashlane_engine::Outcome;
 use prometheus::{IntCounterVec, IntGaugeVec, Registry};
 
 /// How an endpoint stands at the moment of a scrape; the counts are since the start.
@@ -44,8 +44,8 @@ impl Upstreams {
         })
     }
 
-    pub(super) fn attempts_failed(&self, attempts: &[FailedAttempt]) {
-        for failed in attempts {
+    pub(super) fn attempts_failed(&self, outcome: &Outcome) {
+        for (failed, _) in outcome.failed() {
             self.attempts_failed.with_label_values(&[&*failed.endpoint]).inc();
         }
     }
