@@ -5,6 +5,7 @@ mod drain;
 mod endpoints;
 mod guard;
 mod limits;
+mod turns;
 mod usage;
 
 use crate::drain::Phase;
@@ -49,6 +50,8 @@ fn guarded() -> Router<Arc<State>> {
         .route("/usage", get(usage::show))
         .route("/limits", get(limits::show))
         .route("/limits/{tier}", patch(limits::change))
+        .route("/turns", get(turns::list))
+        .route("/turns/{id}", get(turns::one))
         .route("/endpoints", get(endpoints::show))
         .route("/endpoints/{name}", patch(endpoints::change))
 }
@@ -77,7 +80,7 @@ async fn metrics(extract::State(state): extract::State<Arc<State>>) -> Response 
 
 async fn unknown_path(request: Request) -> Refused {
     let message = format!(
-        "Unknown path {}: there are /livez, /readyz, /metrics, /limits, /usage, /endpoints and /drain.",
+        "Unknown path {}: there are /livez, /readyz, /metrics, /limits, /usage, /endpoints, /turns and /drain.",
         request.uri().path()
     );
     Refused::new(ErrorKind::RouteNotFound, message)

@@ -9,6 +9,7 @@
 //! queue, the decoder what it may send in one message, and [`crate::socket`] what its own messages may add to the unwritten bytes. A
 //! client that neither reads nor answers pings is dropped by the ping timer.
 
+use crate::clock::{Clock, unix_us};
 use crate::desk::Signal;
 use crate::error::Error;
 use crate::keys::Caller;
@@ -24,56 +25,13 @@ use flashlane_engine::{
 };
 use flashlane_store::{Items, OwnerId, Page, Record, Tokens, UsageEntry};
 use flashlane_telemetry::log;
+use flashlane_telemetry::turns::{TurnRecord, Whose};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::time::Instant;
 
 /// Rounds over all streams before others on the same thread get their turn.
 const ROUNDS_MAX: u32 = 64;
-
-/// How long the system's time is told by the steady clock before it is read again: a token pays for one clock, not for two.
-const UNIX_NS_MAX: u64 = 1_000_000_000;
-
-/// Both clocks, told together.
-pub(crate) struct Clock {
-    base: Instant,
-    /// The system's time at `base`, as it was seen last, and when that was.
-    unix_ms_at_base: AtomicU64,
-    unix_read_ns: AtomicU64,
-}
-
-impl Clock {
-    pub(crate) fn new() -> Self {
-        Self { base: Instant::now(), unix_ms_at_base: AtomicU64::new(unix_ms()), unix_read_ns: AtomicU64::new(0) }
-    }
-
-    // hot: per token
-    pub(crate) fn now(&self) -> Now {
-        let mono_ns = self.mono_ns();
-        let mono_ms = mono_ns / 1_000_000;
-        if mono_ns.saturating_sub(self.unix_read_ns.load(Ordering::Relaxed)) > UNIX_NS_MAX {
-            self.unix_ms_at_base.store(unix_ms().saturating_sub(mono_ms), Ordering::Relaxed);
-            self.unix_read_ns.store(mono_ns, Ordering::Relaxed);
-        }
-        Now { mono_ns, unix_ms: self.unix_ms_at_base.load(Ordering::Relaxed).saturating_add(mono_ms) }
-    }
-
-    fn mono_ns(&self) -> u64 {
-        u64::try_from(self.base.elapsed().as_nanos()).unwrap_or(u64::MAX)
-    }
-
-    fn instant(&self, mono_ns: u64) -> Instant {
-        self.base + Duration::from_nanos(mono_ns)
-    }
-}
-
-fn unix_ms() -> u64 {
-    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(unix.as_millis()).unwrap_or(u64::MAX)
-}
 
 /// Why [`Drive::poll`] came back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -295,11 +253,13 @@ impl Drive {
     /// Counts and logs the turns that have ended. Called after their bytes are written: a client need not wait for a log line.
     pub(crate) fn settle(&mut self) {
         self.count();
-        for outcome in self.finished.drain(..) {
-            log::turn(&self.request_id, self.key.as_deref(), &outcome);
+        let Self { finished, state, request_id, key, owner, .. } = self;
+        for outcome in finished.drain(..) {
+            log::turn(request_id, key.as_deref(), &outcome);
+            keep(state, Whose { request_id, key: key.as_ref(), owner: owner.begin() }, &outcome);
             if let Some(tier) = outcome.tier {
                 let Outcome { response_id, model, usage, .. } = outcome;
-                self.state.bill(usage_of(self.owner, tier, (response_id, &model, usage), self.state.clock.now()));
+                state.bill(usage_of(*owner, tier, (response_id, &model, usage), state.clock.now()));
             }
         }
         self.counted = 0;
@@ -528,6 +488,15 @@ impl Drop for Drive {
         let now = self.now();
         self.client_gone(now);
         self.settle();
+    }
+}
+
+/// Keeps the record of a turn that has ended.
+fn keep(state: &State, whose: Whose<'_>, outcome: &Outcome) {
+    if state.turns.is_kept() {
+        let ended_ns = outcome.began_ns.saturating_add(outcome.total_ns);
+        let since_us = state.clock.mono_ns().saturating_sub(ended_ns) / 1000;
+        state.turns.keep(TurnRecord::new(outcome, whose, unix_us().saturating_sub(since_us)));
     }
 }
 

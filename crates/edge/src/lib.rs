@@ -10,6 +10,7 @@ mod again;
 mod allowance;
 mod auth;
 mod background;
+mod clock;
 mod config;
 mod conversations;
 mod count;

@@ -1,11 +1,11 @@
 //! What all client connections share. Touched per turn, never per token.
 
 use crate::background::Jobs;
+use crate::clock::Clock;
 use crate::config::EdgeConfig;
 use crate::count::Counting;
 use crate::desk::{Desk, Signal};
 use crate::drain::{Haste, Stop};
-use crate::drive::Clock;
 use crate::keys::{KeyConfig, Keys, own_limits};
 use crate::listen::Connections;
 use crate::tls::Tls;
@@ -15,8 +15,8 @@ use flashlane_engine::admission::{self, Admission, Foreseen, Prefill, Ticket};
 use flashlane_engine::router::Traits;
 use flashlane_engine::{EndpointId, Fleet, Now, Shared};
 use flashlane_store::{Store, UsageEntry};
-use flashlane_telemetry::Metrics;
 use flashlane_telemetry::metrics::{RenderError, Upstream};
+use flashlane_telemetry::{Metrics, Turns};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -35,6 +35,8 @@ pub struct Parts {
     pub admission: admission::Settings,
     pub store: Arc<dyn Store>,
     pub metrics: Arc<Metrics>,
+    /// The last turns that have ended.
+    pub turns: Arc<Turns>,
 }
 
 /// See [`Parts`]; one a process.
@@ -49,6 +51,7 @@ pub struct State {
     pub(crate) desk: Desk,
     pub(crate) store: Arc<dyn Store>,
     pub metrics: Arc<Metrics>,
+    pub turns: Arc<Turns>,
     pub(crate) clock: Clock,
     pub(crate) counting: Counting,
     pub(crate) connections: Arc<Connections>,
@@ -59,7 +62,7 @@ pub struct State {
 impl State {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let Parts { config, tls, admin_tls, shared, keys, backends, admission, store, metrics } = parts;
+        let Parts { config, tls, admin_tls, shared, keys, backends, admission, store, metrics, turns } = parts;
         let admission = admission::Settings { own: own_limits(&keys), ..admission };
         Self {
             desk: Desk::new(Admission::new(&admission, Arc::clone(&shared.fleet), seed())),
@@ -73,6 +76,7 @@ impl State {
             backends,
             store,
             metrics,
+            turns,
             clock: Clock::new(),
             counting: Counting::default(),
             stop: Stop::new(),

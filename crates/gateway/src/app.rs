@@ -4,7 +4,7 @@ use crate::config::Config;
 use anyhow::Context as _;
 use flashlane_edge::{Parts, State};
 use flashlane_engine::Shared;
-use flashlane_telemetry::Metrics;
+use flashlane_telemetry::{Metrics, Turns};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -25,5 +25,6 @@ pub fn state(config: Config) -> anyhow::Result<Arc<State>> {
         admission: config.admission,
         store: config.store.open().context("the store (`store.folder` in the config)")?,
         metrics: Arc::new(Metrics::new().context("the metrics")?),
+        turns: Arc::new(Turns::new(config.telemetry.turns_kept_max)),
     })))
 }

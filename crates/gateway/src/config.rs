@@ -21,6 +21,7 @@ use flashlane_engine::admission::limit::Limits;
 use flashlane_engine::admission::{self, PerTier, Queueing};
 use flashlane_engine::router::{Routing, Rule};
 use flashlane_engine::{Fleet, Modality, Settings};
+use flashlane_telemetry::TelemetryConfig;
 use routing::AtTier;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -29,6 +30,7 @@ use std::net::SocketAddr;
 /// A checked config, ready to run.
 pub struct Config {
     pub runtime: RuntimeConfig,
+    pub telemetry: TelemetryConfig,
     pub server: EdgeConfig,
     /// What `server.tls` amounts to.
     pub tls: Option<Tls>,
@@ -82,6 +84,8 @@ pub struct File {
     pub store: StoreConfig,
     #[serde(default, skip_serializing_if = "is_default")]
     pub runtime: RuntimeConfig,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub telemetry: TelemetryConfig,
     #[serde(default)]
     pub endpoints: Vec<EndpointConfig>,
     #[serde(default)]

@@ -89,7 +89,7 @@ pub fn run(args: &Args) -> anyhow::Result<End> {
     if args.check {
         return check(&source, file.is_none());
     }
-    log::set_up()?;
+    log::set_up(config.telemetry.log_format)?;
     if source.is_new {
         let mut out = io::stdout().lock();
         writeln!(

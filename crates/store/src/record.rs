@@ -12,6 +12,14 @@ use crate::Items;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OwnerId(pub [u8; 32]);
 
+impl OwnerId {
+    /// Its beginning: enough to tell owners apart in a list, and of no use to anybody.
+    #[must_use]
+    pub fn begin(&self) -> u64 {
+        u64::from_be_bytes(*self.0.first_chunk().unwrap_or(&[0; 8]))
+    }
+}
+
 /// A response with its context.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Record {

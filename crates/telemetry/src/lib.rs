@@ -1,10 +1,27 @@
-//! The one list of metrics, and the log lines. It counts what others decided and knows no protocol and no socket.
+//! The one list of metrics, the log lines, and the last turns as records. It counts what others decided and knows no protocol and no socket.
 
+mod config;
 pub mod label;
 pub mod log;
 pub mod metrics;
+pub mod turns;
 
+pub use config::{Format, TelemetryConfig};
 pub use metrics::Metrics;
+pub use turns::{TurnRecord, Turns};
+
+/// A request of such a turn that was sent 1 ms after its arrival and took 3 ms.
+#[cfg(test)]
+fn attempted(failure: Option<&str>) -> flashlane_engine::Attempted {
+    flashlane_engine::Attempted {
+        endpoint: "wafer-1".into(),
+        model: "demo-large".into(),
+        decision: outcome().decision.unwrap(),
+        began_ns: 1_001_000_000,
+        ended_ns: Some(1_004_000_000),
+        failure: failure.map(Into::into),
+    }
+}
 
 /// A turn that went well, for the tests.
 #[cfg(test)]
@@ -32,9 +49,11 @@ fn outcome() -> flashlane_engine::Outcome {
             completion_ns: Some(9_000_000),
             total_ns: Some(11_000_000),
         },
+        began_ns: 1_000_000_000,
         ttft_ns: Some(2_000_000),
         total_ns: 12_000_000,
         parts: flashlane_engine::Parts::default(),
+        steps: Vec::new(),
         gateway_ns: 40_000,
         origin: flashlane_engine::router::Origin {
             subagent: true,
@@ -43,7 +62,8 @@ fn outcome() -> flashlane_engine::Outcome {
         },
         session: Some(flashlane_engine::router::SessionKey(0x51)),
         deltas: 9,
-        attempts_failed: Vec::new(),
+        place: None,
+        attempts: Vec::new(),
         hosted_tools: Vec::new(),
     }
 }

@@ -1,14 +1,21 @@
-//! The log: where it goes, how it looks, and the one line a turn. No prompt, no output, no key is ever in it.
+//! The log: where it goes, how it looks, and the one line a turn. No prompt, no output, no key is ever in it. As text and as JSON its
+//! fields have the same names.
 
+use crate::config::Format;
 use flashlane_engine::router::{Attempt, Change, Order, SessionKey};
 use flashlane_engine::{EndpointId, Fleet, Outcome};
 use std::io::IsTerminal as _;
+use tracing::Subscriber;
 use tracing::field::{DisplayValue, display};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::SubscriberBuilder;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// The environment variable with the filter, in `tracing`'s syntax (`info`, `flashlane_edge=debug,warn` ...).
 pub const FILTER_VARIABLE: &str = "FLASHLANE_LOG";
+
+/// The environment variable that goes before the config's `telemetry.log_format`.
+pub const FORMAT_VARIABLE: &str = "FLASHLANE_LOG_FORMAT";
 
 const FILTER_DEFAULT: &str = "info";
 
@@ -17,29 +24,60 @@ const FILTER_DEFAULT: &str = "info";
 pub enum Error {
     #[error("{FILTER_VARIABLE}={value:?} is no log filter; try `info` or `flashlane_edge=debug`")]
     Filter { value: String, source: tracing_subscriber::filter::ParseError },
+    #[error("{FORMAT_VARIABLE}={value:?} is no format: expected `text` or `json`")]
+    Format { value: String },
     #[error("a log is set up already")]
     SetUpAlready,
 }
 
-/// Sends the log to stderr: one readable line an event, in colour only on a terminal.
+/// Sends the log to stderr, an event a line: in `format`, unless the environment names another.
 ///
 /// # Errors
-/// A filter that cannot be read; a second call in one process.
-pub fn set_up() -> Result<(), Error> {
+/// A filter or a format that cannot be read; a second call in one process.
+pub fn set_up(format: Format) -> Result<(), Error> {
     let filter = match std::env::var(FILTER_VARIABLE) {
         Ok(value) => filter(&value)?,
         Err(_) => filter(FILTER_DEFAULT)?,
     };
-    layout()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .try_init()
-        .map_err(|_| Error::SetUpAlready)
+    let format = match std::env::var(FORMAT_VARIABLE) {
+        Ok(value) if !value.is_empty() => named(&value)?,
+        Ok(_) | Err(_) => format,
+    };
+    match format {
+        Format::Text => text(filter, std::io::stderr, std::io::stderr().is_terminal()).try_init(),
+        Format::Json => json(filter, std::io::stderr).try_init(),
+    }
+    .map_err(|_| Error::SetUpAlready)
 }
 
-fn layout() -> SubscriberBuilder {
-    tracing_subscriber::fmt().with_target(false)
+/// Readable lines, in colour only on a terminal.
+fn text<W>(filter: EnvFilter, writer: W, has_colour: bool) -> impl Subscriber + Send + Sync
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    tracing_subscriber::fmt()
+        .with_target(false)
+        .with_env_filter(filter)
+        .with_writer(writer)
+        .with_ansi(has_colour)
+        .finish()
+}
+
+/// An object a line: `timestamp`, `level`, `message`, and the event's fields beside them.
+fn json<W>(filter: EnvFilter, writer: W) -> impl Subscriber + Send + Sync
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let layout = tracing_subscriber::fmt().json().flatten_event(true).with_current_span(false).with_span_list(false);
+    layout.with_target(false).with_env_filter(filter).with_writer(writer).finish()
+}
+
+fn named(value: &str) -> Result<Format, Error> {
+    match value {
+        "text" => Ok(Format::Text),
+        "json" => Ok(Format::Json),
+        _ => Err(Error::Format { value: value.to_owned() }),
+    }
 }
 
 fn filter(value: &str) -> Result<EnvFilter, Error> {
@@ -59,6 +97,7 @@ pub fn turn(request_id: &str, key: Option<&str>, outcome: &Outcome) {
     let not_forwarded = (!outcome.hosted_tools.is_empty()).then(|| outcome.hosted_tools.join(","));
     let after_first_ns = outcome.ttft_ns.map(|ttft_ns| outcome.total_ns.saturating_sub(ttft_ns));
     tracing::info!(
+        status = %outcome.status.name(),
         response = some(&outcome.response_id),
         request = %request_id,
         key = key.map(display),
@@ -148,26 +187,88 @@ mod tests {
         }
     }
 
-    fn logged(outcome: &Outcome) -> String {
+    /// What is logged within, without its time.
+    fn logged(format: Format, log: impl FnOnce()) -> String {
         let lines = Lines::default();
         let writer = lines.clone();
-        let subscriber = layout().with_writer(move || writer.clone()).with_ansi(false).without_time().finish();
-        tracing::subscriber::with_default(subscriber, || turn("req_1", Some("partner-a"), outcome));
+        let (filter, writer) = (filter("trace").unwrap(), move || writer.clone());
+        match format {
+            Format::Text => tracing::subscriber::with_default(text(filter, writer, false), log),
+            Format::Json => tracing::subscriber::with_default(json(filter, writer), log),
+        }
         String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()
+    }
+
+    fn logged_turn(outcome: &Outcome) -> String {
+        let line = logged(Format::Text, || turn("req_1", Some("partner-a"), outcome));
+        line.split_once(' ').unwrap().1.to_owned()
+    }
+
+    fn objects(lines: &str) -> Vec<serde_json::Map<String, serde_json::Value>> {
+        lines.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
     }
 
     #[test]
     fn a_turn_is_one_readable_line() {
-        let line = " INFO turn completed response=resp_1 request=req_1 key=partner-a model=demo tier=latency endpoint=wafer-1 plan=model-route pick=affinity queued_ms=250 \
+        let line = " INFO turn completed status=completed response=resp_1 request=req_1 key=partner-a model=demo tier=latency endpoint=wafer-1 plan=model-route pick=affinity queued_ms=250 \
             session=0000000000000051 subagent=true parent=00000000000000a1 simulated=true \
             ttft_ms=2.0 total_ms=12.0 gateway_us=40 tokens_in=100 tokens_cached=60 tokens_out=11 tokens_per_s=1000\n";
-        assert_eq!(logged(&outcome()), line);
+        assert_eq!(logged_turn(&outcome()), line);
+    }
+
+    #[test]
+    fn as_json_a_turn_is_one_object_with_the_names_of_the_text() {
+        let attempts = vec![crate::attempted(Some("said \"no\"\n")), crate::attempted(None)];
+        let outcome = Outcome { attempts, ..outcome() };
+        let [failed, ended] = &objects(&logged(Format::Json, || turn("req_1", Some("partner-a"), &outcome)))[..] else {
+            panic!("two lines")
+        };
+        assert_eq!((&failed["message"], &failed["level"]), (&"endpoint failed".into(), &"WARN".into()));
+        assert_eq!((&failed["reason"], &failed["request"]), (&"said \"no\"\n".into(), &"req_1".into()));
+        assert_eq!((&ended["message"], &ended["status"]), (&"turn completed".into(), &"completed".into()));
+        assert_eq!(
+            (&ended["ttft_ms"], &ended["tokens_out"], &ended["simulated"]),
+            (&2.0.into(), &11.into(), &true.into())
+        );
+        let text = logged_turn(&outcome);
+        let of_text: Vec<_> = text
+            .lines()
+            .last()
+            .unwrap()
+            .split(' ')
+            .filter_map(|word| word.split_once('='))
+            .map(|(name, _)| name)
+            .collect();
+        let of_json: Vec<_> =
+            ended.keys().map(String::as_str).filter(|name| !["timestamp", "level", "message"].contains(name)).collect();
+        let sorted = |mut names: Vec<&str>| {
+            names.sort_unstable();
+            names.join(" ")
+        };
+        assert_eq!(sorted(of_text), sorted(of_json));
+    }
+
+    #[test]
+    fn whatever_is_logged_as_json_is_an_object_a_line() {
+        let error = Error::Format { value: "\u{1b}[31m\"x\"\r\n".to_owned() };
+        let lines = logged(Format::Json, || {
+            tracing::error!(error = &error as &dyn std::error::Error, "a request cannot be served");
+            tracing::info!("{error}: running turns have {} ms", 7);
+            tracing::warn!(number = f64::NAN, ?error, %error, none = None::<u64>, "odd \u{0} \u{7f}");
+            tracing::info_span!("span", field = 1).in_scope(|| tracing::debug!(reason = "x"));
+        });
+        let objects = objects(&lines);
+        assert_eq!(objects.len(), 4);
+        assert!(
+            objects.iter().all(|object| object.contains_key("timestamp") && object.contains_key("level")),
+            "{lines}"
+        );
     }
 
     #[test]
     fn what_a_turn_did_not_come_to_is_left_out_and_what_was_not_forwarded_is_named() {
         let hosted_tools = vec!["web_search".to_owned(), "mcp".to_owned()];
-        let line = logged(&Outcome { tier: None, endpoint: None, ttft_ns: None, hosted_tools, ..outcome() });
+        let line = logged_turn(&Outcome { tier: None, endpoint: None, ttft_ns: None, hosted_tools, ..outcome() });
         assert!(!line.contains("tier=") && !line.contains("ttft_ms") && !line.contains("tokens_per_s"), "{line}");
         assert!(line.contains("tools_not_forwarded=web_search,mcp"), "{line}");
     }
@@ -177,5 +278,6 @@ mod tests {
         let error = filter("flashlane_edge=loud").unwrap_err();
         assert!(error.to_string().contains("flashlane_edge=loud"), "{error}");
         assert!(filter("flashlane_edge=debug,warn").is_ok());
+        assert!(named("json").is_ok() && named("JSON").unwrap_err().to_string().contains("`text` or `json`"));
     }
 }

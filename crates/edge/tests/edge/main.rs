@@ -30,5 +30,6 @@ mod stored;
 mod support;
 mod timing;
 mod tls;
+mod turns;
 mod warm;
 mod websocket;

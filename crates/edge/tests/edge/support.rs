@@ -6,7 +6,7 @@ use flashlane_engine::admission;
 use flashlane_engine::seal::Keyring;
 use flashlane_engine::{Fleet, Modality, Model, ModelRouting, Route, Settings, Shared};
 use flashlane_store::{Limits, MemoryStore, Store};
-use flashlane_telemetry::Metrics;
+use flashlane_telemetry::{Metrics, Turns};
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::Value;
 use std::net::SocketAddr;
@@ -136,6 +136,7 @@ impl Gateway {
             admission,
             store: Arc::clone(&store),
             metrics: Arc::new(Metrics::new().unwrap()),
+            turns: Arc::new(Turns::new(1000)),
         }));
         let serving = tokio::spawn(listeners.serve(Arc::clone(&state)));
         Self { address, admin, store, state, serving }

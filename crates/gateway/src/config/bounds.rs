@@ -4,7 +4,7 @@ use super::File;
 use toml::Value;
 
 /// Limits of which 0 switches one thing off and leaves the rest. Of every other, 0 would let nothing through at all.
-const ZERO_IS_OFF: [&str; 19] = [
+const ZERO_IS_OFF: [&str; 20] = [
     "routing.affinity_entries_max",
     "routing.affinity_turns_max",
     "routing.outlier_factor",
@@ -24,6 +24,7 @@ const ZERO_IS_OFF: [&str; 19] = [
     "session.recognised_bytes_per_key_max",
     "session.steers_max",
     "session.warm_ups_max",
+    "telemetry.turns_kept_max",
 ];
 /// What the HTTP library needs to read a head at all.
 const HEADER_BYTES_MIN: i64 = 8192;
@@ -42,6 +43,7 @@ fn limits(file: &File) -> Vec<(String, i64)> {
         ("routing", Value::try_from(&file.routing)),
         ("seal", Value::try_from(&file.seal)),
         ("store", Value::try_from(&file.store)),
+        ("telemetry", Value::try_from(&file.telemetry)),
     ];
     let mut limits = Vec::new();
     for (name, part) in parts {

@@ -86,9 +86,10 @@ pub fn check(file: File) -> Result<Config, Fault> {
         fault("store.folder", format!("{}: {expected}", told(&error)))
     })?;
     let seal = file.seal.keys().map_err(|(field, problem)| fault(format!("seal.{field}"), told(&problem)))?;
+    file.telemetry.check().map_err(|(field, message)| fault(format!("telemetry.{field}"), message))?;
     let settings = file.session;
-    let (runtime, server, keys) = (file.runtime, file.server, file.keys);
-    Ok(Config { runtime, server, tls, admin_tls, settings, admission, seal, keys, store, backends, fleet })
+    let (runtime, telemetry, server, keys) = (file.runtime, file.telemetry, file.server, file.keys);
+    Ok(Config { runtime, telemetry, server, tls, admin_tls, settings, admission, seal, keys, store, backends, fleet })
 }
 
 /// Who can reach a port that asks for no key can use it: only this machine may.

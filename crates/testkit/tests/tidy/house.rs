@@ -220,7 +220,7 @@ fn check_metrics(repository: &Repository) -> Vec<Finding> {
 }
 
 /// Each part of the config: its struct, and its sections in docs/CONFIG.md.
-const CONFIG: [(&str, &str, &str); 15] = [
+const CONFIG: [(&str, &str, &str); 16] = [
     ("crates/edge/src/config.rs", "EdgeConfig", "`[server]`"),
     ("crates/edge/src/config/limits.rs", "LimitsConfig", "`[server.limits]`"),
     ("crates/edge/src/config.rs", "TlsConfig", "`[server.tls]`"),
@@ -232,6 +232,7 @@ const CONFIG: [(&str, &str, &str); 15] = [
     ("crates/engine/src/admission/limit.rs", "Limits", "`[limits.latency]`, `[limits.throughput]`"),
     ("crates/engine/src/admission/settings.rs", "Queueing", "`[queue.latency]`, `[queue.throughput]`"),
     ("crates/gateway/src/store.rs", "StoreConfig", "`[store]`"),
+    ("crates/telemetry/src/config.rs", "TelemetryConfig", "`[telemetry]`"),
     ("crates/gateway/src/runtime.rs", "RuntimeConfig", "`[runtime]`"),
     ("crates/backend/src/config.rs", "EndpointConfig", "`[[endpoints]]`"),
     ("crates/gateway/src/config.rs", "ModelConfig", "`[[models]]`"),

@@ -1,0 +1,294 @@
+//! One turn that has ended, as it is kept and shown: words and numbers, no text of the turn. Its JSON is what the admin listener answers.
+
+use flashlane_engine::router::SessionKey;
+use flashlane_engine::{Attempted, Outcome, Stage, Step};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+/// Most attempts of one turn that are kept.
+const ATTEMPTS_MAX: usize = 16;
+/// The most of an attempt's failure that is kept, in bytes.
+const FAILURE_BYTES_MAX: usize = 256;
+
+/// A word of a closed set, as in metrics and logs.
+type Word = Cow<'static, str>;
+
+/// A name that many records share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Name(pub Arc<str>);
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl Serialize for Name {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(|name| Self(name.into()))
+    }
+}
+
+/// Whose turn it was.
+#[derive(Debug, Clone, Copy)]
+pub struct Whose<'a> {
+    /// `x-request-id` of the HTTP answer, or of the WebSocket's handshake.
+    pub request_id: &'a Arc<str>,
+    /// The name of the caller's key.
+    pub key: Option<&'a Arc<str>>,
+    /// The beginning of the digest of whose state it saw.
+    pub owner: u64,
+}
+
+/// A turn that has ended. Times are microseconds; those that end in `at_us` count from its beginning.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TurnRecord {
+    /// From 1, in the order in which turns ended.
+    pub number: u64,
+    pub request_id: Name,
+    /// Empty: it was refused before it was a turn.
+    pub response_id: String,
+    /// Since 1970.
+    pub began_unix_us: u64,
+    /// The name of the caller's key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Name>,
+    /// The beginning of a digest of whose state it saw, in hexadecimal.
+    pub owner: String,
+    pub model: Name,
+    pub status: Word,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<Word>,
+    /// Where it was served, and why there. None: nowhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<Route>,
+    /// It was served by what only plays a model.
+    pub simulated: bool,
+    /// Its first place among those that waited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<Queued>,
+    /// Each request that went out for it, in order.
+    pub attempts: Vec<Tried>,
+    /// When its stages began, in order.
+    pub steps: Vec<Stepped>,
+    /// What its stages took together, less flashlane's own work, which is in `gateway`. Adds up to the whole.
+    pub parts: Vec<Part>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttft_us: Option<u64>,
+    pub total_us: u64,
+    /// flashlane's own work, whatever the stage.
+    pub gateway_us: u64,
+    pub tokens: Tokens,
+    /// A digest of the client's session, as in the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    pub subagent: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools_not_forwarded: Vec<String>,
+}
+
+/// Where a turn went, and why there: docs/ROUTING.md.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    pub tier: Word,
+    pub endpoint: Name,
+    pub plan: Word,
+    pub pick: Word,
+    pub attempt: Word,
+    pub queued_ms: u32,
+}
+
+/// A place among those that waited.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Queued {
+    pub tier: Word,
+    /// 1: the next.
+    pub place: u32,
+}
+
+/// A request that went out for the turn.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tried {
+    #[serde(flatten)]
+    pub route: Route,
+    /// The model's name there.
+    pub model: Name,
+    pub began_at_us: u64,
+    pub ended_at_us: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+}
+
+/// A stage that began: docs/PROTOCOL.md, 3.9.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stepped {
+    pub stage: Word,
+    pub at_us: u64,
+}
+
+/// What a stage took.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    pub stage: Word,
+    pub us: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tokens {
+    pub input: u64,
+    pub cached: u64,
+    pub output: u64,
+    pub reasoning: u64,
+}
+
+impl TurnRecord {
+    /// The record of a turn that ended at `ended_unix_us`. Its number is not known yet.
+    #[must_use]
+    pub fn new(outcome: &Outcome, whose: Whose<'_>, ended_unix_us: u64) -> Self {
+        let total_us = outcome.total_ns / 1000;
+        let since = |ns: u64| ns.saturating_sub(outcome.began_ns) / 1000;
+        let route = outcome.decision.zip(outcome.endpoint.as_ref());
+        let tried = |of: &Attempted| Tried {
+            route: Route::new(of.decision, &of.endpoint),
+            model: Name(Arc::clone(&of.model)),
+            began_at_us: since(of.began_ns),
+            ended_at_us: of.ended_ns.map_or(total_us, since),
+            failure: of.failure.as_deref().map(|failure| start(failure, FAILURE_BYTES_MAX).to_owned()),
+        };
+        let stepped = |step: &Step| Stepped { stage: step.stage.name().into(), at_us: since(step.at_ns) };
+        let parts = outcome.parts.iter().filter(|(_, ns)| *ns > 0);
+        let digest = |SessionKey(key)| format!("{key:016x}");
+        Self {
+            number: 0,
+            request_id: Name(Arc::clone(whose.request_id)),
+            response_id: outcome.response_id.clone(),
+            began_unix_us: ended_unix_us.saturating_sub(total_us),
+            key: whose.key.map(|key| Name(Arc::clone(key))),
+            owner: format!("{:016x}", whose.owner),
+            model: Name(Arc::clone(&outcome.model)),
+            status: outcome.status.name().into(),
+            error: outcome.error.map(|kind| kind.row().label.into()),
+            route: route.map(|(decision, endpoint)| Route::new(decision, endpoint)),
+            simulated: outcome.simulated,
+            queue: outcome.place.map(|place| Queued { tier: place.tier.name().into(), place: place.number }),
+            attempts: outcome.attempts.iter().take(ATTEMPTS_MAX).map(tried).collect(),
+            steps: outcome.steps.iter().map(stepped).collect(),
+            parts: parts.map(|(stage, ns)| Part { stage: stage.name().into(), us: ns / 1000 }).collect(),
+            ttft_us: outcome.ttft_ns.map(|ns| ns / 1000),
+            total_us,
+            gateway_us: outcome.gateway_ns / 1000,
+            tokens: Tokens {
+                input: outcome.usage.input,
+                cached: outcome.usage.cached,
+                output: outcome.usage.output,
+                reasoning: outcome.usage.reasoning,
+            },
+            session: outcome.session.map(digest),
+            parent: outcome.origin.parent.map(digest),
+            subagent: outcome.origin.subagent,
+            tools_not_forwarded: outcome.hosted_tools.clone(),
+        }
+    }
+
+    /// Whether it is of this request or response.
+    #[must_use]
+    pub fn has_id(&self, id: &str) -> bool {
+        !id.is_empty() && (*self.request_id.0 == *id || self.response_id == id)
+    }
+
+    /// Each step with its end: where the next one begins, or the turn's end.
+    pub fn spans(&self) -> impl Iterator<Item = (&str, u64, u64)> {
+        let ends = self.steps.iter().skip(1).map(|step| step.at_us).chain([self.total_us]);
+        self.steps.iter().zip(ends).map(|(step, end_us)| (&*step.stage, step.at_us, end_us.max(step.at_us)))
+    }
+
+    /// What a stage took, less flashlane's own work.
+    #[must_use]
+    pub fn part_us(&self, stage: Stage) -> u64 {
+        self.parts.iter().find(|part| part.stage == stage.name()).map_or(0, |part| part.us)
+    }
+}
+
+impl Route {
+    fn new(decision: flashlane_engine::router::Decision, endpoint: &Arc<str>) -> Self {
+        Self {
+            tier: decision.tier.name().into(),
+            endpoint: Name(Arc::clone(endpoint)),
+            plan: decision.plan.label().into(),
+            pick: decision.pick.label().into(),
+            attempt: decision.attempt.label().into(),
+            queued_ms: decision.queued_ms,
+        }
+    }
+}
+
+/// The beginning of a text, of at most so many bytes.
+fn start(text: &str, bytes_max: usize) -> &str {
+    text.get(..text.floor_char_boundary(bytes_max)).unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{attempted, outcome};
+
+    fn record(outcome: &Outcome) -> TurnRecord {
+        let (id, key) = ("req_1".into(), "partner".into());
+        TurnRecord::new(outcome, Whose { request_id: &id, key: Some(&key), owner: 0xabab }, 1_700_000_000_012_000)
+    }
+
+    #[test]
+    fn a_record_tells_where_when_and_why_and_is_read_back_as_it_was() {
+        let step = |stage, at_ns| Step { stage, at_ns };
+        let steps = vec![step(Stage::Validate, 1_000_000_000), step(Stage::Connect, 1_001_000_000)];
+        let attempts = vec![attempted(Some("silent for 7 ms")), Attempted { ended_ns: None, ..attempted(None) }];
+        let record = record(&Outcome { steps, attempts, ..outcome() });
+        assert_eq!(
+            (record.began_unix_us, record.total_us, record.ttft_us),
+            (1_700_000_000_000_000, 12_000, Some(2_000))
+        );
+        assert_eq!(record.owner, "000000000000abab");
+        assert_eq!(record.spans().collect::<Vec<_>>(), [("validate", 0, 1_000), ("connect", 1_000, 12_000)]);
+        let [failed, served] = &record.attempts[..] else { panic!("two attempts") };
+        assert_eq!(
+            (failed.began_at_us, failed.ended_at_us, failed.failure.as_deref()),
+            (1_000, 4_000, Some("silent for 7 ms"))
+        );
+        assert_eq!((served.ended_at_us, &served.failure, &*served.model.0), (12_000, &None, "demo-large"));
+        let json = serde_json::to_string(&record).unwrap();
+        assert!(
+            json.contains(r#""route":{"tier":"latency","endpoint":"wafer-1","plan":"model-route","pick":"affinity""#),
+            "{json}"
+        );
+        assert_eq!(serde_json::from_str::<TurnRecord>(&json).unwrap(), record);
+    }
+
+    #[test]
+    fn what_a_record_holds_is_bounded() {
+        let long = "é".repeat(1000);
+        let attempts = vec![attempted(Some(&long)); 100];
+        let record = record(&Outcome { attempts, ..outcome() });
+        assert_eq!(record.attempts.len(), ATTEMPTS_MAX);
+        assert!(record.attempts.iter().all(|tried| tried.failure.as_ref().unwrap().len() == FAILURE_BYTES_MAX));
+        let few = serde_json::to_string(&record).unwrap().len();
+        assert!(few < 16 * 1024, "{few}");
+    }
+
+    #[test]
+    fn a_record_is_of_its_request_and_of_its_response() {
+        let record = record(&outcome());
+        assert!(record.has_id("req_1") && record.has_id("resp_1") && !record.has_id("resp_2"));
+        let refused = TurnRecord { response_id: String::new(), ..record };
+        assert!(!refused.has_id(""));
+    }
+}
