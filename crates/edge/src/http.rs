@@ -11,8 +11,10 @@ use crate::follow::Reader;
 use crate::idle::Requests;
 use crate::keys::Caller;
 use crate::listen::{Draining, Heard};
+use crate::paced::{Late, Paced};
 use crate::reply::{JSON, Refused};
 use crate::routes::RequestId;
+use crate::stall::{Mark, Marks};
 use crate::state::State;
 use crate::watch::{Watch, Watching};
 use axum::body::Body;
@@ -31,7 +33,6 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 /// A frame up to so long is copied out of its buffer, a longer one takes the buffer along.
 const FRAME_BYTES_COPIED_MAX: usize = 4096;
@@ -180,14 +181,14 @@ pub(crate) async fn collect(state: &State, headers: &HeaderMap, body: Body) -> R
     if declared.is_some_and(|bytes| bytes > bytes_max) {
         return Err(too_large());
     }
-    let ms_max = state.config.limits.request_ms_max;
-    match tokio::time::timeout(Duration::from_millis(ms_max), Limited::new(body, bytes_max).collect()).await {
-        Ok(Ok(whole)) => Ok(whole.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(Refused::new(ErrorKind::InvalidJson, "The request body could not be read.")),
-        Err(_) => {
-            Err(Refused::new(ErrorKind::InvalidJson, format!("The request body did not arrive within {ms_max} ms.")))
-        }
+    let paced = Paced::new(body, &state.config.limits);
+    match Limited::new(paced, bytes_max).collect().await {
+        Ok(whole) => Ok(whole.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+        Err(error) => Err(Refused::new(
+            ErrorKind::InvalidJson,
+            error.downcast_ref::<Late>().map_or("The request body could not be read.".to_owned(), ToString::to_string),
+        )),
     }
 }
 
@@ -227,6 +228,8 @@ pub(crate) struct Held {
     _watching: Option<Watching>,
     _request: Option<Requests>,
     afterwards: Option<Afterwards>,
+    /// Of HTTP/2, where each answer waits for its client alone.
+    mark: Option<Mark>,
 }
 
 impl Held {
@@ -235,7 +238,8 @@ impl Held {
         let is_exclusive = head.version < Version::HTTP_2;
         let watch = head.extensions.remove::<Watch>().filter(|_| is_exclusive);
         let afterwards = head.extensions.remove::<Afterwards>().filter(|_| is_exclusive);
-        Self { _watching: watch.map(Watch::begin), _request: head.extensions.remove(), afterwards }
+        let mark = head.extensions.remove::<Marks>().filter(|_| !is_exclusive).map(|marks| marks.mark());
+        Self { _watching: watch.map(Watch::begin), _request: head.extensions.remove(), afterwards, mark }
     }
 
     /// The turn's answer is whole.
@@ -255,6 +259,9 @@ impl http_body::Body for EventStream {
         let Self { drive, quiet_in, held, ear } = self.get_mut();
         let Some(running) = drive else { return Poll::Ready(None) };
         ear.hear(cx, running);
+        if let Some(mark) = &mut held.mark {
+            mark.end();
+        }
         // hyper asks again after a frame, and again after it has flushed: without a wake there is nothing new.
         let poll_number = held.afterwards.as_ref().map(Afterwards::poll_number);
         if poll_number.is_some() && *quiet_in == poll_number && !running.is_drained() {
@@ -267,6 +274,9 @@ impl http_body::Body for EventStream {
             && let Some(ended) = drive.take()
         {
             held.end(ended);
+        }
+        if let Some(mark) = &mut held.mark {
+            mark.begin();
         }
         Poll::Ready(frame.map(|bytes| Ok(Frame::data(bytes))))
     }

@@ -4,7 +4,6 @@
 mod connection;
 mod connections;
 
-pub(crate) use connection::PINGS_MAX;
 pub(crate) use connections::{Connections, Draining, Heard, Permit};
 
 use crate::admin;

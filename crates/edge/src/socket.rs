@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! Open ── close frame from the client, its mistake, or the session's wish ──> Closing ── close frame written ──> Lingering
-//!   └────────── EOF, reset, three unanswered pings ──────────> gone <───────── EOF, or `close_ms_max` later ─────────┘
+//!   └────────── EOF, reset, silence, write stall ────────────> gone <───────── EOF, or `close_ms_max` later ─────────┘
 //! ```
 //! An EOF is the client's leaving, whatever it still might read: nothing generates for nobody. `Lingering` waits for the client's EOF,
 //! since closing a socket with unread bytes in it would reset the connection and lose our close frame on its way.
 
+use crate::assembling::Part;
 use crate::drive::{Drive, Rest};
-use crate::listen::{Heard, PINGS_MAX, Permit};
+use crate::listen::{Heard, Permit};
 use flashlane_engine::{Now, Session};
 use flashlane_telemetry::label::{Direction, Transport};
 use flashlane_telemetry::metrics::OpenConnection;
@@ -42,10 +43,14 @@ pub(crate) struct Socket<Io> {
     answers_bytes: usize,
     /// The kernel took less than all that was ready.
     is_blocked: bool,
+    /// Since when it takes nothing of it, on the monotonic clock.
+    stalled_since_ns: Option<u64>,
     /// When the message began to come that is not whole yet, on the monotonic clock.
     message_began_ns: Option<u64>,
     /// When it is to end, as soon as nothing runs: the server leaves.
     leaves_ns: Option<u64>,
+    /// What is held of that message.
+    assembling: Part,
     bytes_in: u64,
     bytes_out: u64,
     _open: OpenConnection,
@@ -90,6 +95,7 @@ enum Client {
 impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
     pub(crate) fn new(io: Io, decoder: Decoder, drive: Drive, permit: Permit) -> Self {
         let open = drive.state().metrics.connection(Transport::WebSocket);
+        let assembling = drive.state().assembling.part();
         let ping_ms = drive.state().config.limits.ping_ms;
         let due_ns = (ping_ms > 0).then(|| drive.now().after_ms(ping_ms));
         Self {
@@ -100,8 +106,10 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
             liveness: Liveness { due_ns, was_heard: false, unanswered: 0 },
             answers_bytes: 0,
             is_blocked: false,
+            stalled_since_ns: None,
             message_began_ns: None,
             leaves_ns: None,
+            assembling,
             bytes_in: 0,
             bytes_out: 0,
             _open: open,
@@ -149,7 +157,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
             if let Some((code, reason)) = self.drive.take_close() {
                 self.close(code, reason, now);
             }
-            if self.poll_write(cx).is_err() {
+            if self.poll_write(cx, now).is_err() {
                 self.drive.client_gone(now);
                 return Poll::Ready(());
             }
@@ -157,7 +165,8 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
             self.drive.settle();
             let client_waits = client == Client::Quiet || (client == Client::Full && self.is_blocked);
             let upstream_waits = rest == Rest::Quiet || (rest == Rest::Full && self.is_blocked);
-            if client_waits && upstream_waits {
+            // What has just begun to stall needs its deadline set.
+            if client_waits && upstream_waits && self.stalled_since_ns != Some(now.mono_ns) {
                 return Poll::Pending;
             }
         }
@@ -211,6 +220,9 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
         });
         self.message_began_ns = self.decoder.is_in_message().then(|| began_ns.unwrap_or(now.mono_ns));
         self.answers_bytes += self.drive.outgoing().len().saturating_sub(unwritten_before);
+        if !self.assembling.set(self.decoder.held_bytes()) {
+            self.leave(close_code::TRY_AGAIN_LATER, "too much is being sent to this server at once", now);
+        }
         match (result, wish) {
             (_, Some(code)) => self.leave(code, "", now),
             (Err(error), None) => self.leave(error.close_code(), &error.to_string(), now),
@@ -240,9 +252,27 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
                     self.leaves_ns = None;
                     self.drive.handle(now, Session::handle_drain);
                 }
-                self.ping_if_due(now)
+                if self.message_due_ns().is_some_and(|due_ns| due_ns <= now.mono_ns) {
+                    self.leave(close_code::POLICY, "a message did not arrive in its time", now);
+                    return false;
+                }
+                self.is_stalled(now) || self.ping_if_due(now)
             }
         }
+    }
+
+    fn message_due_ns(&self) -> Option<u64> {
+        let ms_max = self.drive.state().config.limits.message_ms_max;
+        self.message_began_ns.map(|began_ns| began_ns.saturating_add(ms_max.saturating_mul(1_000_000)))
+    }
+
+    fn stall_due_ns(&self) -> Option<u64> {
+        let ms_max = self.drive.state().config.limits.write_stall_ms_max;
+        self.stalled_since_ns.map(|since_ns| since_ns.saturating_add(ms_max.saturating_mul(1_000_000)))
+    }
+
+    fn is_stalled(&self, now: Now) -> bool {
+        self.stall_due_ns().is_some_and(|due_ns| due_ns <= now.mono_ns)
     }
 
     /// Whether the client counts as dead.
@@ -255,7 +285,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
             self.liveness.unanswered = 0;
             return false;
         }
-        if self.liveness.unanswered >= PINGS_MAX {
+        if self.liveness.unanswered >= self.drive.state().config.limits.pings_unanswered_max {
             return true;
         }
         self.liveness.unanswered += 1;
@@ -265,15 +295,19 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
 
     fn deadline_ns(&self) -> Option<u64> {
         match self.phase {
-            Phase::Open => self.liveness.due_ns.into_iter().chain(self.leaves_ns).min(),
+            Phase::Open => {
+                let dues_ns = [self.liveness.due_ns, self.leaves_ns, self.message_due_ns(), self.stall_due_ns()];
+                dues_ns.into_iter().flatten().min()
+            }
             Phase::Closing { until_ns } | Phase::Lingering { until_ns } => Some(until_ns),
         }
     }
 
     /// Writes what is ready, in one call where the kernel takes it.
     // hot: per token
-    fn poll_write(&mut self, cx: &mut Context<'_>) -> std::io::Result<()> {
+    fn poll_write(&mut self, cx: &mut Context<'_>, now: Now) -> std::io::Result<()> {
         let result = self.poll_write_ready(cx);
+        self.stalled_since_ns = self.is_blocked.then(|| self.stalled_since_ns.unwrap_or(now.mono_ns));
         self.answers_bytes = self.answers_bytes.min(self.drive.outgoing().len());
         result
     }
@@ -296,6 +330,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
                     self.bytes_out += count as u64;
                     // Room in a buffer that was full: the client has read.
                     self.liveness.was_heard |= was_blocked;
+                    self.stalled_since_ns = None;
                 }
                 Poll::Ready(Err(error)) => return Err(error),
             }

@@ -1,5 +1,6 @@
 //! What all client connections share. Touched per turn, never per token.
 
+use crate::assembling::Assembling;
 use crate::background::Jobs;
 use crate::clock::Clock;
 use crate::config::EdgeConfig;
@@ -55,6 +56,7 @@ pub struct State {
     pub(crate) clock: Clock,
     pub(crate) counting: Counting,
     pub(crate) connections: Arc<Connections>,
+    pub(crate) assembling: Arc<Assembling>,
     pub(crate) jobs: Jobs,
     pub(crate) stop: Stop,
 }
@@ -66,6 +68,7 @@ impl State {
         let admission = admission::Settings { own: own_limits(&keys), ..admission };
         Self {
             desk: Desk::new(Admission::new(&admission, Arc::clone(&shared.fleet), seed())),
+            assembling: Assembling::new(config.limits.assembling_bytes_max),
             connections: Connections::new(config.limits.connections_max),
             jobs: Jobs::new(config.limits.background_turns_max),
             config,

@@ -1,6 +1,7 @@
 //! `GET /v1/responses` with an upgrade: RFC 6455's opening handshake. What comes after it, [`crate::socket`] does.
 
 use crate::drive::Drive;
+use crate::inspected::Inspected;
 use crate::keys::Caller;
 use crate::listen::Permit;
 use crate::reply::Refused;
@@ -51,8 +52,8 @@ pub(crate) async fn upgrade(
     let Some(on_upgrade) = on_upgrade else { return bad_handshake("this connection cannot be upgraded") };
     let limits = Limits {
         message_bytes_max: state.config.limits.message_bytes_max,
+        message_fragments_max: state.config.limits.message_fragments_max,
         pings_per_second_max: state.config.limits.pings_per_second_max,
-        ..Limits::default()
     };
     let Handshake { accept, deflate, deflate_header, timing, timing_within, rate_limits } = handshake;
     let decoder = Decoder::new(limits, deflate);
@@ -89,9 +90,9 @@ pub(crate) async fn upgrade(
 
 /// The connection once the answer is out, and what was read behind the handshake. None: the client left first.
 async fn taken_over(on_upgrade: OnUpgrade) -> Option<(Io, Vec<u8>)> {
-    let Parts { io, read_buf, .. } = downcast::<TokioIo<Watched<Io>>>(on_upgrade.await.ok()?).ok()?;
+    let Parts { io, read_buf, .. } = downcast::<TokioIo<Watched<Inspected<Io>>>>(on_upgrade.await.ok()?).ok()?;
     let (stream, ahead) = io.into_inner().into_parts();
-    Some((stream, [&read_buf[..], &ahead].concat()))
+    Some((stream.into_inner(), [&read_buf[..], &ahead].concat()))
 }
 
 fn wants_websocket(request: &Request) -> bool {

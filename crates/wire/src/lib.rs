@@ -5,6 +5,7 @@
 pub mod chat;
 pub mod forwarded;
 pub mod http1;
+pub mod inspect;
 pub mod json;
 pub mod proxy_protocol;
 pub mod responses;

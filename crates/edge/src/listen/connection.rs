@@ -5,12 +5,16 @@ use crate::afterwards::Afterwards;
 use crate::again::Again;
 use crate::config::LimitsConfig;
 use crate::idle::{Idle, Requests};
+use crate::inspected::Inspected;
 use crate::peer::Peer;
+use crate::stall::Stall;
 use crate::state::State;
+use crate::strict;
 use crate::tls::Tls;
 use crate::watch::{Watch, Watched};
 use axum::Router;
 use axum::body::Body;
+use axum::middleware;
 use flashlane_backend::Io;
 use flashlane_telemetry::label::Transport;
 use hyper::body::Incoming;
@@ -27,12 +31,13 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tower::Service as _;
 
-/// Pings, or as many times their interval, after which a silent client counts as gone.
-pub(crate) const PINGS_MAX: u32 = 3;
 /// How long a connection may take to ask for something that had not yet when the drain began: it may have been on its way.
 const UNASKED_WAIT: Duration = Duration::from_secs(1);
 /// hyper's own lower bound.
 const HEADER_BYTES_MIN: usize = 8192;
+/// Requests over one HTTP/2 connection that were reset before anybody saw them, and those that we had to reset for what they were. One
+/// more, and the connection is told to calm down and ended.
+const HTTP2_RESETS_MAX: usize = 64;
 
 /// What the connections of one listener are served with.
 #[derive(Clone)]
@@ -45,6 +50,7 @@ pub(super) struct App {
 
 impl App {
     pub(super) fn new(router: Router, tls: Option<Tls>, state: &Arc<State>, connections: Arc<Connections>) -> Self {
+        let router = router.layer(middleware::from_fn_with_state(Arc::clone(state), strict::guard));
         Self { router, tls, state: Arc::clone(state), connections }
     }
 }
@@ -60,13 +66,16 @@ pub(super) async fn serve((stream, address): (TcpStream, IpAddr), app: App, perm
     let requests = Requests::default();
     let afterwards = Afterwards::default();
     let mut idle = Idle::new(requests.clone(), Duration::from_millis(state.config.limits.header_ms_max));
-    let io = TokioIo::new(Watched::new(io, watch.clone()));
+    let mut stall = Stall::new(state.config.limits.write_stall_ms_max);
+    let marks = stall.marks().clone();
+    let io = TokioIo::new(Watched::new(Inspected::new(io, &state, marks.mark()), watch.clone()));
     let after = afterwards.clone();
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         request.extensions_mut().insert(peer);
         request.extensions_mut().insert(permit.clone());
         request.extensions_mut().insert(watch.clone());
         request.extensions_mut().insert(after.clone());
+        request.extensions_mut().insert(marks.clone());
         request.extensions_mut().insert(requests.begin());
         router.clone().call(request.map(Body::new))
     });
@@ -86,6 +95,9 @@ pub(super) async fn serve((stream, address): (TcpStream, IpAddr), app: App, perm
         if idle.poll_over(cx) || (is_leaving && idle.was_asked()) {
             is_leaving = false;
             connection.as_mut().graceful_shutdown();
+        }
+        if stall.poll_over(cx) {
+            return Poll::Ready(Ok(()));
         }
         let polled = again.poll(cx, |cx| {
             afterwards.begin_poll();
@@ -144,9 +156,14 @@ fn set_options(stream: &TcpStream, limits: &LimitsConfig) {
     {
         let _ = socket.set_tcp_quickack(true);
         if !silence.is_zero() {
-            let _ = socket.set_tcp_user_timeout(Some(silence.saturating_mul(PINGS_MAX)));
+            let _ = socket.set_tcp_user_timeout(Some(patience(limits)));
         }
     }
+}
+
+/// How long a client may be silent behind a ping.
+fn patience(limits: &LimitsConfig) -> Duration {
+    Duration::from_millis(limits.ping_ms).saturating_mul(limits.pings_unanswered_max.saturating_add(1))
 }
 
 fn protocol(limits: &LimitsConfig) -> auto::Builder<TokioExecutor> {
@@ -155,13 +172,16 @@ fn protocol(limits: &LimitsConfig) -> auto::Builder<TokioExecutor> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(limits.header_ms_max))
+        .max_headers(limits.headers_max)
         .max_buf_size(limits.header_bytes_max.max(HEADER_BYTES_MIN));
     let silence = (limits.ping_ms > 0).then(|| Duration::from_millis(limits.ping_ms));
     builder
         .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(silence)
-        .keep_alive_timeout(silence.unwrap_or_default().saturating_mul(PINGS_MAX))
+        .keep_alive_timeout(patience(limits))
+        .max_pending_accept_reset_streams(HTTP2_RESETS_MAX)
+        .max_local_error_reset_streams(HTTP2_RESETS_MAX)
         .max_concurrent_streams(limits.http2_streams_max)
         .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX));
     builder

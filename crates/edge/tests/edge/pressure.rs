@@ -17,6 +17,8 @@ const BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// A flood that has stood still for so long stands.
 const STILL: Duration = Duration::from_millis(300);
 
+const STALL: Duration = Duration::from_millis(300);
+
 /// An upstream that never ends its answer and counts what it could send.
 struct Flood {
     base_url: String,
@@ -115,6 +117,49 @@ async fn an_event_stream_that_is_never_read_is_not_held_for_ever() {
     let body = json!({"model": "demo", "input": "hi", "stream": true}).to_string();
     client.write_all(&crate::support::request("POST", "/v1/responses", "", body.as_bytes())).await.unwrap();
     flood.cut().await;
+}
+
+#[tokio::test]
+async fn a_websocket_that_is_never_read_is_closed_and_its_upstream_cut() {
+    let mut flood = Flood::start().await;
+    let gateway = stalling(&flood).await;
+    let mut socket = gateway.websocket().await;
+    socket.send(&json!({"type": "response.create", "model": "demo", "input": "hi", "store": false})).await;
+    flood.cut().await;
+    // It answers pings of its own accord, and still is none that reads.
+    assert!(gateway.metrics().await.contains("flashlane_connections_open{transport=\"websocket\"} 0"));
+}
+
+#[tokio::test]
+async fn an_event_stream_that_takes_nothing_is_closed_and_its_upstream_cut() {
+    let mut flood = Flood::start().await;
+    let gateway = stalling(&flood).await;
+    let mut client = gateway.connect().await;
+    let body = json!({"model": "demo", "input": "hi", "stream": true}).to_string();
+    client.write_all(&crate::support::request("POST", "/v1/responses", "", body.as_bytes())).await.unwrap();
+    flood.cut().await;
+}
+
+#[tokio::test]
+async fn a_client_that_reads_slowly_but_reads_is_not_stalled() {
+    let flood = Flood::start().await;
+    let gateway = stalling(&flood).await;
+    let mut socket = gateway.websocket().await;
+    socket.send(&json!({"type": "response.create", "model": "demo", "input": "hi", "store": false})).await;
+    let (began, mut read) = (tokio::time::Instant::now(), 0);
+    while began.elapsed() < 5 * STALL {
+        read += socket.message().await.expect("the stream goes on").len();
+        tokio::time::sleep(Duration::from_micros(100)).await;
+    }
+    assert!(read > 0);
+}
+
+/// No ping is ever due, and the kernel waits for ever.
+async fn stalling(flood: &Flood) -> Gateway {
+    let edit = |config: &mut flashlane_edge::EdgeConfig| {
+        (config.limits.write_stall_ms_max, config.limits.ping_ms) = (u64::try_from(STALL.as_millis()).unwrap(), 0);
+    };
+    Gateway::start_with(upstream(&flood.base_url), |config, _| edit(config)).await
 }
 
 #[tokio::test]

@@ -92,13 +92,13 @@ async fn pings_are_answered_and_a_close_is_closed() {
 }
 
 /// A client by hand: every byte as it is told.
-struct Raw {
-    stream: TcpStream,
+pub struct Raw {
+    pub stream: TcpStream,
     head: String,
 }
 
 impl Raw {
-    async fn connect(gateway: &Gateway, fields: &str) -> Self {
+    pub async fn connect(gateway: &Gateway, fields: &str) -> Self {
         let mut stream = gateway.connect().await;
         let fields = format!(
             "connection: keep-alive, Upgrade\r\nupgrade: WebSocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n{fields}"
@@ -116,7 +116,7 @@ impl Raw {
     }
 
     /// A server's frame: its first byte and its payload.
-    async fn read(&mut self) -> (u8, Vec<u8>) {
+    pub async fn read(&mut self) -> (u8, Vec<u8>) {
         let first = soon("a frame", self.stream.read_u8()).await.unwrap();
         let length = match self.stream.read_u8().await.unwrap() {
             126 => usize::from(self.stream.read_u16().await.unwrap()),
@@ -129,14 +129,12 @@ impl Raw {
     }
 }
 
-fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
-    match u16::try_from(payload.len()).unwrap() {
-        length @ 0..126 => frame.push(0x80 | length as u8),
-        length => {
-            frame.push(0xfe);
-            frame.extend_from_slice(&length.to_be_bytes());
-        }
+    match u16::try_from(payload.len()) {
+        Ok(length @ 0..126) => frame.push(0x80 | length as u8),
+        Ok(length) => frame.extend([&[0xfe][..], &length.to_be_bytes()].concat()),
+        Err(_) => frame.extend([&[0xff][..], &(payload.len() as u64).to_be_bytes()].concat()),
     }
     frame.extend_from_slice(&[1, 2, 3, 4]);
     frame.extend(payload.iter().zip([1, 2, 3, 4].iter().cycle()).map(|(byte, mask)| byte ^ mask));

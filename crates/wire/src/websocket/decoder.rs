@@ -105,6 +105,12 @@ impl Decoder {
         self.message.is_some()
     }
 
+    /// How much memory the message under way takes.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.message.as_ref().map_or(0, |message| message.buf.capacity())
+    }
+
     /// Handles the input up to the end of a frame, or all of it, and returns the rest.
     fn advance<'i>(
         &mut self,
