@@ -30,19 +30,23 @@ impl Mark {
 
 /// The marks of one connection, each with what the last look saw there.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Marks(Arc<Mutex<Vec<(Weak<AtomicU64>, u64)>>>);
+pub(crate) struct Marks(Arc<Mutex<Vec<Seen>>>);
+
+/// A mark, and what it showed at the last look.
+#[derive(Debug)]
+struct Seen(Weak<AtomicU64>, u64);
 
 impl Marks {
     pub(crate) fn mark(&self) -> Mark {
         let mark = Mark::default();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((Arc::downgrade(&mark.shown), 0));
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Seen(Arc::downgrade(&mark.shown), 0));
         mark
     }
 
     /// Whether one of them waits as it did at the last look.
     fn look(&self) -> bool {
         let mut is_stalled = false;
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain_mut(|(mark, seen)| {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain_mut(|Seen(mark, seen)| {
             let Some(mark) = mark.upgrade() else { return false };
             let shown = mark.load(Ordering::Relaxed);
             is_stalled |= shown != 0 && shown == std::mem::replace(seen, shown);

@@ -84,10 +84,9 @@ impl Lines {
         if let State::Body { left_bytes } | State::ChunkData { left_bytes } = &mut self.state {
             let here = usize::try_from(*left_bytes).unwrap_or(usize::MAX).min(input.len());
             *left_bytes -= here as u64;
-            match self.state {
-                State::Body { left_bytes: 0 } => self.state = State::Between { is_blank_seen: false },
-                State::ChunkData { left_bytes: 0 } => self.state = State::ChunkEnd,
-                _ => {}
+            if *left_bytes == 0 {
+                let is_chunk = matches!(self.state, State::ChunkData { .. });
+                self.state = if is_chunk { State::ChunkEnd } else { State::Between { is_blank_seen: false } };
             }
             return Step::Read(here);
         }
