@@ -4,7 +4,7 @@ use super::File;
 use toml::Value;
 
 /// Limits of which 0 switches one thing off and leaves the rest. Of every other, 0 would let nothing through at all.
-const ZERO_IS_OFF: [&str; 20] = [
+const ZERO_IS_OFF: [&str; 22] = [
     "routing.affinity_entries_max",
     "routing.affinity_turns_max",
     "routing.outlier_factor",
@@ -16,6 +16,8 @@ const ZERO_IS_OFF: [&str; 20] = [
     "server.drain.idle_ms",
     "server.drain.listen_ms",
     "server.limits.ping_ms",
+    "server.limits.request_bytes_per_second_min",
+    "server.limits.request_grace_ms",
     "session.announce_after_ms",
     "session.lanes_max",
     "session.queued_bytes_max",
