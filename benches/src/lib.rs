@@ -28,6 +28,7 @@ pub fn fleet() -> Fleet {
         upstream_latency: None,
         upstream_throughput: None,
         routing: ModelRouting::default(),
+        guard: None,
     };
     let endpoint = Endpoint {
         name: "e".into(),

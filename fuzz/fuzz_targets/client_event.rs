@@ -23,6 +23,7 @@ fn shared() -> Arc<Shared> {
         upstream_latency: None,
         upstream_throughput: None,
         routing: ModelRouting::default(),
+        guard: None,
     };
     let endpoint = Endpoint {
         name: "e".into(),
@@ -57,6 +58,7 @@ fn settle(session: &mut Session, shared: &Shared) {
             Effect::Count(turn, _) => session.handle_counted(turn, &Counted::Beyond, now),
             Effect::Release(grant, ending) => drop(admission.release(grant, &ending, now)),
             Effect::Prepare(turn, _) => session.handle_prepared(turn, None, now),
+            Effect::Inquire(..) => unreachable!("no model has a guard"),
             Effect::Prefilled(_) => unreachable!("no prompt is read ahead where none may be"),
             Effect::Look(..) | Effect::Forget(_) => unreachable!("nobody waits where nothing is limited"),
             Effect::Park(_)

@@ -71,6 +71,7 @@ fn drive(session: &mut Session) -> (String, usize) {
             | Effect::Abort(_)
             | Effect::Warm(_)
             | Effect::Prefilled(_)
+            | Effect::Inquire(..)
             | Effect::Load(..)
             | Effect::Find(..)
             | Effect::EndJob(..)

@@ -4,14 +4,17 @@ use crate::client::Remote;
 use crate::config::EndpointConfig;
 use crate::error::{Error, Problem};
 use crate::files;
+use crate::guard::{Guards, Ruled};
 use crate::hosted::Hosted;
 use crate::openai::OpenAi;
 use crate::responses::Responses;
 use crate::simulator::Simulator;
 use crate::stream::TokenStream;
+use flashlane_engine::guard::Inquiry;
 use flashlane_engine::router::Load;
 use flashlane_engine::{Endpoint, EndpointId, UpstreamFailure, UpstreamRequest};
 use std::collections::BTreeSet;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -30,6 +33,7 @@ pub enum Backend {
 pub struct Backends {
     /// `EndpointId` is the index.
     pub(crate) places: Vec<Place>,
+    pub(crate) guards: Arc<Guards>,
 }
 
 /// Where an endpoint is, or was.
@@ -71,7 +75,7 @@ impl Backends {
         let mut places = Vec::with_capacity(configs.len());
         for config in configs {
             if places.len() == ENDPOINTS_MAX {
-                return Err(config.error("name", Problem::TooMany { endpoints_max: ENDPOINTS_MAX }));
+                return Err(config.error("name", Problem::TooMany { count_max: ENDPOINTS_MAX }));
             }
             if !names.insert(&config.name) {
                 return Err(config.error("name", Problem::Duplicate));
@@ -88,7 +92,19 @@ impl Backends {
             let made_of = Arc::new(MadeOf { config: config.clone(), files: files::digest(config.files()) });
             places.push(Place { endpoint, made_of, backend: Some(Arc::new(config.check()?)) });
         }
-        Ok(Self { places })
+        Ok(Self { places, guards: Arc::default() })
+    }
+
+    /// With the guards of the same config.
+    #[must_use]
+    pub fn guarded_by(self, guards: Guards) -> Self {
+        Self { guards: Arc::new(guards), ..self }
+    }
+
+    /// Asks a guard. Needs tokio's reactor and timer; dropping it takes the question back.
+    #[must_use]
+    pub fn inquire(&self, inquiry: Inquiry) -> Pin<Box<dyn Future<Output = Ruled> + Send>> {
+        self.guards.ask(inquiry)
     }
 
     /// The endpoints as a fleet has them, by their ids: the retired ones too.

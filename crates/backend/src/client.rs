@@ -3,6 +3,7 @@
 //! Knows nothing of what passes over a connection beyond HTTP.
 
 pub(crate) mod address;
+pub(crate) mod calls;
 pub(crate) mod dial;
 pub(crate) mod io;
 pub(crate) mod leaving;

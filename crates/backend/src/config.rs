@@ -433,26 +433,41 @@ impl EndpointConfig {
 
     /// The key, and the field that leads to it.
     pub(crate) fn key(&self, api_key_env: Option<&String>) -> Result<(&'static str, Option<Secret>), Error> {
-        let (field, key) = match (api_key_env, &self.api_key_file) {
-            (None, None) => return Ok(("base_url", None)),
-            (Some(_), Some(_)) => return Err(self.error("api_key_file", Problem::TwoKeys)),
-            (Some(variable), None) => {
-                let absent = |_| self.error("api_key_env", Problem::NoSuchVariable { variable: variable.clone() });
-                ("api_key_env", Secret::new(std::env::var(variable).map_err(absent)?))
-            }
-            (None, Some(path)) => {
-                let unread = |source| self.error("api_key_file", Problem::File { path: path.clone(), source });
-                ("api_key_file", Secret::read(path, KEY_BYTES_MAX).map_err(unread)?)
-            }
+        let field = match (api_key_env, &self.api_key_file) {
+            (None, None) => "base_url",
+            (Some(_), _) => "api_key_env",
+            (None, Some(_)) => "api_key_file",
         };
-        let key = key.expose().trim();
-        match key.len() {
-            0 => Err(self.error(field, Problem::Empty)),
-            1..=KEY_BYTES_MAX if key.bytes().all(|byte| byte.is_ascii_graphic()) => {
-                Ok((field, Some(Secret::new(key.to_owned()))))
-            }
-            _ => Err(self.error(field, Problem::Key)),
+        let key = read_key(api_key_env, self.api_key_file.as_deref());
+        key.map(|key| (field, key)).map_err(|(field, problem)| self.error(field, problem))
+    }
+}
+
+/// An API key by its variable or its file, without the blanks around it. None: neither is named.
+///
+/// # Errors
+/// The field at fault.
+pub(crate) fn read_key(
+    variable: Option<&String>,
+    file: Option<&Path>,
+) -> Result<Option<Secret>, (&'static str, Problem)> {
+    let (field, key) = match (variable, file) {
+        (None, None) => return Ok(None),
+        (Some(_), Some(_)) => return Err(("api_key_file", Problem::TwoKeys)),
+        (Some(variable), None) => {
+            let absent = |_| ("api_key_env", Problem::NoSuchVariable { variable: variable.clone() });
+            ("api_key_env", Secret::new(std::env::var(variable).map_err(absent)?))
         }
+        (None, Some(path)) => {
+            let unread = |source| ("api_key_file", Problem::File { path: path.to_owned(), source });
+            ("api_key_file", Secret::read(path, KEY_BYTES_MAX).map_err(unread)?)
+        }
+    };
+    let key = key.expose().trim();
+    match key.len() {
+        0 => Err((field, Problem::Empty)),
+        1..=KEY_BYTES_MAX if key.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(Some(Secret::new(key.to_owned()))),
+        _ => Err((field, Problem::Key)),
     }
 }
 

@@ -20,10 +20,10 @@ pub enum Problem {
     Missing,
     #[error("must not be empty")]
     Empty,
-    #[error("is used by another endpoint too")]
+    #[error("is used by another one too")]
     Duplicate,
-    #[error("more endpoints than {endpoints_max}")]
-    TooMany { endpoints_max: usize },
+    #[error("more of them than {count_max}")]
+    TooMany { count_max: usize },
     #[error("has no meaning for backend \"{backend}\"")]
     NotForBackend { backend: &'static str },
     #[error("must be one of {}", values.join(", "))]

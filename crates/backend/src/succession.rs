@@ -26,6 +26,7 @@ impl Backends {
     /// There is no place left.
     pub fn succeeded_by(&self, next: Self) -> Result<(Self, Vec<Change>), Full> {
         let mut places: Vec<Place> = self.places.clone();
+        let next_guards = Arc::clone(&next.guards);
         let is_live = |place: &Place| !place.endpoint.retired;
         let mut free: Vec<usize> =
             (0..).zip(&places).filter(|(_, place)| place.backend.is_none()).map(|(at, _)| at).collect();
@@ -56,7 +57,7 @@ impl Backends {
         let is_back = |name: &Arc<str>| changes.contains(&Change::Changed(Arc::clone(name)));
         let removed: Vec<_> = gone.into_iter().filter(|name| !is_back(name)).map(Change::Removed).collect();
         changes.extend(removed);
-        Ok((Self { places }, changes))
+        Ok((Self { places, guards: next_guards }, changes))
     }
 
     /// Retired endpoints that still have connections.
@@ -73,7 +74,7 @@ impl Backends {
                 place.backend = None;
             }
         }
-        Self { places }
+        Self { places, guards: Arc::clone(&self.guards) }
     }
 
     /// The ids that are another endpoint's here than they were before.

@@ -6,7 +6,8 @@
 //! process has ended.
 
 use crate::drain::Phase;
-use crate::drive::{Drive, record_of, store_failed};
+use crate::drive::Drive;
+use crate::record::{record_of, store_failed};
 use crate::state::State;
 use bytes::Bytes;
 use dashmap::DashMap;

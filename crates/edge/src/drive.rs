@@ -13,17 +13,16 @@ use crate::clock::{Clock, unix_us};
 use crate::desk::Signal;
 use crate::error::Error;
 use crate::keys::Caller;
+use crate::record::{record_of, store_failed, usage_of};
 use crate::state::State;
-use crate::stored::with_id;
 use crate::work::{Done, Work};
-use bytes::Bytes;
-use flashlane_backend::{Alarm, Handed, Leaving, TokenStream};
+use flashlane_backend::{Alarm, Handed, Leaving, Ruled, TokenStream};
 use flashlane_engine::admission::{Asked, Ticket, WaiterId};
 use flashlane_engine::{
-    Answer, Effect, ErrorKind, IdSource, Now, Outcome, Outgoing, Owner, Prefilled, Refusal, Routed, Session, Shared,
-    Source, Tier, TurnId, UpstreamEvent, Usage,
+    Answer, Effect, IdSource, Now, Outcome, Outgoing, Owner, Prefilled, Routed, Session, Shared, Source, TurnId,
+    UpstreamEvent, Usage,
 };
-use flashlane_store::{Items, OwnerId, Page, Record, Tokens, UsageEntry};
+use flashlane_store::{OwnerId, Page, Record};
 use flashlane_telemetry::log;
 use flashlane_telemetry::turns::{TurnRecord, Whose};
 use std::pin::Pin;
@@ -331,6 +330,11 @@ impl Drive {
                 Done::Counted(counted) => {
                     self.handle(now, |session, now| session.handle_counted(turn, &counted, now));
                 }
+                Done::Ruled(Ruled { guard, ruling, took }) => {
+                    self.state.metrics.ruled(&guard, &ruling, took);
+                    log::ruling(&self.request_id, &guard, &ruling);
+                    self.handle(now, |session, now| session.handle_ruling(turn, ruling, now));
+                }
                 Done::Committed(result) => {
                     let result = result.map_err(|error| store_failed(&error, "the response could not be stored"));
                     self.handle(now, |session, now| session.handle_committed(turn, result, now));
@@ -396,6 +400,11 @@ impl Drive {
                     log::drained(&self.shared.fleet, grant.endpoint());
                 }
             }
+            Effect::Inquire(turn, inquiry) => {
+                let inquiry = self.state.backends.inquire(inquiry);
+                self.work.push((turn, Work::Inquire(inquiry)));
+                self.has_changed = true;
+            }
             Effect::Open(turn, request) => {
                 let mut stream = self.state.backends.open(request.endpoint, *request);
                 if let Some(leaving) = self.leaving.take() {
@@ -433,7 +442,11 @@ impl Drive {
                 self.has_changed = true;
             }
             Effect::EndJob(_, record) => self.ended = Some(record_of(*record)),
-            Effect::Finish(_, outcome) => self.finished.push(*outcome),
+            Effect::Finish(turn, outcome) => {
+                // A verdict that is still to come is nobody's any more.
+                self.work.retain(|(of, work)| *of != turn || !matches!(work, Work::Inquire(_)));
+                self.finished.push(*outcome);
+            }
             Effect::Close { code, reason } => self.close = Some((code, reason)),
         }
     }
@@ -506,49 +519,6 @@ enum Round {
     Moved,
     Still,
     Full,
-}
-
-pub(crate) fn store_failed(error: &flashlane_store::Error, what: &str) -> Refusal {
-    tracing::error!(error = error as &dyn std::error::Error, "{what}");
-    Refusal::new(ErrorKind::Internal, format!("Sorry, {what}. Please try again, or send \"store\": false."))
-}
-
-/// A response as the store takes it.
-pub(crate) fn record_of(record: flashlane_engine::Record) -> Record {
-    let flashlane_engine::Record {
-        id,
-        owner,
-        previous,
-        conversation,
-        inherited,
-        outputs,
-        runs,
-        response,
-        created_unix_ms,
-    } = record;
-    let mut items = Items::new(runs);
-    if conversation.is_some() {
-        // Each item of a conversation can be asked for by its id.
-        let name = |(index, item): (usize, &Bytes)| match index < inherited {
-            true => item.clone(),
-            false => with_id(&format!("{id}{index}"), item),
-        };
-        items = items.iter().enumerate().map(name).collect();
-    }
-    let owner = OwnerId(owner.0);
-    Record { id, owner, previous, conversation, items, inherited, outputs, response, created_unix_ms }
-}
-
-fn usage_of(owner: OwnerId, tier: Tier, (response_id, model, usage): (String, &str, Usage), now: Now) -> UsageEntry {
-    let Usage { input, cached, output, reasoning, .. } = usage;
-    UsageEntry {
-        owner,
-        response_id,
-        model: model.to_owned(),
-        tier: tier.name().to_owned(),
-        tokens: Tokens { input, cached, output, reasoning },
-        unix_ms: now.unix_ms,
-    }
 }
 
 fn earliest(a: Option<u64>, b: Option<u64>) -> Option<u64> {

@@ -29,6 +29,7 @@ mod models;
 mod origin;
 mod paced;
 mod peer;
+mod record;
 mod reply;
 mod routes;
 mod socket;

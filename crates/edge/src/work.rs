@@ -1,16 +1,18 @@
-//! What a turn waits for beside its upstream: the store or the tokenizer. Knows nothing of sessions: who polls it tells them.
+//! What a turn waits for beside its upstream: the store, the tokenizer, or its model's guard. Knows nothing of sessions: who polls it tells them.
 
 use bytes::Bytes;
+use flashlane_backend::Ruled;
 use flashlane_engine::tokens::Counted;
 use flashlane_store::{BoxFuture, JobState, Listing, OwnerId, Record, Retrieved, Store};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-/// Work of the store or the tokenizer, for a turn that waits for it.
+/// Work for a turn that waits for it.
 pub(crate) enum Work {
     Load(BoxFuture<Result<Option<Arc<Record>>, flashlane_store::Error>>),
     Commit(BoxFuture<Result<(), flashlane_store::Error>>),
     Count(BoxFuture<Counted>),
+    Inquire(BoxFuture<Ruled>),
     Find(BoxFuture<Result<Vec<Option<Bytes>>, flashlane_store::Error>>),
     LoadItems(BoxFuture<Result<Option<Listing>, flashlane_store::Error>>),
     /// How a response stands whose job had a task when it was asked for: its end may be kept already.
@@ -23,6 +25,7 @@ pub(crate) enum Done {
     Unfinished,
     Committed(Result<(), flashlane_store::Error>),
     Counted(Counted),
+    Ruled(Ruled),
     Found(Result<Vec<Option<Bytes>>, flashlane_store::Error>),
 }
 
@@ -33,6 +36,7 @@ impl Work {
                 Self::Load(load) => load.as_mut().poll(cx).map(|found| Done::Loaded(found.map(context_of))),
                 Self::Commit(commit) => commit.as_mut().poll(cx).map(Done::Committed),
                 Self::Count(count) => count.as_mut().poll(cx).map(Done::Counted),
+                Self::Inquire(inquiry) => inquiry.as_mut().poll(cx).map(Done::Ruled),
                 Self::Find(find) => find.as_mut().poll(cx).map(Done::Found),
                 Self::LoadItems(load) => load.as_mut().poll(cx).map(|found| Done::Loaded(found.map(items_of))),
                 Self::Standing(id, standing) => match standing.as_mut().poll(cx) {

@@ -4,6 +4,7 @@
 //! merged like the digits of a counter, so that a chain has few of them and no byte is copied more than a few times.
 
 use crate::compaction::{Kept, Scope, Summary};
+use crate::guard::Passed;
 use crate::router::{Media, SessionKey};
 use crate::seal::{Opener, Purpose, SealError, Takes};
 use crate::tokens::Tally;
@@ -41,6 +42,8 @@ pub struct Piece {
     pub ends: Ends,
     /// A summary in it, which only its owner's reader can render: whether it stands for all before it, in earlier pieces as well.
     pub summary: Option<Scope>,
+    /// The guard that has seen it.
+    pub passed: Passed,
 }
 
 /// The items of a conversation up to one response.
@@ -164,8 +167,8 @@ impl Chain {
         }
         let (messages, mut ends) = renderer.finish_with_ends();
         let calls = std::mem::take(&mut ends.called).iter().map(|id| id_of(id)).collect();
-        let (items, media) = (Arc::clone(&piece.items), piece.media);
-        Arc::new(Piece { messages: Bytes::from(messages), items, calls, ends, media, ..Piece::default() })
+        let (items, media, passed) = (Arc::clone(&piece.items), piece.media, piece.passed.clone());
+        Arc::new(Piece { messages: Bytes::from(messages), items, calls, ends, media, passed, ..Piece::default() })
     }
 
     fn calls(&self) -> impl Iterator<Item = &str> {
@@ -291,9 +294,9 @@ impl Chain {
     }
 }
 
-/// What was counted and what was not: merged, the count would be lost.
+/// What was counted and what was not, or passed by a guard and not: merged, that would be lost.
 fn are_mixed(one: &Piece, other: &Piece) -> bool {
-    one.tally.known().is_some() != other.tally.known().is_some()
+    one.tally.known().is_some() != other.tally.known().is_some() || one.passed.mark() != other.passed.mark()
 }
 
 fn merge(pieces: &[&Arc<Piece>]) -> Piece {
@@ -310,7 +313,10 @@ fn merge(pieces: &[&Arc<Piece>]) -> Piece {
     let tally = pieces.iter().map(|piece| piece.tally.clone()).reduce(|sum, tally| sum.and(&tally)).unwrap_or_default();
     let media = pieces.iter().map(|piece| piece.media).fold(Media::default(), Media::and);
     let summary = pieces.iter().filter_map(|piece| piece.summary).max();
-    Piece { messages: Bytes::from(messages), items, calls, tally, media, ends, summary }
+    let mut marks = pieces.iter().map(|piece| piece.passed.mark());
+    let mark = marks.next().filter(|first| marks.all(|mark| mark == *first));
+    let passed = Passed::by(mark.unwrap_or(0));
+    Piece { messages: Bytes::from(messages), items, calls, tally, media, ends, summary, passed }
 }
 
 /// Items read and rendered: a piece, and what it asks of the model.

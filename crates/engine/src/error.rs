@@ -21,6 +21,10 @@ pub enum ErrorKind {
     OrphanOutput,
     /// The upstream understood the request and would not have it (its 400, 413, 422).
     UpstreamInvalidRequest,
+    /// The model's guard refused the input for what it could be used for.
+    CyberPolicy,
+    /// The model's guard refused the input.
+    InvalidPrompt,
     InvalidApiKey,
     /// A web page of another site, or a host name that is not this server's.
     OriginRefused,
@@ -79,7 +83,7 @@ const fn row(status: u16, api_type: &'static str, code: Option<&'static str>, la
 const INVALID: &str = "invalid_request_error";
 
 impl ErrorKind {
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::InvalidJson,
         Self::MissingParameter,
         Self::InvalidType,
@@ -92,6 +96,8 @@ impl ErrorKind {
         Self::InvalidStreamId,
         Self::OrphanOutput,
         Self::UpstreamInvalidRequest,
+        Self::CyberPolicy,
+        Self::InvalidPrompt,
         Self::InvalidApiKey,
         Self::OriginRefused,
         Self::ModelNotFound,
@@ -133,6 +139,8 @@ impl ErrorKind {
             Self::UpstreamInvalidRequest => {
                 Row { response_code: "invalid_prompt", ..row(400, INVALID, None, "upstream_invalid_request") }
             }
+            Self::CyberPolicy => row(400, INVALID, Some("cyber_policy"), "cyber_policy"),
+            Self::InvalidPrompt => row(400, INVALID, Some("invalid_prompt"), "invalid_prompt"),
             Self::InvalidApiKey => row(401, INVALID, Some("invalid_api_key"), "invalid_api_key"),
             Self::OriginRefused => row(403, "request_forbidden", Some("origin_not_allowed"), "origin_refused"),
             Self::ModelNotFound => row(404, INVALID, Some("model_not_found"), "model_not_found"),

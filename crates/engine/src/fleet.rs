@@ -1,5 +1,6 @@
 //! The fleet: which models are offered and which endpoints may serve them. A snapshot, swapped whole; it knows no address.
 
+use crate::guard::Guard;
 use crate::router::Rule;
 use crate::seal::Takes;
 use serde::{Deserialize, Serialize};
@@ -163,6 +164,8 @@ pub struct Model {
     pub upstream_latency: Option<Arc<str>>,
     pub upstream_throughput: Option<Arc<str>>,
     pub routing: ModelRouting,
+    /// Who is asked about what its turns bring.
+    pub guard: Option<Arc<Guard>>,
 }
 
 /// What routing knows of a model beside its route.

@@ -11,6 +11,7 @@ mod compaction;
 mod draft;
 mod error;
 mod fleet;
+pub mod guard;
 mod ids;
 mod outgoing;
 mod passing;

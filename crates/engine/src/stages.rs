@@ -24,6 +24,8 @@ pub enum Stage {
     Connect,
     /// The request is on its way, until the first token of its answer.
     UpstreamTtft,
+    /// The answer has begun to come, and is held until the model's guard has spoken.
+    Guard,
     /// From the first token to the last.
     Stream,
     /// The gateway's own work while it would have waited for a place or an endpoint, and from the answer's end to the last event: the
@@ -32,13 +34,14 @@ pub enum Stage {
 }
 
 impl Stage {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Receive,
         Self::Validate,
         Self::Queue,
         Self::Route,
         Self::Connect,
         Self::UpstreamTtft,
+        Self::Guard,
         Self::Stream,
         Self::Gateway,
     ];
@@ -53,6 +56,7 @@ impl Stage {
             Self::Route => "route",
             Self::Connect => "connect",
             Self::UpstreamTtft => "upstream_ttft",
+            Self::Guard => "guard",
             Self::Stream => "stream",
             Self::Gateway => "gateway",
         }
@@ -61,7 +65,7 @@ impl Stage {
     /// Whether a turn in this stage waits for others, so that the gateway's own work is none of it.
     fn is_wait(self) -> bool {
         match self {
-            Self::Queue | Self::Connect | Self::UpstreamTtft | Self::Stream => true,
+            Self::Queue | Self::Connect | Self::UpstreamTtft | Self::Guard | Self::Stream => true,
             Self::Receive | Self::Validate | Self::Route | Self::Gateway => false,
         }
     }
@@ -273,7 +277,7 @@ mod tests {
         ];
         begun.into_iter().for_each(|(stage, ns)| stages.enter(stage, ns));
         let parts = ended(stages, 2_000);
-        assert_eq!(parts.iter().map(|(_, ns)| ns).collect::<Vec<_>>(), [30, 50, 220, 10, 90, 400, 1_100, 0]);
+        assert_eq!(parts.iter().map(|(_, ns)| ns).collect::<Vec<_>>(), [30, 50, 220, 10, 90, 400, 0, 1_100, 0]);
         assert_eq!(parts.total_ns(), 1_900);
     }
 
@@ -346,7 +350,7 @@ mod tests {
         assert_eq!(stages.server_timing(), "receive;dur=0.000, validate;dur=1.234, queue;dur=0.000");
         stages.enter(Stage::Connect, 2_000_000);
         let whole = "receive;dur=0.000, validate;dur=1.234, queue;dur=0.000, route;dur=0.765, connect;dur=8.000, \
-            upstream_ttft;dur=0.000, stream;dur=0.000, gateway;dur=0.000, total;dur=10.000";
+            upstream_ttft;dur=0.000, guard;dur=0.000, stream;dur=0.000, gateway;dur=0.000, total;dur=10.000";
         assert_eq!(ended(stages, 10_000_000).server_timing(), whole);
         assert!(whole.len() < SERVER_TIMING_BYTES);
     }

@@ -10,7 +10,7 @@
 //! ```
 //! Between Loading and Waiting it may be Finding, where its input refers to items, Counting, where bytes do not decide whether it
 //! fits, Cutting, where it does not and `truncation` is `auto`, and Enlisting, in the background; between Waiting and Opening it may be
-//! Queued. A stream that gave no token yet is left for another endpoint as one that was never opened.
+//! Queued; between Opening and Streaming it may be Held, where its model has a guard. A stream that gave no token yet is left for another endpoint as one that was never opened.
 //! A turn that compacts first goes from Waiting to Streaming twice, the first time for the summary; see [`Progress`].
 
 use crate::admission::{Ending, Grant, Place};
@@ -22,7 +22,7 @@ use crate::error::{ErrorKind, Refusal};
 use crate::fleet::EndpointId;
 use crate::router::{Decision, Media, Verdict};
 use crate::seal::Opener;
-use crate::session::{Cut, Steer, TurnId};
+use crate::session::{Cut, Guarding, Held, Steer, TurnId};
 use crate::stages::{Arrival, Stage, Stages};
 use crate::time::Now;
 use crate::tokens::{self, Text};
@@ -50,6 +50,8 @@ pub struct Turn {
     pub items_inherited: usize,
     /// Whether its context was compacted, or is just now.
     pub compaction: Progress,
+    /// How it stands with its model's guard.
+    pub guarding: Guarding,
     /// Steers that it brings to the model; until it is announced, they can be handed back.
     pub steers: Vec<Steer>,
     /// Made by steers, and not by a request: the next number of its parent's events.
@@ -127,6 +129,11 @@ pub enum TurnState {
         grant: Grant,
         announce_at: Option<u64>,
     },
+    /// The upstream has answered, and what it sends is held until the model's guard has spoken.
+    Held {
+        grant: Grant,
+        held: Held,
+    },
     Streaming {
         grant: Grant,
         events: sse::Decoder,
@@ -180,6 +187,7 @@ impl Turn {
             is_told_less: false,
             items_inherited: 0,
             compaction: Progress::NotYet,
+            guarding: Guarding::NotYet,
             steers: Vec::new(),
             parent_sequence: None,
             tokens: None,
@@ -307,6 +315,7 @@ impl Turn {
     pub fn grant(&self) -> Option<Grant> {
         match &self.state {
             TurnState::Opening { grant, .. }
+            | TurnState::Held { grant, .. }
             | TurnState::Streaming { grant, .. }
             | TurnState::Passing { grant, .. } => Some(*grant),
             TurnState::Loading
@@ -323,7 +332,8 @@ impl Turn {
     /// What became of its grant. Of what had no token yet, nothing was taken.
     #[must_use]
     pub fn ending(&self, verdict: Verdict) -> Ending {
-        if self.deltas == 0 && !matches!(verdict, Verdict::Served { .. }) {
+        let is_held = matches!(&self.state, TurnState::Held { held, .. } if held.has_begun());
+        if self.deltas == 0 && !is_held && !matches!(verdict, Verdict::Served { .. }) {
             return Ending { verdict, ..Ending::NOTHING };
         }
         let (input, output) = match self.assembler.usage() {

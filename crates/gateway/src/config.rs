@@ -15,7 +15,7 @@ use crate::runtime::RuntimeConfig;
 use crate::seal::{Keys, SealConfig};
 use crate::store::{Place, StoreConfig};
 use check::{Fault, check};
-use flashlane_backend::{Backends, EndpointConfig};
+use flashlane_backend::{Backends, EndpointConfig, GuardConfig};
 use flashlane_edge::{EdgeConfig, KeyConfig, Tls};
 use flashlane_engine::admission::limit::Limits;
 use flashlane_engine::admission::{self, PerTier, Queueing};
@@ -90,6 +90,8 @@ pub struct File {
     pub endpoints: Vec<EndpointConfig>,
     #[serde(default)]
     pub models: Vec<ModelConfig>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guards: Vec<GuardConfig>,
     /// Of all models, asked after a model's own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<Rule>,
@@ -131,6 +133,9 @@ pub struct ModelConfig {
     /// `[[models.rules]]`: other routes for some of its turns; the first that fits. Asked before `[[rules]]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<Rule>,
+    /// The name of the one in `[[guards]]` that is asked about what its turns bring. Default nobody is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<String>,
 }
 
 impl ModelConfig {
@@ -145,6 +150,7 @@ impl ModelConfig {
             latency: AtTier::default(),
             throughput: AtTier::default(),
             rules: Vec::new(),
+            guard: None,
         }
     }
 }

@@ -2,6 +2,7 @@
 //! fields have the same names.
 
 use crate::config::Format;
+use flashlane_engine::guard::Ruling;
 use flashlane_engine::router::{Attempt, Change, Order, SessionKey};
 use flashlane_engine::{EndpointId, Fleet, Outcome};
 use std::io::IsTerminal as _;
@@ -124,6 +125,19 @@ pub fn turn(request_id: &str, key: Option<&str>, outcome: &Outcome) {
         "turn {}",
         outcome.status.name(),
     );
+}
+
+/// A guard that did not pass a turn: its refusal, or why there is no word of it. Not a word of the input.
+pub fn ruling(request_id: &str, guard: &str, ruling: &Ruling) {
+    match ruling {
+        Ruling::Pass => {}
+        Ruling::Refuse { because, .. } => {
+            tracing::info!(request = %request_id, guard, because = because.name(), "guard refused a turn");
+        }
+        Ruling::Missing { reason } => {
+            tracing::warn!(request = %request_id, guard, reason, "guard gave no verdict");
+        }
+    }
 }
 
 /// An endpoint is left out for a while, or gets turns again.

@@ -6,6 +6,7 @@ mod buckets;
 mod connections;
 mod family;
 mod gates;
+mod guards;
 mod orders;
 mod prefills;
 mod stored;
@@ -30,6 +31,7 @@ pub struct Metrics {
     registry: Registry,
     connections: connections::Connections,
     gates: gates::Gates,
+    guards: guards::Guards,
     orders: orders::Orders,
     prefills: prefills::Prefills,
     stored: stored::Stored,
@@ -49,6 +51,7 @@ impl Metrics {
         Ok(Self {
             connections: connections::Connections::new(&registry)?,
             gates: gates::Gates::new(&registry)?,
+            guards: guards::Guards::new(&registry)?,
             orders: orders::Orders::new(&registry)?,
             prefills: prefills::Prefills::new(&registry)?,
             stored: stored::Stored::new(&registry)?,

@@ -62,6 +62,7 @@ pub fn model(name: &str) -> Model {
         upstream_latency: None,
         upstream_throughput: None,
         routing: ModelRouting::default(),
+        guard: None,
     }
 }
 

@@ -26,6 +26,7 @@ pub fn model(route: Route) -> Model {
         upstream_latency: None,
         upstream_throughput: None,
         routing: ModelRouting::default(),
+        guard: None,
     }
 }
 

@@ -24,7 +24,8 @@ impl Session {
         let begun = self.lanes.running().any(|turn| match &turn.assembler {
             Assembler::Responses(responses) => responses.is_announced(),
             Assembler::Chat(_) => {
-                matches!(turn.state, TurnState::Streaming { .. } | TurnState::Opening { announce_at: None, .. })
+                let is_told = |turn: &Turn| matches!(turn.state, TurnState::Opening { announce_at: None, .. });
+                is_told(turn) || matches!(turn.state, TurnState::Streaming { .. } | TurnState::Held { .. })
             }
         });
         let due = self.last_sent_ns.saturating_add(self.shared.settings.keepalive_ms.saturating_mul(1_000_000));
@@ -67,6 +68,9 @@ impl Session {
         match &turn.state {
             TurnState::Opening { grant, announce_at } => first(*announce_at, grant.first_token_ns),
             TurnState::Streaming { grant, .. } | TurnState::Passing { grant, .. } => late_at(turn, grant),
+            TurnState::Held { grant, held } => {
+                first(turn.guarding.held_until(), grant.first_token_ns.filter(|_| !held.has_begun()))
+            }
             TurnState::Queued { place, told_ns } => first(Some(place.look_ns), self.news_at(*told_ns)),
             TurnState::Loading
             | TurnState::Finding { .. }
@@ -91,6 +95,13 @@ impl Session {
             self.effects.push_back(Effect::Look(id, place.waiter));
             return;
         }
+        if let TurnState::Held { held, .. } = &turn.state {
+            let has_begun = held.has_begun();
+            if self.handle_held_due(id, now) || has_begun {
+                return;
+            }
+        }
+        let Some(turn) = self.lanes.turn(id) else { return };
         let is_late = turn.grant().and_then(|grant| late_at(turn, &grant)).is_some_and(|at| at <= now.mono_ns);
         if !is_late {
             self.announce(id, now);

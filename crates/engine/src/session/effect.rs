@@ -7,6 +7,7 @@ use crate::admission::limit::Allowance;
 use crate::admission::{Ending, Grant, Place, Ticket, WaiterId};
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::Tier;
+use crate::guard::Inquiry;
 use crate::router::{Decision, Origin, SessionKey};
 use crate::stages::{Parts, Step};
 use crate::tokens::Job;
@@ -21,6 +22,8 @@ use std::sync::Arc;
 pub enum Effect {
     /// Count tokens where nobody waits; answer by [`super::Session::handle_counted`].
     Count(TurnId, Job),
+    /// Ask a guard; answer by [`super::Session::handle_ruling`].
+    Inquire(TurnId, Inquiry),
     /// Ask admission; answer by [`super::Session::handle_asked`].
     Ask(TurnId, Box<Ticket>),
     /// Ask it how the turn stands that waits; answer by [`super::Session::handle_asked`].

@@ -1,6 +1,7 @@
 //! The end of a turn: whole, failed, interrupted or left alone; and what is remembered of it.
 
 use super::background::record;
+use super::guard;
 use super::lane::{LaneId, Remembered, Succession};
 use super::limit;
 use super::steer::SteerError;
@@ -75,6 +76,7 @@ impl Session {
         let conclusion = responses.conclude(&mut self.outgoing);
         let object = responses.object(conclusion, now);
         let piece = Arc::new(responses.take_piece());
+        guard::pass_output(&self.shared, turn, &piece);
         turn.chain.append(Arc::clone(&piece));
         let Contract::Responses(draft) = &turn.draft.contract else { return };
         let (is_kept, is_job) = (draft.store, turn.draft.background().is_some());

@@ -8,6 +8,7 @@ mod clock;
 mod compact;
 mod effect;
 mod end;
+mod guard;
 mod lane;
 mod limit;
 mod pass;
@@ -24,6 +25,7 @@ mod truncate;
 use crate::draft::{Background, Contract, Draft};
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::{EndpointId, Fleet, Speaks, Tier};
+use crate::guard::Vetted;
 use crate::ids::IdSource;
 use crate::outgoing::Outgoing;
 use crate::recognition::{Found, Fresh, Limits, Recognition};
@@ -47,6 +49,7 @@ use std::sync::{Arc, Mutex};
 
 pub use background::Enlisting;
 pub use effect::{Answer, Effect, Outcome, Record, Routed, Source, Status};
+pub use guard::{Guarding, Held};
 pub use prefill::{PrefillEnd, Prefilled};
 pub use steer::Steer;
 pub use truncate::Cut;
@@ -120,6 +123,8 @@ pub struct Shared {
     pub ratios: Arc<Mutex<Ratios>>,
     /// The keys of what clients keep for this server.
     pub ring: Arc<Keyring>,
+    /// What guards have passed and no session remembers.
+    pub vetted: Arc<Vetted>,
 }
 
 impl Shared {
@@ -127,7 +132,14 @@ impl Shared {
     pub fn new(settings: Settings, fleet: Arc<Fleet>, ring: Arc<Keyring>) -> Self {
         let limits =
             Limits { bytes_max: settings.recognised_bytes_max, owner_bytes_max: settings.recognised_bytes_per_key_max };
-        Self { settings, fleet, recognition: Arc::new(Recognition::new(limits)), ratios: Arc::default(), ring }
+        Self {
+            settings,
+            fleet,
+            recognition: Arc::new(Recognition::new(limits)),
+            ratios: Arc::default(),
+            ring,
+            vetted: Arc::default(),
+        }
     }
 }
 

@@ -18,7 +18,10 @@ impl Session {
     /// hot: per token
     pub(super) fn pass(&mut self, id: TurnId, bytes: &[u8], now: Now) -> Result<bool, Refusal> {
         let Some(turn) = self.lanes.turn(id) else { return Ok(false) };
-        let TurnState::Passing { grant, events } = &mut turn.state else { return Ok(false) };
+        let TurnState::Passing { grant, events } = &mut turn.state else {
+            self.hold(id, bytes, now);
+            return Ok(false);
+        };
         let endpoint = self.shared.fleet.endpoint(grant.endpoint()).map_or("unknown", |endpoint| &endpoint.name);
         let (assembler, out) = (&mut turn.assembler, &mut self.outgoing);
         let told_before = out.len();

@@ -2,10 +2,11 @@
 
 use super::compact;
 use super::end::verdict_of;
+use super::guard;
 use super::lane::LaneId;
 use super::pass;
 use super::traits::traits;
-use super::{Effect, Life, Session, Source, TurnId, Why};
+use super::{Effect, Life, Session, Shared, Source, TurnId, Why};
 use crate::admission::{Asked, Ending, Grant, Place, Ticket};
 use crate::assembler::{Assembler, ChatAssembler, ResponsesAssembler};
 use crate::chain::Chain;
@@ -129,7 +130,10 @@ impl Session {
             Err(refusal) => Err(refusal),
         };
         match chain {
-            Ok(chain) => self.begin(turn, chain, now),
+            Ok(chain) => {
+                guard::recall(&self.shared, loading, &chain);
+                self.begin(turn, chain, now);
+            }
             Err(refusal) => self.fail(turn, &refusal, now),
         }
         self.advance(now);
@@ -175,7 +179,10 @@ impl Session {
             let ticket = ticket(turn, &self.shared.fleet, self.planned);
             if is_warm_up {
                 self.prepare(id, ticket, now);
-            } else if !self.waits_for_prefill(id, now) {
+                return;
+            }
+            self.inquire(id, now);
+            if !self.waits_for_prefill(id, now) {
                 self.effects.push_back(Effect::Ask(id, ticket));
             }
         }
@@ -321,12 +328,12 @@ impl Session {
         let Some(turn) = self.lanes.turn(id) else { return };
         if let TurnState::Opening { grant, .. } = turn.state {
             turn.times.stages.sent(now.mono_ns);
-            let events = sse::Decoder::new(self.shared.settings.event_bytes_max);
-            turn.state = match self.shared.fleet.contract(grant.endpoint()) {
-                Speaks::Chat => TurnState::Streaming { grant, events, chunks: ChunkReader::default() },
-                Speaks::Responses => TurnState::Passing { grant, events },
-            };
-            self.announce(id, now);
+            if self.may_read(id, grant, now)
+                && let Some(turn) = self.lanes.turn(id)
+            {
+                turn.state = reading(&self.shared, grant);
+                self.announce(id, now);
+            }
         }
     }
 
@@ -336,9 +343,12 @@ impl Session {
             self.handle_prefill_ended(id, &ended, now);
             return;
         };
+        let Some(ended) = turn.hold_end(ended) else { return };
         match (&turn.state, ended) {
-            (TurnState::Opening { .. }, Ended::Failed(failure)) => self.try_elsewhere(id, &failure, now),
-            (TurnState::Opening { .. }, Ended::Complete) => {
+            (TurnState::Opening { .. } | TurnState::Held { .. }, Ended::Failed(failure)) => {
+                self.try_elsewhere(id, &failure, now);
+            }
+            (TurnState::Opening { .. } | TurnState::Held { .. }, Ended::Complete) => {
                 let failure = UpstreamFailure::Cut { reason: "it ended before it began".to_owned() };
                 self.try_elsewhere(id, &failure, now);
             }
@@ -493,6 +503,15 @@ impl Session {
     }
 }
 
+/// An answer of the endpoint is read from here on.
+pub(super) fn reading(shared: &Shared, grant: Grant) -> TurnState {
+    let events = sse::Decoder::new(shared.settings.event_bytes_max);
+    match shared.fleet.contract(grant.endpoint()) {
+        Speaks::Chat => TurnState::Streaming { grant, events, chunks: ChunkReader::default() },
+        Speaks::Responses => TurnState::Passing { grant, events },
+    }
+}
+
 /// What the turn asks admission for.
 fn ticket(turn: &mut Turn, fleet: &Fleet, planned: Option<EndpointId>) -> Box<Ticket> {
     let traits = traits(turn, fleet);
@@ -500,7 +519,7 @@ fn ticket(turn: &mut Turn, fleet: &Fleet, planned: Option<EndpointId>) -> Box<Ti
     Box::new(Ticket { model, traits, tried, prefer: turn.prefer, planned })
 }
 
-fn endpoint_name(shared: &super::Shared, grant: Grant) -> &str {
+fn endpoint_name(shared: &Shared, grant: Grant) -> &str {
     shared.fleet.endpoint(grant.endpoint()).map_or("unknown", |endpoint| &endpoint.name)
 }
 

@@ -60,7 +60,7 @@ impl Job {
                 Effect::Finish(_, outcome) => self.outcome = Some(*outcome),
                 Effect::Abort(_) => self.aborted = true,
                 Effect::Release(..) => self.released += 1,
-                Effect::Look(..) | Effect::Forget(_) => panic!("nobody waits here"),
+                Effect::Look(..) | Effect::Forget(_) | Effect::Inquire(..) => panic!("nobody waits here"),
                 Effect::Open(..) | Effect::Park(_) | Effect::Warm(_) => {}
                 Effect::Prepare(..) | Effect::Prefilled(_) => panic!("no WebSocket"),
                 Effect::Load(..) | Effect::Find(..) | Effect::Count(..) | Effect::Commit(..) | Effect::Close { .. } => {

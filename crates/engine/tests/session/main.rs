@@ -11,6 +11,7 @@ mod again;
 mod background;
 mod calls;
 mod compact;
+mod guard;
 mod http;
 mod lanes;
 mod limit;

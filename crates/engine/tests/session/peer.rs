@@ -4,6 +4,7 @@
 use crate::watch::Watch;
 use bytes::Bytes;
 use flashlane_engine::admission::{self, Admission, Asked, Ending, Ticket, WaiterId};
+use flashlane_engine::guard::{Inquiry, Ruling};
 use flashlane_engine::seal::Keyring;
 use flashlane_engine::tokens::{Counted, Counter, Job};
 use flashlane_engine::{
@@ -140,6 +141,8 @@ pub struct Peers {
     pub stored: BTreeMap<String, Vec<Bytes>>,
     /// What was to be counted.
     pub jobs: Vec<Job>,
+    /// What guards were asked, and for whom.
+    pub inquiries: Vec<(TurnId, Inquiry)>,
     gone: bool,
     fleet: Arc<Fleet>,
     /// When something happened.
@@ -167,6 +170,7 @@ pub fn fleet() -> Fleet {
         upstream_latency: Some("m-wafer".into()),
         upstream_throughput: None,
         routing: ModelRouting::default(),
+        guard: None,
     };
     let endpoint = |name: &str, tier| Endpoint {
         name: name.into(),
@@ -239,6 +243,7 @@ impl Peers {
             sent: Vec::new(),
             stored: BTreeMap::new(),
             jobs: Vec::new(),
+            inquiries: Vec::new(),
             gone: false,
             fleet,
             stamps: BTreeSet::new(),
@@ -392,6 +397,14 @@ impl Peers {
         ));
     }
 
+    /// The guard's answer to what it was asked last.
+    pub fn rule(&mut self, ruling: Ruling) {
+        if let Some((turn, _)) = self.inquiries.last() {
+            self.session.handle_ruling(*turn, ruling, self.now);
+            self.settle();
+        }
+    }
+
     fn tell(&mut self, what: impl FnOnce(&mut Session, TurnId, Now)) {
         what(&mut self.session, self.turn, self.now);
         self.settle();
@@ -438,6 +451,10 @@ impl Peers {
 
     fn run(&mut self, effect: Effect) {
         match effect {
+            Effect::Inquire(turn, inquiry) => {
+                serde_json::from_slice::<Value>(&inquiry.body).expect("an inquiry is JSON");
+                self.inquiries.push((turn, inquiry));
+            }
             Effect::Ask(turn, ticket) => {
                 self.begun(turn);
                 let asked = self.admission.ask(*ticket, self.now);

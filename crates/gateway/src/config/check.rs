@@ -3,7 +3,7 @@
 
 use super::{Config, File, ModalityName, ModelConfig, RouteName};
 use super::{base_url, bounds, keys, routing, trust};
-use flashlane_backend::{Backends, EndpointConfig};
+use flashlane_backend::{Backends, EndpointConfig, GuardConfig, Guards};
 use flashlane_edge::EdgeConfig;
 use flashlane_engine::admission::{self, Unfit};
 use flashlane_engine::{Fleet, Modality, Model, Route, Tier};
@@ -59,6 +59,7 @@ pub fn check(file: File) -> Result<Config, Fault> {
         base_url::check(base_url, [file.server.listen, file.server.admin_listen])
             .map_err(|message| fault(format!("endpoints[{i}].base_url"), message))?;
     }
+    let guards = guards(&file.guards, [file.server.listen, file.server.admin_listen])?;
     let mut fleet = Fleet { endpoints: backends.endpoints().cloned().collect(), ..Fleet::default() };
     if file.models.is_empty() {
         return Err(fault("models", "no model: expected at least one [[models]] table"));
@@ -69,8 +70,12 @@ pub fn check(file: File) -> Result<Config, Fault> {
         if !names.insert(&model.name) {
             return Err(fault("name", "is used by another model too"));
         }
+        let guard = match &model.guard {
+            Some(name) => Some(guards.named(name).cloned().ok_or_else(|| fault("guard", "names none of [[guards]]"))?),
+            None => None,
+        };
         let model = check_model(model, &fleet).map_err(|(field, message)| fault(&field, &message))?;
-        fleet.models.push(model);
+        fleet.models.push(Model { guard, ..model });
     }
     routing::check_rules(&file.rules, &fleet).map_err(|(field, message)| fault(field, message))?;
     keys::check(&file.keys, &fleet)?;
@@ -87,9 +92,16 @@ pub fn check(file: File) -> Result<Config, Fault> {
     })?;
     let seal = file.seal.keys().map_err(|(field, problem)| fault(format!("seal.{field}"), told(&problem)))?;
     file.telemetry.check().map_err(|(field, message)| fault(format!("telemetry.{field}"), message))?;
-    let settings = file.session;
+    let (settings, backends) = (file.session, backends.guarded_by(guards));
     let (runtime, telemetry, server, keys) = (file.runtime, file.telemetry, file.server, file.keys);
     Ok(Config { runtime, telemetry, server, tls, admin_tls, settings, admission, seal, keys, store, backends, fleet })
+}
+
+fn guards(guards: &[GuardConfig], own: [SocketAddr; 2]) -> Result<Guards, Fault> {
+    for (i, guard) in guards.iter().enumerate() {
+        base_url::check(&guard.url, own).map_err(|message| fault(format!("guards[{i}].url"), message))?;
+    }
+    Guards::new(guards).map_err(|error| fault(format!("guards[{}].{}", error.place, error.field), told(&error.problem)))
 }
 
 /// Who can reach a port that asks for no key can use it: only this machine may.
@@ -191,5 +203,6 @@ fn check_model(config: &ModelConfig, fleet: &Fleet) -> Result<Model, (String, St
         upstream_latency: upstream(&config.upstream.latency),
         upstream_throughput: upstream(&config.upstream.throughput),
         routing,
+        guard: None,
     })
 }

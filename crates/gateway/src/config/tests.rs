@@ -182,7 +182,7 @@ fn models_have_names_of_their_own_and_take_text() {
 #[test]
 fn an_endpoints_fault_is_placed() {
     let text = format!("{GPU_ONLY}[[endpoints]]\nname = \"gpu\" # here\ntier = \"latency\"\nbackend = \"simulator\"\n");
-    assert_invalid(&text, "endpoints[1].name", "used by another endpoint");
+    assert_invalid(&text, "endpoints[1].name", "used by another one");
     let text = "[[endpoints]] # here\nname = \"gpu\"\ntier = \"throughput\"\nbackend = \"openai\"\n";
     assert_invalid(text, "endpoints[0].base_url", "is missing");
 }

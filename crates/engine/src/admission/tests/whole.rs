@@ -29,6 +29,7 @@ pub fn fleet(route: Route) -> Arc<Fleet> {
         upstream_latency: None,
         upstream_throughput: None,
         routing: ModelRouting::default(),
+        guard: None,
     };
     let endpoints = vec![endpoint("wafer", Tier::Latency), endpoint("gpu", Tier::Throughput)];
     Arc::new(Fleet { endpoints, models: vec![model], ..Fleet::default() })

@@ -1,0 +1,240 @@
+//! Guards: HTTP services that say whether a turn's input may be answered. docs/PROTOCOL.md, clause 13.
+//!
+//! Knows no turn: it carries a question and reads the answer. What follows from it, the engine decides.
+
+use crate::client::address::Address;
+use crate::client::calls::Calls;
+use crate::client::dial::{Dialer, Version};
+use crate::config::read_key;
+use crate::error::Problem;
+use flashlane_engine::guard::{Guard, Inquiry, Otherwise, Policy, Ruling};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// More than anyone needs.
+const GUARDS_MAX: usize = 64;
+const DEADLINE_MS_MAX: u64 = 60_000;
+/// How long a verdict is waited for behind the deadline, where it may still end a turn.
+const LATE_MAX: Duration = Duration::from_secs(60);
+
+/// `[[guards]]`: who is asked whether a turn's input may be answered.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuardConfig {
+    /// What models, logs and metrics call it. Unique.
+    pub name: String,
+    /// Where it is asked, by POST.
+    pub url: String,
+    /// The environment variable that holds its API key, sent as a bearer. Default: none is sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key_env: Option<String>,
+    /// The file that holds it. Instead of `api_key_env`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key_file: Option<PathBuf>,
+    /// A PEM file of certificates to trust beside the public ones. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// How long output is held for the verdict, in milliseconds, 1 to 60,000. Default 2,000.
+    #[serde(default = "deadline_ms_default")]
+    pub deadline_ms: u64,
+    /// What becomes of a turn without a verdict by then, or whose guard cannot be asked: `"refuse"` (the default) or `"pass"`. With
+    /// `"pass"` a refusal that comes later still ends the turn.
+    #[serde(default)]
+    pub without_verdict: Otherwise,
+}
+
+fn deadline_ms_default() -> u64 {
+    2_000
+}
+
+/// A guard that cannot be asked as configured. Shows no secret.
+#[derive(Debug, thiserror::Error)]
+#[error("guard {place}: `{field}`")]
+pub struct GuardError {
+    /// Its place in the config.
+    pub place: usize,
+    /// The field's name in the config.
+    pub field: &'static str,
+    #[source]
+    pub problem: Problem,
+}
+
+/// A guard, and how it is asked.
+type Reached = (Arc<Guard>, Arc<Calls>);
+
+/// All guards of one config, with their connections.
+#[derive(Default)]
+pub struct Guards {
+    guards: Vec<Reached>,
+}
+
+/// A guard's word, and how long it took.
+#[derive(Debug)]
+pub struct Ruled {
+    pub guard: Arc<str>,
+    pub ruling: Ruling,
+    pub took: Duration,
+}
+
+impl Guards {
+    /// Reads keys and certificates, connects to nothing.
+    ///
+    /// # Errors
+    /// The first guard at fault, by its place and field.
+    pub fn new(configs: &[GuardConfig]) -> Result<Self, GuardError> {
+        let mut names = BTreeSet::new();
+        let mut guards = Vec::with_capacity(configs.len());
+        for (place, config) in configs.iter().enumerate() {
+            let error = |(field, problem)| GuardError { place, field, problem };
+            if guards.len() == GUARDS_MAX {
+                return Err(error(("name", Problem::TooMany { count_max: GUARDS_MAX })));
+            }
+            if !names.insert(&config.name) {
+                return Err(error(("name", Problem::Duplicate)));
+            }
+            guards.push(config.check().map_err(error)?);
+        }
+        Ok(Self { guards })
+    }
+
+    /// What models have of the guard of this name.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Option<&Arc<Guard>> {
+        self.guards.iter().map(|(guard, _)| guard).find(|guard| *guard.name == *name)
+    }
+
+    /// Asks. Needs tokio's reactor and timer; dropping it takes the question back.
+    #[must_use]
+    pub fn ask(&self, inquiry: Inquiry) -> Pin<Box<dyn Future<Output = Ruled> + Send>> {
+        let Inquiry { guard, body } = inquiry;
+        let found = self.guards.iter().find(|(known, _)| known.mark == guard).cloned();
+        Box::pin(async move {
+            let Some((guard, calls)) = found else {
+                let ruling = Ruling::Missing { reason: "its guard has left the config".to_owned() };
+                return Ruled { guard: "".into(), ruling, took: Duration::ZERO };
+            };
+            let began = Instant::now();
+            let late = match guard.otherwise {
+                Otherwise::Pass => LATE_MAX,
+                Otherwise::Refuse => Duration::ZERO,
+            };
+            let patience = Duration::from_millis(guard.deadline_ms) + late;
+            let ruling = match tokio::time::timeout(patience, calls.post(body)).await {
+                Ok(Ok((status, body))) if status.is_success() => read(&body),
+                Ok(Ok((status, _))) => Ruling::Missing { reason: format!("answered {}", status.as_u16()) },
+                Ok(Err(reason)) => Ruling::Missing { reason },
+                Err(_) => Ruling::Missing { reason: format!("no answer within {} ms", patience.as_millis()) },
+            };
+            Ruled { guard: Arc::clone(&guard.name), ruling, took: began.elapsed() }
+        })
+    }
+}
+
+impl GuardConfig {
+    fn check(&self) -> Result<Reached, (&'static str, Problem)> {
+        let Self { name, url, api_key_env, api_key_file, ca_file, deadline_ms, without_verdict } = self;
+        if name.is_empty() {
+            return Err(("name", Problem::Empty));
+        }
+        let address = Address::parse(url).map_err(|problem| ("url", problem))?;
+        if !(1..=DEADLINE_MS_MAX).contains(deadline_ms) {
+            return Err(("deadline_ms", Problem::OutOfRange { min: 1, max: DEADLINE_MS_MAX }));
+        }
+        let key = read_key(api_key_env.as_ref(), api_key_file.as_deref())?;
+        let dialer = Dialer::new(address, ca_file.as_deref(), Version::Http1, *deadline_ms).map_err(|problem| {
+            let of_url = matches!(problem, Problem::UrlHost);
+            (if of_url { "url" } else { "ca_file" }, problem)
+        })?;
+        let calls = Calls::new(dialer, key.as_ref()).map_err(|problem| ("url", problem))?;
+        let guard = Guard {
+            name: name.as_str().into(),
+            mark: Guard::mark_of(name, url),
+            deadline_ms: *deadline_ms,
+            otherwise: *without_verdict,
+        };
+        Ok((Arc::new(guard), Arc::new(calls)))
+    }
+}
+
+/// A guard's answer.
+#[derive(Deserialize)]
+struct Answer {
+    verdict: Verdict,
+    #[serde(default)]
+    code: Option<Policy>,
+    #[serde(default)]
+    message: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Pass,
+    Refuse,
+}
+
+fn read(body: &[u8]) -> Ruling {
+    match serde_json::from_slice::<Answer>(body) {
+        Ok(Answer { verdict: Verdict::Pass, .. }) => Ruling::Pass,
+        Ok(Answer { verdict: Verdict::Refuse, code, message }) => {
+            Ruling::Refuse { because: code.unwrap_or(Policy::InvalidPrompt), message }
+        }
+        // What it says instead is none of ours to repeat.
+        Err(error) => Ruling::Missing { reason: format!("answered no verdict (line {})", error.line()) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_is_one_of_two_words() {
+        assert_eq!(read(br#"{"verdict":"pass","score":0.1}"#), Ruling::Pass);
+        let refused = |because, message: Option<&str>| Ruling::Refuse { because, message: message.map(str::to_owned) };
+        assert_eq!(read(br#"{"verdict":"refuse"}"#), refused(Policy::InvalidPrompt, None));
+        let told = br#"{"verdict":"refuse","code":"cyber_policy","message":"no"}"#;
+        assert_eq!(read(told), refused(Policy::CyberPolicy, Some("no")));
+        for nonsense in [&b""[..], b"{}", b"pass", br#"{"verdict":"maybe"}"#, br#"{"verdict":"refuse","code":"x"}"#] {
+            assert!(matches!(read(nonsense), Ruling::Missing { .. }), "{nonsense:?}");
+        }
+    }
+
+    fn config(url: &str) -> GuardConfig {
+        GuardConfig {
+            name: "policy".to_owned(),
+            url: url.to_owned(),
+            api_key_env: None,
+            api_key_file: None,
+            ca_file: None,
+            deadline_ms: 1_000,
+            without_verdict: Otherwise::Refuse,
+        }
+    }
+
+    #[test]
+    fn a_guard_that_cannot_be_asked_is_named_by_its_field() {
+        let good = config("http://127.0.0.1:9/check");
+        let faults = [
+            (GuardConfig { name: String::new(), ..good.clone() }, "name"),
+            (GuardConfig { url: "127.0.0.1".to_owned(), ..good.clone() }, "url"),
+            (GuardConfig { deadline_ms: 0, ..good.clone() }, "deadline_ms"),
+            (
+                GuardConfig { ca_file: Some("no/such/file".into()), url: "https://h/".to_owned(), ..good.clone() },
+                "ca_file",
+            ),
+            (GuardConfig { api_key_env: Some("FLASHLANE_NO_SUCH".to_owned()), ..good.clone() }, "api_key_env"),
+        ];
+        for (config, field) in faults {
+            assert_eq!(Guards::new(&[config]).err().map(|error| error.field), Some(field));
+        }
+        let error = Guards::new(&[good.clone(), good.clone()]).err().unwrap();
+        assert_eq!((error.place, error.field), (1, "name"));
+        assert!(Guards::new(&[good]).unwrap().named("policy").is_some());
+    }
+}
