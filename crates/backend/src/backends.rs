@@ -16,7 +16,6 @@ use flashlane_engine::{Endpoint, EndpointId, UpstreamFailure, UpstreamRequest};
 use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// As many as an [`EndpointId`] can tell apart, and more than anyone needs.
 pub(crate) const ENDPOINTS_MAX: usize = 1024;
@@ -63,6 +62,10 @@ pub struct Stats {
     pub requests_resent: u64,
     /// Open and idle now.
     pub connections_idle: u64,
+    /// Cancelled requests that the engine has not let go of now, where that is waited for (llama.cpp, Ollama).
+    pub cancelled_generating: u64,
+    /// Those that it had not let go of in its time.
+    pub cancels_unanswered: u64,
 }
 
 impl Backends {
@@ -143,12 +146,11 @@ impl Backends {
     #[must_use]
     pub fn stats(&self, endpoint: EndpointId) -> Stats {
         match self.remote(endpoint) {
-            Some(remote) => Stats {
-                connections_opened: remote.counters.opened.load(Ordering::Relaxed),
-                connections_reused: remote.counters.reused.load(Ordering::Relaxed),
-                requests_resent: remote.counters.resent.load(Ordering::Relaxed),
-                connections_idle: (remote.idle() + self.idle_sockets(endpoint)) as u64,
-            },
+            Some(remote) => {
+                let stats = remote.stats();
+                let connections_idle = stats.connections_idle + self.idle_sockets(endpoint) as u64;
+                Stats { connections_idle, ..stats }
+            }
             None => Stats::default(),
         }
     }

@@ -15,6 +15,7 @@ pub(crate) mod warmth;
 pub(crate) mod watch;
 pub(crate) mod witness;
 
+use crate::backends::Stats;
 use crate::error::chain;
 use crate::openai::http2::{self, Pieces};
 use crate::openai::request::{Body, Template};
@@ -72,6 +73,10 @@ pub(crate) struct Counters {
     pub(crate) opened: AtomicU64,
     pub(crate) reused: AtomicU64,
     pub(crate) resent: AtomicU64,
+    /// Cancelled requests whose engine has not let go, now.
+    pub(crate) leaving: AtomicU64,
+    /// Those whose engine did not in its time.
+    pub(crate) unanswered: AtomicU64,
 }
 
 impl Counters {
@@ -194,10 +199,29 @@ impl Remote {
         Ok(Connection::new(io, Watch::new(self.first_byte_ms_max)))
     }
 
+    /// How its connections were used so far.
+    pub(crate) fn stats(&self) -> Stats {
+        let Counters { opened, reused, resent, leaving, unanswered } = &self.counters;
+        Stats {
+            connections_opened: opened.load(Ordering::Relaxed),
+            connections_reused: reused.load(Ordering::Relaxed),
+            requests_resent: resent.load(Ordering::Relaxed),
+            connections_idle: self.idle() as u64,
+            cancelled_generating: leaving.load(Ordering::Relaxed),
+            cancels_unanswered: unanswered.load(Ordering::Relaxed),
+        }
+    }
+
     /// Ends a turn at its connection's other end. Returns at once.
-    pub(crate) fn leave(connection: Connection) -> Leaving {
+    pub(crate) fn leave(self: &Arc<Self>, connection: Connection) -> Leaving {
         let (leaving, work) = leaving::leave(connection);
-        tokio::spawn(work);
+        let remote = Arc::clone(self);
+        remote.counters.leaving.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(async move {
+            let has_let_go = work.await;
+            remote.counters.leaving.fetch_sub(1, Ordering::Relaxed);
+            remote.counters.unanswered.fetch_add(u64::from(!has_let_go), Ordering::Relaxed);
+        });
         leaving
     }
 

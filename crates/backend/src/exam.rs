@@ -29,7 +29,6 @@ use http::header::{CONTENT_LENGTH, HeaderValue};
 use std::future::poll_fn;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// What an answer may take, all in all.
@@ -270,13 +269,7 @@ impl Exam {
     /// How its connections were used so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let counters = &self.remote.counters;
-        Stats {
-            connections_opened: counters.opened.load(Ordering::Relaxed),
-            connections_reused: counters.reused.load(Ordering::Relaxed),
-            requests_resent: counters.resent.load(Ordering::Relaxed),
-            connections_idle: self.remote.idle() as u64,
-        }
+        self.remote.stats()
     }
 
     async fn run(&self, mut stream: TokenStream) -> Answer {

@@ -21,9 +21,16 @@ async fn replaced(upstream: &Upstream, backends: &Backends) -> bool {
     run_until(&mut first, |ran| !ran.bytes.is_empty()).await;
     let mut second = backends.open(ONLY, request());
     second.wait_for(first.cancel().unwrap());
+    assert_eq!(backends.stats(ONLY).cancelled_generating, 1, "until it has let go");
     let ran = run_until(&mut second, |_| false).await;
     assert_eq!(ran.ended, Some(Ended::Complete));
     upstream.seen().closed[0].is_some()
+}
+
+/// Cancelled requests that the engine has not let go of now, and those that it had not in its time.
+fn left(backends: &Backends) -> (u64, u64) {
+    let stats = backends.stats(ONLY);
+    (stats.cancelled_generating, stats.cancels_unanswered)
 }
 
 fn at(upstream: &Upstream, dialect: Dialect) -> Backends {
@@ -36,7 +43,9 @@ async fn an_engine_with_slots_has_let_go_of_one_turn_before_it_is_asked_for_the_
     let stopping = begun(&[Step::Hold, Step::Wait(Duration::from_millis(60))]);
     for dialect in [Dialect::LlamaCpp, Dialect::Ollama] {
         let upstream = Upstream::start(vec![stopping.clone(), stream(&chat_events(&["again"]))]).await.unwrap();
-        assert!(replaced(&upstream, &at(&upstream, dialect)).await, "{dialect:?}");
+        let backends = at(&upstream, dialect);
+        assert!(replaced(&upstream, &backends).await, "{dialect:?}");
+        assert_eq!(left(&backends), (0, 0), "{dialect:?}");
     }
 }
 
@@ -52,5 +61,7 @@ async fn an_engine_without_slots_is_not_waited_for() {
 async fn an_engine_that_does_not_let_go_is_asked_all_the_same() {
     let deaf = begun(&[Step::Wait(Duration::from_secs(60))]);
     let upstream = Upstream::start(vec![deaf, stream(&chat_events(&["again"]))]).await.unwrap();
-    assert!(!replaced(&upstream, &at(&upstream, Dialect::LlamaCpp)).await);
+    let backends = at(&upstream, Dialect::LlamaCpp);
+    assert!(!replaced(&upstream, &backends).await);
+    assert_eq!(left(&backends), (0, 1));
 }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use dashmap::DashMap;
 use flashlane_engine::{Enlisting, ErrorKind, Refusal, TurnId};
 use flashlane_store::{Event, OwnerId, Record, Store};
+use flashlane_telemetry::label::StoreWork;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -188,7 +189,8 @@ impl Job {
         // Before it is in the store: what is there and not here counts as dead.
         self.state.jobs.live.insert((self.owner, self.id.clone()), Arc::clone(&self.live));
         let created = self.state.store.job_create(record, request).await;
-        created.map_err(|error| store_failed(&error, "the background response could not be stored"))?;
+        let what = "the background response could not be stored";
+        created.map_err(|error| store_failed(&self.state.metrics, StoreWork::Write, &error, what))?;
         Ok(place)
     }
 
@@ -256,6 +258,7 @@ impl Job {
         let next = self.sequence.saturating_sub(events.len() as u64);
         let finished = patiently(&PAUSES_MS, || self.state.store.job_finish(record.clone(), events.clone())).await;
         if let Err(error) = finished {
+            self.state.metrics.store_failed(StoreWork::Write);
             tracing::error!(error = &error as &dyn Error, "a background response could not be stored");
             let end = End { is_cancelled: false, is_streamed: self.live.is_streamed, next, message: NOT_KEPT };
             end_without(&self.state, self.owner, &self.id, &end).await;

@@ -131,8 +131,9 @@ impl Desk {
         Ok((terms, is_change))
     }
 
-    pub(crate) fn in_flight(&self, endpoint: EndpointId) -> u32 {
-        self.held().admission.in_flight(endpoint)
+    /// What an engine has said of its load lately.
+    pub(crate) fn load_told(&self, endpoint: EndpointId, now: Now) -> Option<Load> {
+        self.held().admission.load_told(endpoint, now)
     }
 
     pub(crate) fn standings(&self) -> [(Tier, Standing); 2] {

@@ -23,6 +23,7 @@ use flashlane_engine::{
     UpstreamEvent, Usage,
 };
 use flashlane_store::{OwnerId, Page, Record};
+use flashlane_telemetry::label::StoreWork;
 use flashlane_telemetry::log;
 use flashlane_telemetry::turns::{TurnRecord, Whose};
 use std::pin::Pin;
@@ -131,6 +132,11 @@ impl Drive {
     /// The close frame that the session wants to be sent, once.
     pub(crate) fn take_close(&mut self) -> Option<(u16, &'static str)> {
         self.close.take()
+    }
+
+    /// Lanes that the connection has used.
+    pub(crate) fn lanes(&self) -> usize {
+        self.session.lanes()
     }
 
     pub(crate) fn tools_not_forwarded(&self) -> &[String] {
@@ -317,14 +323,17 @@ impl Drive {
                 continue;
             };
             self.work.swap_remove(index);
+            let metrics = Arc::clone(&self.state.metrics);
             match done {
                 Done::Loaded(found) => {
-                    let found = found.map_err(|error| store_failed(&error, "the stored response could not be read"));
+                    let what = "the stored response could not be read";
+                    let found = found.map_err(|error| store_failed(&metrics, StoreWork::Read, &error, what));
                     self.handle(now, |session, now| session.handle_loaded(turn, found, now));
                 }
                 Done::Unfinished => self.handle(now, |session, now| session.handle_unfinished(turn, now)),
                 Done::Found(found) => {
-                    let found = found.map_err(|error| store_failed(&error, "the stored items could not be read"));
+                    let what = "the stored items could not be read";
+                    let found = found.map_err(|error| store_failed(&metrics, StoreWork::Read, &error, what));
                     self.handle(now, |session, now| session.handle_found(turn, found, now));
                 }
                 Done::Counted(counted) => {
@@ -335,8 +344,10 @@ impl Drive {
                     log::ruling(&self.request_id, &guard, &ruling);
                     self.handle(now, |session, now| session.handle_ruling(turn, ruling, now));
                 }
-                Done::Committed(result) => {
-                    let result = result.map_err(|error| store_failed(&error, "the response could not be stored"));
+                Done::Committed(result, began_ns) => {
+                    metrics.store_committed(self.now().mono_ns.saturating_sub(began_ns));
+                    let what = "the response could not be stored";
+                    let result = result.map_err(|error| store_failed(&metrics, StoreWork::Write, &error, what));
                     self.handle(now, |session, now| session.handle_committed(turn, result, now));
                 }
             }
@@ -394,7 +405,7 @@ impl Drive {
             Effect::Release(grant, ending) => {
                 let (change, is_drained) = self.state.desk.release(grant, &ending, now);
                 if let Some(change) = change {
-                    log::endpoint(&self.shared.fleet, change);
+                    self.state.endpoint_changed(&self.shared.fleet, change);
                 }
                 if is_drained {
                     log::drained(&self.shared.fleet, grant.endpoint());
@@ -433,7 +444,7 @@ impl Drive {
             }
             Effect::Commit(turn, record) => {
                 let commit = self.state.store.commit(record_of(*record));
-                self.work.push((turn, Work::Commit(commit)));
+                self.work.push((turn, Work::Commit(commit, self.now().mono_ns)));
                 self.has_changed = true;
             }
             Effect::Count(turn, job) => {

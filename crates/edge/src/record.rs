@@ -4,8 +4,11 @@ use crate::stored::with_id;
 use bytes::Bytes;
 use flashlane_engine::{ErrorKind, Now, Refusal, Tier, Usage};
 use flashlane_store::{Items, OwnerId, Record, Tokens, UsageEntry};
+use flashlane_telemetry::Metrics;
+use flashlane_telemetry::label::StoreWork;
 
-pub(crate) fn store_failed(error: &flashlane_store::Error, what: &str) -> Refusal {
+pub(crate) fn store_failed(metrics: &Metrics, work: StoreWork, error: &flashlane_store::Error, what: &str) -> Refusal {
+    metrics.store_failed(work);
     tracing::error!(error = error as &dyn std::error::Error, "{what}");
     Refusal::new(ErrorKind::Internal, format!("Sorry, {what}. Please try again, or send \"store\": false."))
 }

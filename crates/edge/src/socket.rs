@@ -11,7 +11,7 @@ use crate::assembling::Part;
 use crate::drive::{Drive, Rest};
 use crate::listen::{Heard, Permit};
 use flashlane_engine::{Now, Session};
-use flashlane_telemetry::label::{Direction, Transport};
+use flashlane_telemetry::label::{Closer, Direction, Transport};
 use flashlane_telemetry::metrics::OpenConnection;
 use flashlane_wire::websocket::{Decoder, Event, close_code};
 use std::cell::RefCell;
@@ -53,6 +53,8 @@ pub(crate) struct Socket<Io> {
     assembling: Part,
     bytes_in: u64,
     bytes_out: u64,
+    /// Who sent the first close frame, and its code.
+    closed: (Closer, Option<u16>),
     _open: OpenConnection,
     _permit: Permit,
 }
@@ -112,6 +114,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
             assembling,
             bytes_in: 0,
             bytes_out: 0,
+            closed: (Closer::Nobody, None),
             _open: open,
             _permit: permit,
         }
@@ -224,7 +227,10 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
             self.leave(close_code::TRY_AGAIN_LATER, "too much is being sent to this server at once", now);
         }
         match (result, wish) {
-            (_, Some(code)) => self.leave(code, "", now),
+            (_, Some(code)) => {
+                self.closed = (Closer::Client, Some(code));
+                self.leave(code, "", now);
+            }
             (Err(error), None) => self.leave(error.close_code(), &error.to_string(), now),
             (Ok(()), None) => {}
         }
@@ -238,6 +244,9 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
 
     fn close(&mut self, code: u16, reason: &str, now: Now) {
         if self.phase == Phase::Open {
+            if self.closed.0 == Closer::Nobody {
+                self.closed = (Closer::Server, Some(code));
+            }
             self.drive.outgoing().control(|encoder, out| encoder.close(code, reason, out));
             self.phase = Phase::Closing { until_ns: now.after_ms(self.drive.state().config.limits.close_ms_max) };
         }
@@ -366,5 +375,7 @@ impl<Io> Drop for Socket<Io> {
         let metrics = &self.drive.state().metrics;
         metrics.websocket_bytes(Direction::In, self.bytes_in);
         metrics.websocket_bytes(Direction::Out, self.bytes_out);
+        let (by, code) = self.closed;
+        metrics.websocket_closed(by, code, self.drive.lanes());
     }
 }

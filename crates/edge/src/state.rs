@@ -13,11 +13,11 @@ use crate::tls::Tls;
 use arc_swap::ArcSwap;
 use flashlane_backend::Backends;
 use flashlane_engine::admission::{self, Admission, Foreseen, Prefill, Ticket};
-use flashlane_engine::router::Traits;
+use flashlane_engine::router::{Change, Traits};
 use flashlane_engine::{EndpointId, Fleet, Now, Shared};
 use flashlane_store::{Store, UsageEntry};
-use flashlane_telemetry::metrics::{RenderError, Upstream};
-use flashlane_telemetry::{Metrics, Turns};
+use flashlane_telemetry::metrics::{RenderError, Runtime, Upstream};
+use flashlane_telemetry::{Metrics, Turns, log};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -127,6 +127,16 @@ impl State {
         prefill
     }
 
+    /// An endpoint is left out, or is back.
+    pub(crate) fn endpoint_changed(&self, fleet: &Fleet, change: Change) {
+        if let Change::Out { endpoint, cause, .. } = change
+            && let Some(endpoint) = fleet.endpoint(endpoint)
+        {
+            self.metrics.endpoint_out(&endpoint.name, cause);
+        }
+        log::endpoint(fleet, change);
+    }
+
     /// Writes a row of the ledger.
     pub(crate) fn bill(&self, row: UsageEntry) {
         if let Err(error) = taken(self.store.usage_append(row)) {
@@ -137,20 +147,41 @@ impl State {
 
     /// All metrics in Prometheus' text format.
     pub(crate) fn render_metrics(&self) -> Result<String, RenderError> {
+        self.metrics.store_bytes(self.store.bytes());
+        self.metrics.runtime(&runtime());
         let now = self.clock.now();
         let upstreams = (0u16..).map(EndpointId).zip(self.backends.endpoints()).map(|(id, endpoint)| {
             let stats = self.backends.stats(id);
+            let (seen, _) = self.desk.seen(id, now);
             let upstream = Upstream {
+                health: seen.standing,
+                running_told: self.desk.load_told(id, now).map(|load| load.running),
+                cancelled_generating: stats.cancelled_generating,
+                cancels_unanswered: stats.cancels_unanswered,
                 connections_opened: stats.connections_opened,
                 connections_reused: stats.connections_reused,
                 requests_resent: stats.requests_resent,
                 connections_idle: stats.connections_idle,
-                turns_in_flight: u64::from(self.desk.in_flight(id)),
+                turns_in_flight: u64::from(seen.in_flight),
             };
-            self.metrics.endpoint_seen(&endpoint.name, self.desk.seen(id, now).0);
+            self.metrics.endpoint_seen(&endpoint.name, seen);
             (&*endpoint.name, upstream)
         });
         self.metrics.render(upstreams, self.desk.standings())
+    }
+}
+
+/// The runtime's account of itself; nothing outside of one.
+fn runtime() -> Runtime {
+    let Ok(handle) = tokio::runtime::Handle::try_current() else { return Runtime::default() };
+    let metrics = handle.metrics();
+    let workers = metrics.num_workers();
+    Runtime {
+        tasks: metrics.num_alive_tasks(),
+        workers,
+        busy: (0..workers).map(|worker| metrics.worker_total_busy_duration(worker)).sum(),
+        queued: metrics.global_queue_depth(),
+        parks: (0..workers).map(|worker| metrics.worker_park_count(worker)).sum(),
     }
 }
 

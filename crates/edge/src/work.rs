@@ -10,7 +10,8 @@ use std::task::{Context, Poll};
 /// Work for a turn that waits for it.
 pub(crate) enum Work {
     Load(BoxFuture<Result<Option<Arc<Record>>, flashlane_store::Error>>),
-    Commit(BoxFuture<Result<(), flashlane_store::Error>>),
+    /// Since when it is asked for, on the monotonic clock.
+    Commit(BoxFuture<Result<(), flashlane_store::Error>>, u64),
     Count(BoxFuture<Counted>),
     Inquire(BoxFuture<Ruled>),
     Find(BoxFuture<Result<Vec<Option<Bytes>>, flashlane_store::Error>>),
@@ -23,7 +24,7 @@ pub(crate) enum Work {
 pub(crate) enum Done {
     Loaded(Result<Option<Vec<Bytes>>, flashlane_store::Error>),
     Unfinished,
-    Committed(Result<(), flashlane_store::Error>),
+    Committed(Result<(), flashlane_store::Error>, u64),
     Counted(Counted),
     Ruled(Ruled),
     Found(Result<Vec<Option<Bytes>>, flashlane_store::Error>),
@@ -34,7 +35,9 @@ impl Work {
         loop {
             return match self {
                 Self::Load(load) => load.as_mut().poll(cx).map(|found| Done::Loaded(found.map(context_of))),
-                Self::Commit(commit) => commit.as_mut().poll(cx).map(Done::Committed),
+                Self::Commit(commit, began_ns) => {
+                    commit.as_mut().poll(cx).map(|result| Done::Committed(result, *began_ns))
+                }
                 Self::Count(count) => count.as_mut().poll(cx).map(Done::Counted),
                 Self::Inquire(inquiry) => inquiry.as_mut().poll(cx).map(Done::Ruled),
                 Self::Find(find) => find.as_mut().poll(cx).map(Done::Found),

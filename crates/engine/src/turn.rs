@@ -20,6 +20,7 @@ use crate::compaction::Progress;
 use crate::draft::{Contract, Draft, chain_too_long};
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::EndpointId;
+use crate::gaps::Gaps;
 use crate::router::{Decision, Media, Verdict};
 use crate::seal::Opener;
 use crate::session::{Cut, Guarding, Held, Steer, TurnId};
@@ -71,6 +72,7 @@ pub struct Turn {
     /// What the engine says of its own.
     pub upstream_times: UpstreamTimes,
     pub deltas: u64,
+    pub gaps: Gaps,
     pub output_bytes: usize,
     /// Where it was served, once it was.
     pub served: Option<Grant>,
@@ -199,6 +201,7 @@ impl Turn {
             times,
             upstream_times: UpstreamTimes::default(),
             deltas: 0,
+            gaps: Gaps::default(),
             output_bytes: 0,
             served: None,
         }
@@ -379,10 +382,12 @@ impl Turn {
     // hot: per token
     pub fn heard(&mut self, deltas: u64, now: Now) {
         if deltas > 0 {
-            self.times.last_token_ns = now.mono_ns;
+            let gap_ns = now.mono_ns.saturating_sub(std::mem::replace(&mut self.times.last_token_ns, now.mono_ns));
             if self.deltas == 0 {
                 self.times.first_token_ns = Some(now.mono_ns);
                 self.times.stages.enter(Stage::Stream, now.mono_ns);
+            } else if gap_ns > 0 {
+                self.gaps.add(gap_ns);
             }
         }
         self.deltas += deltas;

@@ -4,9 +4,19 @@ use crate::config::Config;
 use anyhow::Context as _;
 use flashlane_edge::{Parts, State};
 use flashlane_engine::Shared;
+use flashlane_telemetry::metrics::Build;
 use flashlane_telemetry::{Metrics, Turns};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What was built, as `build.rs` found it.
+const BUILD: Build = Build {
+    version: env!("CARGO_PKG_VERSION"),
+    commit: env!("FLASHLANE_COMMIT"),
+    rustc: env!("FLASHLANE_RUSTC"),
+    profile: env!("FLASHLANE_PROFILE"),
+    target: env!("FLASHLANE_TARGET"),
+};
 
 /// The state of one process.
 ///
@@ -15,6 +25,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub fn state(config: Config) -> anyhow::Result<Arc<State>> {
     let mut fleet = config.fleet;
     fleet.created_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let metrics = Metrics::new().context("the metrics")?;
+    metrics.build(&BUILD).context("the metrics")?;
     Ok(Arc::new(State::new(Parts {
         config: config.server,
         tls: config.tls,
@@ -24,7 +36,7 @@ pub fn state(config: Config) -> anyhow::Result<Arc<State>> {
         backends: Arc::new(config.backends),
         admission: config.admission,
         store: config.store.open().context("the store (`store.folder` in the config)")?,
-        metrics: Arc::new(Metrics::new().context("the metrics")?),
+        metrics: Arc::new(metrics),
         turns: Arc::new(Turns::new(config.telemetry.turns_kept_max)),
     })))
 }

@@ -119,6 +119,9 @@ pub trait Store: Send + Sync {
     /// Whether there was one to delete: the newest of this id.
     fn conversation_item_delete(&self, owner: OwnerId, id: &str, item_id: &str, now_unix_ms: u64) -> Answer<bool>;
 
+    /// What it takes now: of the disk, its log included, or of memory. Does not wait for its own work.
+    fn bytes(&self) -> u64;
+
     /// Adds to the ledger.
     fn usage_append(&self, entry: UsageEntry) -> Answer<()>;
 

@@ -65,6 +65,66 @@ impl Handshake {
     }
 }
 
+/// Who sent the first close frame of a WebSocket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closer {
+    Client,
+    Server,
+    /// The connection broke, or the client left without a word.
+    Nobody,
+}
+
+impl Closer {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+            Self::Nobody => "nobody",
+        }
+    }
+}
+
+/// What the store was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreWork {
+    Read,
+    Write,
+}
+
+impl StoreWork {
+    pub(crate) const ALL: [Self; 2] = [Self::Read, Self::Write];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+        }
+    }
+}
+
+/// A close code as a label: those that RFC 6455 and its registry know. A client may make up others.
+pub(crate) fn close_code(code: Option<u16>) -> &'static str {
+    const KNOWN: [(u16, &str); 13] = [
+        (1000, "1000"),
+        (1001, "1001"),
+        (1002, "1002"),
+        (1003, "1003"),
+        (1005, "1005"),
+        (1007, "1007"),
+        (1008, "1008"),
+        (1009, "1009"),
+        (1010, "1010"),
+        (1011, "1011"),
+        (1012, "1012"),
+        (1013, "1013"),
+        (1014, "1014"),
+    ];
+    let Some(code) = code else { return "none" };
+    KNOWN.iter().find(|(known, _)| *known == code).map_or("other", |(_, name)| name)
+}
+
 /// The tier's label; `none` for a turn that ended before a tier was granted.
 pub(crate) fn tier(tier: Option<Tier>) -> &'static str {
     tier.map_or("none", Tier::name)

@@ -62,6 +62,10 @@ fn outcome() -> flashlane_engine::Outcome {
         },
         session: Some(flashlane_engine::router::SessionKey(0x51)),
         deltas: 9,
+        gaps: [1_000_000, 60_000, 60_000].into_iter().fold(flashlane_engine::Gaps::default(), |mut gaps, ns| {
+            gaps.add(ns);
+            gaps
+        }),
         place: None,
         attempts: Vec::new(),
         hosted_tools: Vec::new(),

@@ -5,10 +5,12 @@
 mod buckets;
 mod connections;
 mod family;
+mod gaps;
 mod gates;
 mod guards;
 mod orders;
 mod prefills;
+mod process;
 mod stored;
 #[cfg(test)]
 mod tests;
@@ -21,6 +23,7 @@ use prometheus::{Registry, TextEncoder};
 use std::sync::{Mutex, PoisonError};
 
 pub use connections::OpenConnection;
+pub use process::{Build, Runtime};
 pub use prometheus::Error as RenderError;
 pub use stored::BackgroundTurn;
 pub use upstreams::Upstream;
@@ -34,6 +37,7 @@ pub struct Metrics {
     guards: guards::Guards,
     orders: orders::Orders,
     prefills: prefills::Prefills,
+    process: process::Process,
     stored: stored::Stored,
     turns: turns::Turns,
     upstreams: upstreams::Upstreams,
@@ -54,6 +58,7 @@ impl Metrics {
             guards: guards::Guards::new(&registry)?,
             orders: orders::Orders::new(&registry)?,
             prefills: prefills::Prefills::new(&registry)?,
+            process: process::Process::new(&registry)?,
             stored: stored::Stored::new(&registry)?,
             turns: turns::Turns::new(&registry)?,
             upstreams: upstreams::Upstreams::new(&registry)?,
@@ -73,6 +78,7 @@ impl Metrics {
         gates: impl IntoIterator<Item = (Tier, Standing)>,
     ) -> Result<String, prometheus::Error> {
         let _alone = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
+        self.process.look();
         for (tier, standing) in gates {
             self.gates.bring_up_to(tier, &standing);
         }

@@ -25,13 +25,14 @@ impl Future for Leaving {
     }
 }
 
-/// What is awaited, and the work that brings it about.
-pub(crate) fn leave(connection: Connection) -> (Leaving, impl Future<Output = ()> + Send) {
+/// What is awaited, and the work that brings it about: whether the engine has let go in its time.
+pub(crate) fn leave(connection: Connection) -> (Leaving, impl Future<Output = bool> + Send) {
     let (left, leaving) = oneshot::channel();
     let work = async move {
         // Whatever comes of it, the connection is closed, and whoever waits is told.
-        let _ = tokio::time::timeout(LEAVING_MAX, see_off(connection)).await;
+        let seen_off = tokio::time::timeout(LEAVING_MAX, see_off(connection)).await;
         drop(left);
+        seen_off.is_ok()
     };
     (Leaving(leaving), work)
 }

@@ -108,7 +108,7 @@ impl Http1 {
 
     pub(crate) fn cancel(self) -> Option<Leaving> {
         match self.state {
-            State::Exchange(Exchange { connection, .. }) if self.has_slots => Some(Remote::leave(connection)),
+            State::Exchange(Exchange { connection, .. }) if self.has_slots => Some(self.remote.leave(connection)),
             State::Exchange(_)
             | State::Waiting(_)
             | State::Packing(_)

@@ -151,7 +151,7 @@ pub struct Standing {
     pub in_flight: u32,
     /// None: as many as come.
     pub slots: Option<u32>,
-    /// Turns that the tier was to serve, and that went on to the next for want of a place.
+    /// Turns that were the tier's, and that another tier took: [`Attempt::Spill`].
     pub spilled: u64,
     /// Turns refused for its sake, as [`Why::ALL`].
     pub refused: [u64; Why::ALL.len()],
@@ -332,7 +332,6 @@ impl Admission {
             let refusal = self.refuse(&waiter, Some(wait_ms), Why::Deadline);
             return self.tell(&waiter, Err(refusal), now);
         }
-        self.standing.of_mut(tier).spilled += 1;
         waiter.index += 1;
         self.seek(id, waiter, now)
     }
@@ -390,6 +389,12 @@ impl Admission {
         self.router.in_flight(endpoint)
     }
 
+    /// What an engine has said of its load lately.
+    #[must_use]
+    pub fn load_told(&self, endpoint: EndpointId, now: Now) -> Option<Load> {
+        self.router.load_told(endpoint, now)
+    }
+
     /// An engine has told of its load.
     pub fn probed(&mut self, endpoint: EndpointId, load: Load, now: Now) {
         self.router.probed(endpoint, load, now);
@@ -423,9 +428,6 @@ impl Admission {
                 self.push_out(&waiter, now);
                 return Asked::Queued(self.enqueue(id, waiter, now));
             };
-            if index + 1 < tiers.len() {
-                self.standing.of_mut(waiter.tier()).spilled += 1;
-            }
             if least.is_none_or(|(_, least_ms, _)| wait_ms < least_ms) {
                 least = Some((why, wait_ms, index));
             }
@@ -510,6 +512,9 @@ impl Admission {
             (false, true) => Attempt::First,
             (false, false) => Attempt::Spill,
         };
+        if let (Attempt::Spill, Some(first)) = (attempt, waiter.plan.tiers().first()) {
+            self.standing.of_mut(*first).spilled += 1;
+        }
         let decision = Decision {
             tier,
             endpoint: pick.endpoint,
@@ -565,7 +570,6 @@ impl Admission {
         let Some(mut waiter) = self.waiters.remove(&id) else { return };
         self.woken.push_back(id);
         if waiter.has_next() {
-            self.standing.of_mut(tier).spilled += 1;
             waiter.index += 1;
             return self.go_on(id, waiter, now);
         }

@@ -53,8 +53,9 @@ pub struct Lately {
 }
 
 /// Whether an endpoint may get a turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Standing {
+    #[default]
     In,
     /// Its pause is over: one turn may try it.
     Due,
@@ -82,7 +83,24 @@ pub enum Cause {
     Slowness,
 }
 
+impl Standing {
+    /// The label in metrics of each state: in, due, out.
+    pub const LABELS: [&'static str; 3] = ["in", "due", "out"];
+
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        let [is_in, due, out] = Self::LABELS;
+        match self {
+            Self::In => is_in,
+            Self::Due => due,
+            Self::Out { .. } => out,
+        }
+    }
+}
+
 impl Cause {
+    pub const ALL: [Self; 4] = [Self::Failures, Self::Again, Self::FailureShare, Self::Slowness];
+
     /// The word in logs and labels.
     #[must_use]
     pub fn label(self) -> &'static str {

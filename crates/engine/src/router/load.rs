@@ -77,6 +77,12 @@ impl Loads {
         }
     }
 
+    /// What the engine said, if that was not too long ago.
+    #[must_use]
+    pub fn told(&self, endpoint: EndpointId, now: Now) -> Option<Load> {
+        self.seats.get(usize::from(endpoint.0))?.told(now).map(|probed| probed.load)
+    }
+
     /// An engine has said how busy it is.
     pub fn probed(&mut self, endpoint: EndpointId, load: Load, now: Now) {
         if let Some(seat) = self.seat(endpoint) {

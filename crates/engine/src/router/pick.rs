@@ -266,6 +266,12 @@ impl Router {
         self.loads.in_flight(endpoint)
     }
 
+    /// What the engine has said of its load, if that was not too long ago.
+    #[must_use]
+    pub fn load_told(&self, endpoint: EndpointId, now: Now) -> Option<Load> {
+        self.loads.told(endpoint, now)
+    }
+
     /// An endpoint that holds the turn's prefix, if it can take it.
     fn near(&self, fleet: &Fleet, wish: &Wish<'_>, endpoint: Option<EndpointId>, now: Now) -> Option<Pick> {
         let endpoint = endpoint?;

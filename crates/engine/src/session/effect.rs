@@ -7,6 +7,7 @@ use crate::admission::limit::Allowance;
 use crate::admission::{Ending, Grant, Place, Ticket, WaiterId};
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::Tier;
+use crate::gaps::Gaps;
 use crate::guard::Inquiry;
 use crate::router::{Decision, Origin, SessionKey};
 use crate::stages::{Parts, Step};
@@ -123,6 +124,8 @@ pub struct Outcome {
     /// A sub-agent's is its parent's.
     pub session: Option<SessionKey>,
     pub deltas: u64,
+    /// Between looks at the clock that brought tokens.
+    pub gaps: Gaps,
     /// The place that it had first among those that waited.
     pub place: Option<Place>,
     /// Each request that went out for it, in order.

@@ -355,6 +355,7 @@ impl Session {
             origin: traits.origin,
             session: traits.origin.session.or(traits.keys.session),
             deltas: turn.deltas,
+            gaps: turn.gaps,
             place: turn.place,
             attempts: turn.attempts.clone(),
             hosted_tools: hosted_tools.into_iter().cloned().collect(),

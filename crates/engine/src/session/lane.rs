@@ -153,6 +153,10 @@ impl Lanes {
         }
     }
 
+    pub fn count(&self) -> usize {
+        self.lanes.len()
+    }
+
     pub fn name(&self, id: LaneId) -> Option<&str> {
         self.lanes.get(usize::from(id.0))?.name.as_deref()
     }

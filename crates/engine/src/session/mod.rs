@@ -599,6 +599,12 @@ impl Session {
         matches!(self.transport, Transport::WebSocket { .. })
     }
 
+    /// Lanes that the connection has used, the one without a name included.
+    #[must_use]
+    pub fn lanes(&self) -> usize {
+        self.lanes.count()
+    }
+
     /// Hosted tools that the request offered and that are not forwarded.
     #[must_use]
     pub fn tools_not_forwarded(&self) -> &[String] {

@@ -6,6 +6,7 @@ use crate::admission::limit::Allowance;
 use crate::draft::Contract;
 use crate::error::Refusal;
 use crate::fleet::Tier;
+use crate::gaps::Gaps;
 use crate::router::Decision;
 use crate::stages::Parts;
 use crate::time::Now;
@@ -37,6 +38,7 @@ impl Session {
             origin: self.origin,
             session: self.origin.session,
             deltas: 0,
+            gaps: Gaps::default(),
             place: None,
             attempts: Vec::new(),
             hosted_tools: Vec::new(),

@@ -208,6 +208,10 @@ impl Store for MemoryStore {
         done(Ok(self.tables().remove_from_conversation(&key(owner, id), item_id, now_unix_ms)))
     }
 
+    fn bytes(&self) -> u64 {
+        self.tables().used.bytes as u64
+    }
+
     fn usage_append(&self, entry: UsageEntry) -> Answer<()> {
         self.tables().record_usage(entry);
         done(Ok(()))

@@ -81,6 +81,7 @@ fn unix_ms() -> u64 {
 /// Dropping it does what waits, then frees the folder.
 pub struct SqliteStore {
     threads: Threads,
+    database: PathBuf,
     age_ms_max: u64,
 }
 
@@ -96,7 +97,8 @@ impl SqliteStore {
     /// When another process has the folder, or it cannot be used, or what is in it is not ours to use.
     pub fn open(options: &Options) -> Result<Self, Error> {
         let folder = Folder::open(&options.folder)?;
-        Ok(Self { threads: Threads::start(folder, options)?, age_ms_max: options.limits.age_ms_max })
+        let database = folder.database.clone();
+        Ok(Self { threads: Threads::start(folder, options)?, database, age_ms_max: options.limits.age_ms_max })
     }
 
     fn write<T, F>(&self, run: F) -> Answer<T>
@@ -241,6 +243,11 @@ impl Store for SqliteStore {
         self.change(owner, id, now_unix_ms, move |writing, target| {
             conversations::delete_item(writing, target, &item_id)
         })
+    }
+
+    fn bytes(&self) -> u64 {
+        let log = self.database.with_extension("sqlite-wal");
+        [&self.database, &log].into_iter().filter_map(|file| Some(std::fs::metadata(file).ok()?.len())).sum()
     }
 
     fn usage_append(&self, entry: UsageEntry) -> Answer<()> {

@@ -33,3 +33,10 @@ pub(super) const TPOT_SECONDS: &[f64] =
 /// Seconds of one stage of a turn: from the microseconds of our own to a long answer.
 pub(super) const STAGE_SECONDS: &[f64] =
     &[0.000_01, 0.000_05, 0.000_1, 0.000_5, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0, 600.0];
+
+/// Seconds that the store takes to keep a response: memory, or a flush of the disk, or a disk that fails.
+pub(super) const COMMIT_SECONDS: &[f64] =
+    &[0.000_01, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
+
+/// Lanes of a connection: the one without a name, and up to 16 that have one.
+pub(super) const LANES: &[f64] = &[1.0, 2.0, 3.0, 5.0, 9.0, 17.0];

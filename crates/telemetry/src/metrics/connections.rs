@@ -1,15 +1,18 @@
 //! Of client connections: how many are open, what crosses them, and how handshakes fail.
 
 use super::Metrics;
-use super::family::{counters, gauges};
-use crate::label::{Direction, Handshake, Transport};
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use super::buckets::LANES;
+use super::family::{counters, gauges, registered};
+use crate::label::{self, Closer, Direction, Handshake, Transport};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 #[derive(Debug)]
 pub(super) struct Connections {
     open: IntGaugeVec,
     handshakes_failed: IntCounterVec,
     websocket_bytes: [IntCounter; 2],
+    websockets_closed: IntCounterVec,
+    lanes: Histogram,
 }
 
 /// An open client connection in the gauge; its drop closes it.
@@ -28,10 +31,14 @@ impl Connections {
         let bytes = counters(registry, "flashlane_websocket_bytes_total", bytes, &["direction"])?;
         let open = "Client connections open now";
         let failed = "TLS handshakes with clients that came to nothing";
+        let closed = "WebSockets that ended, by who closed them and with which code";
+        let lanes = HistogramOpts::new("flashlane_websocket_lanes", "Lanes that a WebSocket has used, at its end");
         let connections = Self {
             open: gauges(registry, "flashlane_connections_open", open, &["transport"])?,
             handshakes_failed: counters(registry, "flashlane_tls_handshakes_failed_total", failed, &["reason"])?,
             websocket_bytes: Direction::ALL.map(|d| bytes.with_label_values(&[d.name()])),
+            websockets_closed: counters(registry, "flashlane_websockets_closed_total", closed, &["by", "code"])?,
+            lanes: registered(registry, Histogram::with_opts(lanes.buckets(LANES.to_vec()))?)?,
         };
         for transport in Transport::ALL {
             connections.open.with_label_values(&[transport.name()]);
@@ -64,5 +71,11 @@ impl Metrics {
             Direction::Out => bytes_out,
         }
         .inc_by(bytes);
+    }
+
+    /// A WebSocket has ended. `code` is that of the first close frame; none where there was none.
+    pub fn websocket_closed(&self, by: Closer, code: Option<u16>, lanes: usize) {
+        self.connections.websockets_closed.with_label_values(&[by.name(), label::close_code(code)]).inc();
+        self.connections.lanes.observe(lanes as f64);
     }
 }

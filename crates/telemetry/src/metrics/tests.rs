@@ -1,10 +1,11 @@
 //! The families by what a scrape shows of them.
 
 use super::*;
-use crate::label::Transport;
+use crate::label::{Closer, Transport};
 use crate::{attempted, outcome};
 use flashlane_engine::admission::Standing;
-use flashlane_engine::{ErrorKind, Outcome, Tier};
+use flashlane_engine::router::{Cause, Standing as Health};
+use flashlane_engine::{ErrorKind, Outcome, Status, Tier};
 
 fn render(metrics: &Metrics) -> String {
     metrics.render([], []).unwrap()
@@ -21,6 +22,13 @@ fn a_turn_enters_every_family_of_its_tier_once() {
         "flashlane_turn_seconds_sum{tier=\"latency\"} 0.012",
         "flashlane_gateway_overhead_seconds_bucket{tier=\"latency\",le=\"0.00005\"} 1",
         "flashlane_output_token_seconds_sum{tier=\"latency\"} 0.001",
+        "flashlane_gateway_token_overhead_seconds_bucket{tier=\"latency\",le=\"0.000005\"} 1",
+        "flashlane_itl_seconds_bucket{tier=\"latency\",le=\"0.00005\"} 0",
+        "flashlane_itl_seconds_bucket{tier=\"latency\",le=\"0.0001\"} 2",
+        "flashlane_itl_seconds_bucket{tier=\"latency\",le=\"+Inf\"} 3",
+        "flashlane_itl_seconds_sum{tier=\"latency\"} 0.00112",
+        "flashlane_itl_seconds_count{tier=\"throughput\"} 0",
+        "flashlane_empty_completions_total{tier=\"latency\"} 0",
         "flashlane_input_tokens_total{tier=\"latency\"} 100",
         "flashlane_cached_tokens_total{tier=\"latency\"} 60",
         "flashlane_output_tokens_total{tier=\"latency\"} 11",
@@ -62,6 +70,80 @@ fn a_turn_without_a_token_has_no_ttft() {
     assert!(text.contains("flashlane_ttft_seconds_count{tier=\"none\"} 0"), "{text}");
     assert!(text.contains("flashlane_turn_seconds_count{tier=\"none\"} 1"), "{text}");
     assert!(text.contains("flashlane_errors_total{kind=\"overloaded\"} 1"), "{text}");
+}
+
+#[test]
+fn a_turn_that_completes_without_a_token_is_empty() {
+    let metrics = Metrics::new().unwrap();
+    metrics.turn_done(&Outcome { deltas: 0, ..outcome() });
+    metrics.turn_done(&Outcome { deltas: 0, status: Status::Cancelled, ..outcome() });
+    let text = render(&metrics);
+    assert!(text.contains("flashlane_empty_completions_total{tier=\"latency\"} 1"), "{text}");
+    assert!(text.contains("flashlane_gateway_token_overhead_seconds_count{tier=\"latency\"} 0"), "{text}");
+}
+
+#[test]
+fn an_endpoint_is_in_one_state_and_what_it_told_is_not_kept_when_it_is_old() {
+    let metrics = Metrics::new().unwrap();
+    let mut upstream = Upstream { health: Health::Out { until_ns: 1 }, running_told: Some(3), ..Upstream::default() };
+    let text = metrics.render([("gpu", upstream)], []).unwrap();
+    for line in [
+        "flashlane_endpoint_health{endpoint=\"gpu\",health=\"in\"} 0",
+        "flashlane_endpoint_health{endpoint=\"gpu\",health=\"out\"} 1",
+        "flashlane_upstream_running_told{endpoint=\"gpu\"} 3",
+        "flashlane_endpoint_outs_total{cause=\"slowness\",endpoint=\"gpu\"} 0",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+    metrics.endpoint_out("gpu", Cause::Slowness);
+    (upstream.health, upstream.running_told) = (Health::In, None);
+    let text = metrics.render([("gpu", upstream)], []).unwrap();
+    assert!(text.contains("flashlane_endpoint_health{endpoint=\"gpu\",health=\"in\"} 1"), "{text}");
+    assert!(text.contains("flashlane_endpoint_outs_total{cause=\"slowness\",endpoint=\"gpu\"} 1"), "{text}");
+    assert!(!text.contains("flashlane_upstream_running_told{"), "{text}");
+}
+
+#[test]
+fn a_websocket_ends_once_with_a_code_that_is_known_or_other() {
+    let metrics = Metrics::new().unwrap();
+    metrics.websocket_closed(Closer::Client, Some(1000), 1);
+    metrics.websocket_closed(Closer::Client, Some(4321), 3);
+    metrics.websocket_closed(Closer::Nobody, None, 1);
+    let text = render(&metrics);
+    for line in [
+        "flashlane_websockets_closed_total{by=\"client\",code=\"1000\"} 1",
+        "flashlane_websockets_closed_total{by=\"client\",code=\"other\"} 1",
+        "flashlane_websockets_closed_total{by=\"nobody\",code=\"none\"} 1",
+        "flashlane_websocket_lanes_bucket{le=\"1\"} 2",
+        "flashlane_websocket_lanes_sum 5",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
+fn a_process_tells_of_itself_and_of_what_was_built() {
+    let metrics = Metrics::new().unwrap();
+    let build = Build { version: "0.1.0", commit: "abc", rustc: "1.95.0", profile: "ci", target: "x" };
+    // Said twice, it is said once.
+    metrics.build(&build).unwrap();
+    metrics.build(&build).unwrap();
+    metrics.runtime(&Runtime { tasks: 7, workers: 2, parks: 3, ..Runtime::default() });
+    let text = render(&metrics);
+    for line in [
+        "flashlane_build_info{commit=\"abc\",profile=\"ci\",rustc=\"1.95.0\",target=\"x\",version=\"0.1.0\"} 1",
+        "flashlane_runtime_tasks 7",
+        "flashlane_runtime_parks_total 3",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+    let value = |name: &str| -> f64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{name} is not in\n{text}")).parse().unwrap()
+    };
+    assert!(value("process_resident_memory_bytes") > 1e6);
+    assert!(value("process_open_fds") > 2.0 && value("process_open_fds") < value("process_max_fds"));
+    assert!(value("process_start_time_seconds") > 1.7e9 && value("process_threads") >= 1.0);
 }
 
 #[test]

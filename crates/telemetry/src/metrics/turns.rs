@@ -3,8 +3,9 @@
 use super::Metrics;
 use super::buckets::{OVERHEAD_SECONDS, STAGE_SECONDS, TPOT_SECONDS, TTFT_SECONDS, TURN_SECONDS};
 use super::family::{counters, histograms, seconds};
+use super::gaps::GapFamily;
 use crate::label;
-use flashlane_engine::{ErrorKind, Outcome, Stage, Tier};
+use flashlane_engine::{ErrorKind, Outcome, Stage, Status, Tier};
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, Registry};
 
 /// What an engine does with a turn, in order.
@@ -16,6 +17,7 @@ pub(super) struct Turns {
     ended: IntCounterVec,
     errors: IntCounterVec,
     routes: IntCounterVec,
+    gaps: GapFamily,
     /// Indexed as [`Tier::ALL`], then `none`.
     tiers: [TierMetrics; 3],
 }
@@ -26,6 +28,7 @@ struct TierMetrics {
     ttft: Histogram,
     turn: Histogram,
     overhead: Histogram,
+    token_overhead: Histogram,
     queue_wait: Histogram,
     tpot: Histogram,
     /// As [`PHASES`].
@@ -36,6 +39,7 @@ struct TierMetrics {
     cached_tokens: IntCounter,
     output_tokens: IntCounter,
     deltas: IntCounter,
+    empty: IntCounter,
 }
 
 impl Turns {
@@ -52,6 +56,7 @@ impl Turns {
                 routes,
                 &["tier", "plan", "pick", "attempt", "origin"],
             )?,
+            gaps: GapFamily::new(registry)?,
             tiers: [Some(Tier::Latency), Some(Tier::Throughput), None].map(|tier| tiers.of(tier)),
         })
     }
@@ -71,6 +76,7 @@ impl Metrics {
             let origin = outcome.origin.label();
             turns.routes.with_label_values(&[decision.tier.name(), plan, pick, attempt, origin]).inc();
         }
+        outcome.tier.iter().for_each(|tier| turns.gaps.add(*tier, &outcome.gaps));
         let [latency, throughput, none] = &turns.tiers;
         match outcome.tier {
             Some(Tier::Latency) => latency,
@@ -108,6 +114,11 @@ impl TierMetrics {
         self.cached_tokens.inc_by(usage.cached);
         self.output_tokens.inc_by(usage.output);
         self.deltas.inc_by(outcome.deltas);
+        if outcome.deltas > 0 {
+            self.token_overhead.observe(seconds(outcome.gateway_ns) / outcome.deltas as f64);
+        } else if outcome.status == Status::Completed {
+            self.empty.inc();
+        }
         let Some(ttft_ns) = outcome.ttft_ns else { return };
         self.ttft.observe(seconds(ttft_ns));
         if let Some(gaps) = usage.output.checked_sub(1).filter(|gaps| *gaps > 0) {
@@ -121,6 +132,7 @@ struct TierFamilies {
     ttft: HistogramVec,
     turn: HistogramVec,
     overhead: HistogramVec,
+    token_overhead: HistogramVec,
     queue_wait: HistogramVec,
     tpot: HistogramVec,
     upstream_phases: HistogramVec,
@@ -129,6 +141,7 @@ struct TierFamilies {
     cached_tokens: IntCounterVec,
     output_tokens: IntCounterVec,
     deltas: IntCounterVec,
+    empty: IntCounterVec,
 }
 
 impl TierFamilies {
@@ -144,6 +157,11 @@ impl TierFamilies {
             overhead: histogram(
                 "flashlane_gateway_overhead_seconds",
                 "The time a turn kept flashlane itself busy",
+                OVERHEAD_SECONDS,
+            )?,
+            token_overhead: histogram(
+                "flashlane_gateway_token_overhead_seconds",
+                "The time a turn kept flashlane itself busy, for each of its tokens",
                 OVERHEAD_SECONDS,
             )?,
             queue_wait: histogram(
@@ -172,6 +190,7 @@ impl TierFamilies {
             cached_tokens: counter("flashlane_cached_tokens_total", "Input tokens that the upstream had cached")?,
             output_tokens: counter("flashlane_output_tokens_total", "Output tokens, reasoning included")?,
             deltas: counter("flashlane_deltas_total", "Delta events sent to clients")?,
+            empty: counter("flashlane_empty_completions_total", "Turns that completed without a token")?,
         })
     }
 
@@ -181,6 +200,8 @@ impl TierFamilies {
             ttft: self.ttft.with_label_values(value),
             turn: self.turn.with_label_values(value),
             overhead: self.overhead.with_label_values(value),
+            token_overhead: self.token_overhead.with_label_values(value),
+            empty: self.empty.with_label_values(value),
             queue_wait: self.queue_wait.with_label_values(value),
             tpot: self.tpot.with_label_values(value),
             upstream_phases: PHASES.map(|phase| self.upstream_phases.with_label_values(&[label::tier(tier), phase])),

@@ -175,11 +175,11 @@ fn check_spawning(style: &str) -> Vec<Finding> {
         .collect()
 }
 
-/// The names that begin with `flashlane_` and are no path of a crate, with their lines (from 1).
+/// The names that begin with `flashlane_` or `process_` and are no path of a crate, with their lines (from 1).
 fn metric_names(text: &str) -> Vec<(&str, usize)> {
     let mut found = Vec::new();
     for (index, line) in text.lines().enumerate() {
-        for (at, _) in line.match_indices("flashlane_") {
+        for (at, _) in line.match_indices("flashlane_").chain(line.match_indices("process_")) {
             let name = line[at..].split(|c| !is_word(c)).next().unwrap_or_default();
             let is_whole = !line[..at].ends_with(is_word);
             if is_whole && !line[at + name.len()..].starts_with("::") {

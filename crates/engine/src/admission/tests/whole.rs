@@ -8,7 +8,7 @@ use crate::admission::{
 };
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::{Endpoint, EndpointId, Fleet, Modality, Model, ModelRouting, Route, Share, Speaks, Tier};
-use crate::router::{Attempt, Duty, Keys, Order, SessionKey, Traits, Verdict};
+use crate::router::{Attempt, Duty, Keys, Order, SessionKey, Standing, Traits, Verdict};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -359,6 +359,32 @@ fn turns_wait_for_a_place_at_endpoints_that_are_all_out_and_full() {
         assert_eq!(refused(in_vain).kind, ErrorKind::RateLimited, "{route:?}");
         assert!(admission.waiters.is_empty());
     }
+}
+
+#[test]
+fn a_spill_is_a_turn_that_another_tier_took_whatever_kept_the_first() {
+    let mut admission = Admission::new(&Settings::default(), fleet(Route::LatencyFirst), [0; 32]);
+    let failed = Ending { verdict: Verdict::Failed, ..Ending::NOTHING };
+    let mut session = 0;
+    while admission.seen(EndpointId(0), at_ms(0)).standing == Standing::In {
+        session += 1;
+        let grant = granted(&admission.ask(ticket(1, session, 100), at_ms(0)));
+        admission.release(grant, &failed, at_ms(0));
+    }
+    assert_eq!(admission.standing(Tier::Latency).spilled, 0);
+    let grant = granted(&admission.ask(ticket(1, 0, 100), at_ms(1)));
+    assert_eq!((grant.tier(), grant.decision.attempt), (Tier::Throughput, Attempt::Spill), "no endpoint is well");
+    assert_eq!(admission.standing(Tier::Latency).spilled, 1);
+
+    // Both are full: it is refused, and no spill.
+    let queue = Queueing { turns_max: 0, ..slots(1) };
+    let both = PerTier { latency: queue.clone(), throughput: queue };
+    let mut admission =
+        Admission::new(&Settings { queue: both, ..Settings::default() }, fleet(Route::LatencyFirst), [0; 32]);
+    granted(&admission.ask(ticket(1, 1, 100), at_ms(0)));
+    granted(&admission.ask(ticket(1, 2, 100), at_ms(0)));
+    refused(admission.ask(ticket(1, 3, 100), at_ms(0)));
+    assert_eq!(Tier::ALL.map(|tier| admission.standing(tier).spilled), [1, 0]);
 }
 
 #[test]
