@@ -42,7 +42,7 @@ fn a_turn_enters_every_family_of_its_tier_once() {
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
-    assert!(!text.contains("flashlane_errors_total{"), "{text}");
+    assert!(text.contains("flashlane_errors_total{kind=\"overloaded\"} 0"), "{text}");
 }
 
 #[test]

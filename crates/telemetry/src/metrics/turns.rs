@@ -46,10 +46,15 @@ impl Turns {
     pub(super) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
         let tiers = TierFamilies::new(registry)?;
         let errors = "Requests and turns that ended in an error";
+        let errors = counters(registry, "flashlane_errors_total", errors, &["kind"])?;
+        // There before the first of its kind: a rate needs a zero to rise from.
+        for kind in ErrorKind::ALL {
+            errors.with_label_values(&[kind.row().label]);
+        }
         let routes = "Turns that went to an endpoint, by why";
         Ok(Self {
             ended: counters(registry, "flashlane_turns_total", "Turns ended", &["tier", "outcome"])?,
-            errors: counters(registry, "flashlane_errors_total", errors, &["kind"])?,
+            errors,
             routes: counters(
                 registry,
                 "flashlane_routes_total",
