@@ -15,6 +15,7 @@ mod pass;
 mod prefill;
 mod references;
 mod reply;
+mod request;
 mod revoke;
 mod run;
 mod steer;

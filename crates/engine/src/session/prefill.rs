@@ -10,7 +10,7 @@
 //! A turn of the same model that comes meanwhile waits: the engine has to read what they share in any case, and what it has read of it only
 //! the one that it reads for.
 
-use super::run::asked;
+use super::request::asked;
 use super::{Effect, Session, TurnId};
 use crate::admission::Prefill;
 use crate::error::Refusal;

@@ -5,12 +5,12 @@ use super::end::verdict_of;
 use super::guard;
 use super::lane::LaneId;
 use super::pass;
+use super::request::asked;
 use super::traits::traits;
 use super::{Effect, Life, Session, Shared, Source, TurnId, Why};
 use crate::admission::{Asked, Ending, Grant, Place, Ticket};
 use crate::assembler::{Assembler, ChatAssembler, ResponsesAssembler};
 use crate::chain::Chain;
-use crate::compaction::{self, Progress};
 use crate::draft::{Contract, Draft};
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::{EndpointId, Fleet, Speaks};
@@ -19,11 +19,10 @@ use crate::seal::{Opener, Sealer, Takes};
 use crate::stages::{Arrival, Stage};
 use crate::time::Now;
 use crate::tokens;
-use crate::tools::{Choice, Tools, tool_fields};
 use crate::turn::{Attempted, Turn, TurnState, may_try_elsewhere, refusal_of, refusal_of_error};
 use crate::upstream::{Ended, UpstreamEvent, UpstreamFailure, UpstreamRequest};
 use bytes::Bytes;
-use flashlane_wire::chat::{ChunkReader, Field, Read, Usage};
+use flashlane_wire::chat::{ChunkReader, Read, Usage};
 use flashlane_wire::sse;
 use std::sync::Arc;
 
@@ -521,43 +520,6 @@ fn ticket(turn: &mut Turn, fleet: &Fleet, planned: Option<EndpointId>) -> Box<Ti
 
 fn endpoint_name(shared: &Shared, grant: Grant) -> &str {
     shared.fleet.endpoint(grant.endpoint()).map_or("unknown", |endpoint| &endpoint.name)
-}
-
-/// What the turn asks of the model now: the fields of its request, and the messages.
-pub(super) fn asked(turn: &mut Turn) -> Result<(Vec<Field>, Vec<Bytes>), Refusal> {
-    let mut fields = turn.draft.fields.clone();
-    let responses = match &turn.draft.contract {
-        Contract::Responses(responses) => responses,
-        Contract::Chat(chat) => return Ok((fields, vec![chat.messages.clone()])),
-    };
-    let tools = tools_of(&turn.chain, &responses.tools);
-    let closing = turn.chain.closing();
-    let messages = responses.instructions.iter().chain(turn.told().messages()).chain(&closing);
-    let mut messages: Vec<_> = messages.cloned().collect();
-    let Assembler::Responses(assembler) = &mut turn.assembler else { return Ok((fields, messages)) };
-    match turn.compaction {
-        Progress::Running { tokens_max } => {
-            assembler.begin_summary();
-            fields = compaction::fields(&fields, tokens_max);
-            // Its tools stay in what the engine has in its cache, and are not to be used.
-            fields.extend(tool_fields(&tools, &Choice::None, None)?);
-            messages.push(compaction::question(tokens_max));
-        }
-        Progress::NotYet | Progress::Done => {
-            fields.extend(tool_fields(&tools, &responses.choice, responses.parallel_tool_calls)?);
-            assembler.resolve_with(&tools, &responses.choice);
-        }
-    }
-    Ok((fields, messages))
-}
-
-/// The request's tools, after those that came with the chain.
-fn tools_of(chain: &Chain, own: &Arc<Tools>) -> Arc<Tools> {
-    match chain.tools() {
-        None => Arc::clone(own),
-        Some(carried) if own.set.is_empty() => Arc::clone(carried),
-        Some(carried) => Arc::new(Tools::new(carried.set.with(&own.set))),
-    }
 }
 
 /// A chain from the items that the store kept.
