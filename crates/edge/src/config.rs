@@ -1,8 +1,10 @@
 //! The `[server]` part of the config: where clients are listened for, and by [`limits`] every limit on what they may send and hold.
 
 mod limits;
+mod network;
 
 pub use limits::LimitsConfig;
+pub use network::Network;
 
 use crate::drain::DrainConfig;
 use flashlane_engine::router::Digest;
@@ -23,6 +25,11 @@ pub struct EdgeConfig {
     pub allowed_origins: Vec<String>,
     /// Names, without port, by which clients may call this server, beside `localhost` and IP addresses. Default none.
     pub allowed_hosts: Vec<String>,
+    /// Proxies that are believed when they say who their clients are: by `X-Forwarded-For`, and by the PROXY protocol where
+    /// `proxy_protocol` is set. Addresses and networks (`10.0.0.0/8`). Default none: nobody is.
+    pub trusted_proxies: Vec<Network>,
+    /// Whether each client connection from one of `trusted_proxies` begins with a head of the PROXY protocol, version 2. Default false.
+    pub proxy_protocol: bool,
     /// Whether `GET /v1/responses` may become a WebSocket. Default true; false answers 426, and clients such as Codex go on over HTTP.
     pub websocket: bool,
     /// Whether permessage-deflate is accepted from clients that offer it. Default true: it saves them four fifths of their upload,
@@ -47,6 +54,8 @@ impl Default for EdgeConfig {
             admin_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8701)),
             allowed_origins: Vec::new(),
             allowed_hosts: Vec::new(),
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
             websocket: true,
             websocket_deflate: true,
             limits: LimitsConfig::default(),

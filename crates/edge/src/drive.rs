@@ -375,7 +375,8 @@ impl Drive {
     }
 
     /// Tells the session what admission says.
-    fn answer(&mut self, turn: TurnId, (asked, signal): (Asked, Option<Signal>), now: Now) {
+    fn answer(&mut self, turn: TurnId, asked: (Asked, Option<Signal>), now: Now) {
+        let (asked, signal) = self.state.shed(asked, now);
         if let (Asked::Queued(place), Some(signal)) = (&asked, signal) {
             self.queued.push((turn, place.waiter, signal));
             self.has_changed = true;

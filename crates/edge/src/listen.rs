@@ -3,6 +3,7 @@
 
 mod connection;
 mod connections;
+mod entry;
 
 pub(crate) use connections::{Connections, Draining, Heard, Permit};
 
@@ -11,7 +12,6 @@ use crate::background;
 use crate::config::EdgeConfig;
 use crate::drain::{Haste, Plan};
 use crate::error::Error;
-use crate::routes;
 use crate::state::State;
 use connection::App;
 use std::future::poll_fn;
@@ -71,9 +71,11 @@ impl Listeners {
         let operators = Connections::new(ADMIN_CONNECTIONS_MAX);
         let is_private = admin.local_addr().is_ok_and(|address| address.ip().is_loopback());
         let admin_router = admin::router(&state, is_private);
-        let admin_app = App::new(admin_router, state.admin_tls.clone(), &state, Arc::clone(&operators));
+        let admin_app = App::for_operators(admin_router, &state, Arc::clone(&operators));
         let admin_accepting = operators.spawn(async move { accept_all(&admin, &admin_app).await });
-        let client_app = App::new(routes::router(&state), state.tls.clone(), &state, Arc::clone(&state.connections));
+        let watching = Arc::clone(&state);
+        operators.spawn(async move { watching.memory.watch().await });
+        let client_app = App::for_clients(&state);
         let haste = tokio::select! {
             haste = state.stop.asked() => haste,
             () = accept_all(&clients, &client_app) => Haste::AtOnce,
@@ -120,6 +122,9 @@ async fn bind(address: SocketAddr, setting: &'static str, flag: &'static str) ->
 /// Ends only by being dropped.
 async fn accept_all(listener: &TcpListener, app: &App) {
     loop {
+        if app.is_for_clients {
+            app.memory_allows().await;
+        }
         // Before the accept: what there is no place for waits in the kernel's bounded backlog.
         let permit = app.connections.permit().await;
         match listener.accept().await {

@@ -4,6 +4,7 @@
 //! can do what its visitor has no key for: names are not looked at, and `Origin` still is. Knows nothing of what is asked for.
 
 use crate::config::EdgeConfig;
+use crate::peer::Peer;
 use crate::reply::Refused;
 use crate::state::State;
 use axum::extract::{self, Request};
@@ -34,6 +35,10 @@ fn check(state: &State, request: &Request) -> Result<(), Refused> {
     }
     if !state.keys.is_empty() {
         return Ok(());
+    }
+    if request.extensions().get::<Peer>().is_some_and(|peer| !peer.is_loopback()) {
+        let message = "This server asks for no key, so it serves this machine alone.";
+        return Err(Refused::new(ErrorKind::OriginRefused, message));
     }
     let is_own_name = |host: &HeaderValue| host.to_str().is_ok_and(|host| is_host_allowed(host, config));
     let is_target_own = request.uri().authority().is_none_or(|target| is_host_allowed(target.as_str(), config));

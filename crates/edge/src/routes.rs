@@ -4,7 +4,7 @@
 use crate::drain::Phase;
 use crate::reply::Refused;
 use crate::state::State;
-use crate::{auth, conversations, http as turns, models, origin, stored, ws};
+use crate::{auth, conversations, http as turns, models, origin, places, stored, ws};
 use axum::Router;
 use axum::extract::{self, Request};
 use axum::middleware::{self, Next};
@@ -49,6 +49,7 @@ pub(crate) fn router(state: &Arc<State>) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(state), auth::guard))
         .layer(middleware::from_fn_with_state(Arc::clone(state), origin::guard))
+        .layer(middleware::from_fn_with_state(Arc::clone(state), places::guard))
         .layer(middleware::from_fn_with_state(Arc::clone(state), stamp))
         .with_state(Arc::clone(state))
 }

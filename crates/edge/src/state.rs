@@ -9,13 +9,17 @@ use crate::desk::{Desk, Signal};
 use crate::drain::{Haste, Stop};
 use crate::keys::{KeyConfig, Keys, own_limits};
 use crate::listen::Connections;
+use crate::memory::Memory;
+use crate::places::{self, Places};
 use crate::tls::Tls;
 use arc_swap::ArcSwap;
 use flashlane_backend::Backends;
-use flashlane_engine::admission::{self, Admission, Foreseen, Prefill, Ticket};
+use flashlane_engine::admission::limit::Allowance;
+use flashlane_engine::admission::{self, Admission, Asked, Ending, Foreseen, Prefill, Ticket};
 use flashlane_engine::router::{Change, Traits};
-use flashlane_engine::{EndpointId, Fleet, Now, Shared};
+use flashlane_engine::{EndpointId, Fleet, Now, Shared, Tier};
 use flashlane_store::{Store, UsageEntry};
+use flashlane_telemetry::label::Excess;
 use flashlane_telemetry::metrics::{RenderError, Runtime, Upstream};
 use flashlane_telemetry::{Metrics, Turns, log};
 use std::sync::Arc;
@@ -57,6 +61,8 @@ pub struct State {
     pub(crate) counting: Counting,
     pub(crate) connections: Arc<Connections>,
     pub(crate) assembling: Arc<Assembling>,
+    pub(crate) places: Arc<Places>,
+    pub(crate) memory: Memory,
     pub(crate) jobs: Jobs,
     pub(crate) stop: Stop,
 }
@@ -69,6 +75,8 @@ impl State {
         Self {
             desk: Desk::new(Admission::new(&admission, Arc::clone(&shared.fleet), seed())),
             assembling: Assembling::new(config.limits.assembling_bytes_max),
+            places: Places::new(&config),
+            memory: Memory::new(config.limits.memory_bytes_max),
             connections: Connections::new(config.limits.connections_max),
             jobs: Jobs::new(config.limits.background_turns_max),
             config,
@@ -145,6 +153,26 @@ impl State {
         }
     }
 
+    /// A turn that admission lets go to the throughput tier, or wait for it, is refused while memory runs too short for it.
+    pub(crate) fn shed(&self, (asked, signal): (Asked, Option<Signal>), now: Now) -> (Asked, Option<Signal>) {
+        if !self.memory.stage().sheds_throughput() {
+            return (asked, signal);
+        }
+        let allowance = match asked {
+            Asked::Granted(grant, allowance) if grant.decision.tier == Tier::Throughput => {
+                self.desk.release(grant, &Ending::NOTHING, now);
+                allowance
+            }
+            Asked::Queued(place) if place.tier == Tier::Throughput => {
+                self.desk.forget(place.waiter, now);
+                Allowance::default()
+            }
+            Asked::Granted(..) | Asked::Queued(_) | Asked::Refused(..) => return (asked, signal),
+        };
+        self.metrics.excess(Excess::MemoryTurn);
+        (Asked::Refused(places::refusal(Excess::MemoryTurn), allowance), None)
+    }
+
     /// All metrics in Prometheus' text format.
     pub(crate) fn render_metrics(&self) -> Result<String, RenderError> {
         self.metrics.store_bytes(self.store.bytes());
@@ -167,6 +195,7 @@ impl State {
             self.metrics.endpoint_seen(&endpoint.name, seen);
             (&*endpoint.name, upstream)
         });
+        self.metrics.memory(self.memory.used_bytes(), self.memory.bytes_max(), self.memory.stage() as u8);
         self.metrics.render(upstreams, self.desk.standings())
     }
 }

@@ -9,7 +9,7 @@ use crate::routes::{RequestId, only_post};
 use crate::socket::Socket;
 use crate::state::State;
 use crate::watch::Watched;
-use crate::{allowance, auth};
+use crate::{allowance, auth, places};
 use axum::body::Body;
 use axum::extract::{self, Extension, Request};
 use axum::response::{IntoResponse, Response};
@@ -17,6 +17,7 @@ use flashlane_backend::Io;
 use flashlane_engine::admission::limit::Allowance;
 use flashlane_engine::router::Traits;
 use flashlane_engine::{ErrorKind, Session};
+use flashlane_telemetry::label::Excess;
 use flashlane_wire::websocket::{Decoder, Deflate, Encoder, Limits, accept_key};
 use http::header::{
     CONNECTION, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY,
@@ -43,6 +44,10 @@ pub(crate) async fn upgrade(
 ) -> Response {
     if !wants_websocket(&request) {
         return only_post();
+    }
+    if state.memory.stage().refuses_sessions() {
+        state.metrics.excess(Excess::MemorySession);
+        return Refused(places::refusal(Excess::MemorySession)).into_response();
     }
     let on_upgrade = request.extensions_mut().remove::<OnUpgrade>();
     let handshake = match Handshake::read(&state, request.headers()) {

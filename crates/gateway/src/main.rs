@@ -3,6 +3,7 @@
 mod announce;
 mod app;
 mod config;
+mod descriptors;
 mod doctor;
 mod places;
 mod runtime;

@@ -3,6 +3,7 @@
 use crate::announce;
 use crate::app;
 use crate::config::{Config, Invalid, Listen};
+use crate::descriptors;
 use crate::shutdown::{Signals, Stop};
 use crate::source::{self, Flags, Latency, Source};
 use anyhow::Context as _;
@@ -105,7 +106,9 @@ pub fn run(args: &Args) -> anyhow::Result<End> {
     end
 }
 
-async fn serve(config: Config) -> anyhow::Result<End> {
+async fn serve(mut config: Config) -> anyhow::Result<End> {
+    let limits = &mut config.server.limits;
+    limits.connections_max = descriptors::clients_max(limits.connections_max);
     // From here on a signal drains: before it there is nothing to lose.
     let mut signals = Signals::new().context("signals cannot be listened for")?;
     let listeners = Listeners::bind(&config.server).await?;

@@ -125,6 +125,37 @@ pub(crate) fn close_code(code: Option<u16>) -> &'static str {
     KNOWN.iter().find(|(known, _)| *known == code).map_or("other", |(_, name)| name)
 }
 
+/// Why a client's connection, or its next request or turn, is not served although nothing is wrong with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Excess {
+    /// Its address has as many connections as one may.
+    Connections,
+    /// Too many TLS handshakes in flight or in a second, of its address or of all.
+    Handshakes,
+    /// A new session while memory runs short.
+    MemorySession,
+    /// A turn of the throughput tier while memory runs shorter.
+    MemoryTurn,
+    /// A trusted proxy did not say who its client is, or not in time.
+    Proxy,
+}
+
+impl Excess {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Connections, Self::Handshakes, Self::MemorySession, Self::MemoryTurn, Self::Proxy];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Connections => "address_connections",
+            Self::Handshakes => "handshakes",
+            Self::MemorySession => "memory_session",
+            Self::MemoryTurn => "memory_turn",
+            Self::Proxy => "proxy_protocol",
+        }
+    }
+}
+
 /// The tier's label; `none` for a turn that ended before a tier was granted.
 pub(crate) fn tier(tier: Option<Tier>) -> &'static str {
     tier.map_or("none", Tier::name)

@@ -8,6 +8,7 @@ mod family;
 mod gaps;
 mod gates;
 mod guards;
+mod memory;
 mod orders;
 mod prefills;
 mod process;
@@ -35,6 +36,7 @@ pub struct Metrics {
     connections: connections::Connections,
     gates: gates::Gates,
     guards: guards::Guards,
+    memory: memory::Memory,
     orders: orders::Orders,
     prefills: prefills::Prefills,
     process: process::Process,
@@ -56,6 +58,7 @@ impl Metrics {
             connections: connections::Connections::new(&registry)?,
             gates: gates::Gates::new(&registry)?,
             guards: guards::Guards::new(&registry)?,
+            memory: memory::Memory::new(&registry)?,
             orders: orders::Orders::new(&registry)?,
             prefills: prefills::Prefills::new(&registry)?,
             process: process::Process::new(&registry)?,

@@ -33,6 +33,21 @@ pub struct LimitsConfig {
     pub pings_per_second_max: u32,
     /// Most client connections at once. Default 8,192. More wait in the kernel's backlog.
     pub connections_max: u32,
+    /// Most connections of one client address at once, of IPv6 one network of 64 bits; over trusted proxies, which name it request by
+    /// request, most requests and WebSockets. Default 1,024: an eighth of all. 0: any number. Loopback is not counted.
+    pub connections_per_address_max: u32,
+    /// Most TLS handshakes in flight; one more is closed at once. Default 2,048: some 40 MB. 0: any number.
+    pub handshakes_waiting_max: u32,
+    /// The same of one client address. Default 256. 0: any number.
+    pub handshakes_waiting_per_address_max: u32,
+    /// Most TLS handshakes begun in a second; one more is closed at once. Default 2,000: less than one core can do. 0: any number.
+    pub handshakes_per_second_max: u32,
+    /// The same of one client address. Default 200. 0: any number.
+    pub handshakes_per_second_per_address_max: u32,
+    /// What the process may hold in memory, in bytes: from 80 % of it on there are no new sessions, from 90 % no turns of the throughput
+    /// tier, from 95 % no new connections. Default what the system allows (control groups, or all of the machine's). 0: none of this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes_max: Option<u64>,
     /// Most requests at once over one HTTP/2 connection. Default 128.
     pub http2_streams_max: u32,
     /// Most HTTP/2 frames in one second that ask for work and bring nothing (PING, SETTINGS, RST_STREAM, PRIORITY, CONTINUATION, empty
@@ -72,6 +87,12 @@ impl Default for LimitsConfig {
             assembling_bytes_max: 256 * 1024 * 1024,
             pings_per_second_max: 32,
             connections_max: 8192,
+            connections_per_address_max: 1024,
+            handshakes_waiting_max: 2048,
+            handshakes_waiting_per_address_max: 256,
+            handshakes_per_second_max: 2000,
+            handshakes_per_second_per_address_max: 200,
+            memory_bytes_max: None,
             http2_streams_max: 128,
             http2_control_frames_per_second_max: 256,
             ping_ms: 10_000,

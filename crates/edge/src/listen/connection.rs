@@ -1,12 +1,14 @@
 //! One client's or operator's connection: its options, its TLS, and HTTP over it until it ends or becomes a WebSocket.
 
-use super::connections::{Connections, Draining, Permit};
+use super::connections::{Connections, Permit};
+use super::entry::{Entered, Entry};
 use crate::afterwards::Afterwards;
 use crate::again::Again;
 use crate::config::LimitsConfig;
 use crate::idle::{Idle, Requests};
 use crate::inspected::Inspected;
 use crate::peer::Peer;
+use crate::routes;
 use crate::stall::Stall;
 use crate::state::State;
 use crate::strict;
@@ -32,7 +34,7 @@ use tokio::net::TcpStream;
 use tower::Service as _;
 
 /// How long a connection may take to ask for something that had not yet when the drain began: it may have been on its way.
-const UNASKED_WAIT: Duration = Duration::from_secs(1);
+pub(super) const UNASKED_WAIT: Duration = Duration::from_secs(1);
 /// hyper's own lower bound.
 const HEADER_BYTES_MIN: usize = 8192;
 /// Requests over one HTTP/2 connection that were reset before anybody saw them, and those that we had to reset for what they were. One
@@ -46,21 +48,41 @@ pub(super) struct App {
     tls: Option<Tls>,
     state: Arc<State>,
     pub(super) connections: Arc<Connections>,
+    pub(super) is_for_clients: bool,
 }
 
 impl App {
-    pub(super) fn new(router: Router, tls: Option<Tls>, state: &Arc<State>, connections: Arc<Connections>) -> Self {
+    pub(super) fn for_clients(state: &Arc<State>) -> Self {
+        let (router, connections) = (routes::router(state), Arc::clone(&state.connections));
+        Self { is_for_clients: true, ..Self::new(router, state.tls.clone(), state, connections) }
+    }
+
+    pub(super) fn for_operators(router: Router, state: &Arc<State>, connections: Arc<Connections>) -> Self {
+        Self::new(router, state.admin_tls.clone(), state, connections)
+    }
+
+    fn new(router: Router, tls: Option<Tls>, state: &Arc<State>, connections: Arc<Connections>) -> Self {
         let router = router.layer(middleware::from_fn_with_state(Arc::clone(state), strict::guard));
-        Self { router, tls, state: Arc::clone(state), connections }
+        Self { router, tls, state: Arc::clone(state), connections, is_for_clients: false }
+    }
+
+    /// Waits while memory is too short for one more connection.
+    pub(super) async fn memory_allows(&self) {
+        self.state.memory.accepts().await;
     }
 }
 
-pub(super) async fn serve((stream, address): (TcpStream, IpAddr), app: App, permit: Permit) {
+pub(super) async fn serve((stream, address): (TcpStream, IpAddr), app: App, mut permit: Permit) {
     set_options(&stream, &app.state.config.limits);
-    let App { router, tls, state, connections } = app;
+    let App { router, tls, state, connections, is_for_clients } = app;
     let mut draining = connections.draining();
-    let Some(io) = opened(stream, tls, &state, &mut draining).await else { return };
-    let peer = Peer { address, has_certificate: has_certificate(&io) };
+    let entry = Entry { state: &state, tls, is_for_clients };
+    let Some(Entered { io, address, place }) = entry.enter(stream, address, &mut draining).await else { return };
+    if let Some(place) = place {
+        permit.hold(place);
+    }
+    let peer = Peer::new(address, has_certificate(&io));
+    let seen_by = Arc::clone(&state);
     let open = state.metrics.connection(Transport::Http);
     let watch = Watch::default();
     let requests = Requests::default();
@@ -71,6 +93,7 @@ pub(super) async fn serve((stream, address): (TcpStream, IpAddr), app: App, perm
     let io = TokioIo::new(Watched::new(Inspected::new(io, &state, marks.mark()), watch.clone()));
     let after = afterwards.clone();
     let service = service_fn(move |mut request: http::Request<Incoming>| {
+        let peer = peer.behind(&seen_by.config, request.headers());
         request.extensions_mut().insert(peer);
         request.extensions_mut().insert(permit.clone());
         request.extensions_mut().insert(watch.clone());
@@ -108,29 +131,6 @@ pub(super) async fn serve((stream, address): (TcpStream, IpAddr), app: App, perm
     })
     .await;
     drop(open);
-}
-
-/// The connection, behind the handshake where there is one. None: it failed, or draining has begun.
-async fn opened(stream: TcpStream, tls: Option<Tls>, state: &State, draining: &mut Draining) -> Option<Io> {
-    let Some(tls) = tls else { return Some(Io::Plain(stream)) };
-    let mut handshake = pin!(tls.accept(stream));
-    let mut last = None;
-    let accepted = poll_fn(|cx| {
-        if draining.poll(cx).is_some() {
-            last = Some(Box::pin(tokio::time::sleep(UNASKED_WAIT)));
-        }
-        if last.as_mut().is_some_and(|last| last.as_mut().poll(cx).is_ready()) {
-            return Poll::Ready(None);
-        }
-        handshake.as_mut().poll(cx).map(Some)
-    });
-    match accepted.await? {
-        Ok(stream) => Some(Io::Tls(Box::new(stream.into()))),
-        Err(failure) => {
-            state.metrics.handshake_failed(failure);
-            None
-        }
-    }
 }
 
 /// The handshake has seen that it is good.

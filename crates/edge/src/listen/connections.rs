@@ -1,6 +1,7 @@
 //! The connections of one listener: their number, their tasks, and how they learn that it is time to end.
 
 use crate::drain::{Phase, idle_until_ms};
+use crate::places::Place;
 use dashmap::DashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -14,6 +15,14 @@ use tokio::task::{AbortHandle, JoinSet};
 #[derive(Clone)]
 pub(crate) struct Permit {
     _permit: Option<Arc<OwnedSemaphorePermit>>,
+    /// Its client's own, among those of the same address.
+    _place: Option<Arc<Place>>,
+}
+
+impl Permit {
+    pub(crate) fn hold(&mut self, place: Arc<Place>) {
+        self._place = Some(place);
+    }
 }
 
 /// See the module.
@@ -46,13 +55,13 @@ impl Connections {
     /// Waits until there is a place for one more.
     pub(super) async fn permit(&self) -> Permit {
         // An Err would say that the semaphore is closed; nobody closes it.
-        Permit { _permit: Arc::clone(&self.permits).acquire_owned().await.ok().map(Arc::new) }
+        Permit { _permit: Arc::clone(&self.permits).acquire_owned().await.ok().map(Arc::new), _place: None }
     }
 
     /// A place for one more, if there is one.
     pub(super) fn permit_now(&self) -> Option<Permit> {
         let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
-        Some(Permit { _permit: Some(Arc::new(permit)) })
+        Some(Permit { _permit: Some(Arc::new(permit)), _place: None })
     }
 
     /// Runs a task until it ends, or [`Self::end`]. It must hold its connection's [`Permit`].

@@ -91,6 +91,20 @@ impl Gateway {
         Self::start_fleet(&[simulated(), gpu], store, admission::Settings::default(), keys, |_, _| {}).await
     }
 
+    /// The same with an edge of its own.
+    pub async fn start_keyed_with(keys: &[KeyConfig], edit: impl FnOnce(&mut EdgeConfig, &mut Settings)) -> Self {
+        Self::start_with_keys(simulated(), keys, edit).await
+    }
+
+    pub async fn start_with_keys(
+        endpoint: EndpointConfig,
+        keys: &[KeyConfig],
+        edit: impl FnOnce(&mut EdgeConfig, &mut Settings),
+    ) -> Self {
+        let store = Arc::new(MemoryStore::new(Limits::default()));
+        Self::start_fleet(&[endpoint], store, admission::Settings::default(), keys, edit).await
+    }
+
     /// Limits and queues before several endpoints.
     pub async fn start_behind(endpoints: &[EndpointConfig], admission: admission::Settings) -> Self {
         Self::start_behind_with(endpoints, admission, |_, _| {}).await

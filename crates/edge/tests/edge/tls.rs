@@ -48,14 +48,14 @@ impl Drop for TempFile {
 }
 
 /// A certificate for this machine, signed by itself, in files.
-struct Identity {
+pub struct Identity {
     certificate: TempFile,
     key: TempFile,
     roots: RootCertStore,
 }
 
 impl Identity {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
         let mut roots = RootCertStore::empty();
         roots.add(made.cert.der().clone()).unwrap();
@@ -66,7 +66,7 @@ impl Identity {
         }
     }
 
-    fn config(&self) -> TlsConfig {
+    pub fn config(&self) -> TlsConfig {
         TlsConfig {
             certificate_file: self.certificate.0.clone(),
             key_file: self.key.0.clone(),
@@ -77,7 +77,7 @@ impl Identity {
         }
     }
 
-    fn client(&self, alpn: &[&str], versions: &[&'static SupportedProtocolVersion]) -> TlsConnector {
+    pub fn client(&self, alpn: &[&str], versions: &[&'static SupportedProtocolVersion]) -> TlsConnector {
         let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_protocol_versions(versions)
             .unwrap()
@@ -216,11 +216,11 @@ impl Secure {
     }
 }
 
-async fn connect<Io: AsyncRead + AsyncWrite + Unpin>(client: &TlsConnector, io: Io) -> TlsStream<Io> {
+pub async fn connect<Io: AsyncRead + AsyncWrite + Unpin>(client: &TlsConnector, io: Io) -> TlsStream<Io> {
     soon("the handshake", client.connect(ServerName::try_from("localhost").unwrap(), io)).await.unwrap()
 }
 
-async fn upgraded<Io: AsyncRead + AsyncWrite + Unpin>(io: Io) -> Socket<Io> {
+pub async fn upgraded<Io: AsyncRead + AsyncWrite + Unpin>(io: Io) -> Socket<Io> {
     let (socket, response) = tokio_tungstenite::client_async("wss://localhost/v1/responses", io).await.unwrap();
     assert_eq!(response.status(), 101);
     Socket(socket)

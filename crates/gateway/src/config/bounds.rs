@@ -4,7 +4,7 @@ use super::File;
 use toml::Value;
 
 /// Limits of which 0 switches one thing off and leaves the rest. Of every other, 0 would let nothing through at all.
-const ZERO_IS_OFF: [&str; 22] = [
+const ZERO_IS_OFF: [&str; 28] = [
     "routing.affinity_entries_max",
     "routing.affinity_turns_max",
     "routing.outlier_factor",
@@ -12,6 +12,12 @@ const ZERO_IS_OFF: [&str; 22] = [
     "routing.retry_percent_max",
     "server.limits.background_turns_max",
     "server.limits.close_ms_max",
+    "server.limits.connections_per_address_max",
+    "server.limits.handshakes_per_second_max",
+    "server.limits.handshakes_per_second_per_address_max",
+    "server.limits.handshakes_waiting_max",
+    "server.limits.handshakes_waiting_per_address_max",
+    "server.limits.memory_bytes_max",
     "server.drain.busy_ms_max",
     "server.drain.idle_ms",
     "server.drain.listen_ms",
@@ -89,6 +95,7 @@ mod tests {
     fn paths() -> Vec<String> {
         let mut paths: Vec<_> = limits(&File::default()).into_iter().map(|(path, _)| path).collect();
         let of_store = ["bytes_max", "records_max", "age_ms_max", "file_bytes_max", "usage_age_ms_max"];
+        paths.push("server.limits.memory_bytes_max".to_owned());
         paths.extend(of_store.map(|field| format!("store.{field}")));
         paths
     }

@@ -36,6 +36,7 @@ pub fn check(file: File) -> Result<Config, Fault> {
         check_loopback("server.listen", file.server.listen, why)?;
     }
     trust::check_admin(&file.server)?;
+    trust::check_proxies(&file.server)?;
     check_apart(file.server.listen, file.server.admin_listen)?;
     if let Some((path, message)) = bounds::too_small(&file) {
         return Err(fault(path, message));

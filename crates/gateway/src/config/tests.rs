@@ -162,6 +162,14 @@ fn beyond_loopback_operators_have_something_to_show() {
 }
 
 #[test]
+fn trusted_proxies_are_addresses_and_networks() {
+    let server = |fields: &str| with_models(&format!("[[models]]\nname = \"m\"\n[server]\n{fields}\n"));
+    assert!(parse(&server("trusted_proxies = [\"10.0.0.0/8\", \"::1\"]\nproxy_protocol = true")).is_ok());
+    assert_invalid(&server("trusted_proxies = [\"proxy\"] # here"), "server.trusted_proxies", "such as 10.0.0.0/8");
+    assert_invalid(&server("proxy_protocol = true # here"), "server.proxy_protocol", "expected trusted_proxies");
+}
+
+#[test]
 fn client_certificates_need_an_authority() {
     let text = "[[models]]\nname = \"m\"\n[server.tls]\ncertificate_file = \"c.pem\"\nkey_file = \"k.pem\"\n\
                 client_certificates = \"optional\" # here\n";

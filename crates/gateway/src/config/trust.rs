@@ -24,6 +24,18 @@ pub fn check_admin(server: &EdgeConfig) -> Result<(), Fault> {
     check_loopback("server.admin_listen", server.admin_listen, why)
 }
 
+/// Who says what clients are has to be somebody.
+///
+/// # Errors
+/// `proxy_protocol` without `trusted_proxies`.
+pub fn check_proxies(server: &EdgeConfig) -> Result<(), Fault> {
+    if server.proxy_protocol && server.trusted_proxies.is_empty() {
+        let message = "is asked of nobody: expected trusted_proxies beside it, with the addresses of those who send it";
+        return Err(Fault::new("server.proxy_protocol", message));
+    }
+    Ok(())
+}
+
 /// Reads the files of the table at `path`.
 ///
 /// # Errors

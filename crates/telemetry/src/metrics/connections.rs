@@ -3,7 +3,7 @@
 use super::Metrics;
 use super::buckets::LANES;
 use super::family::{counters, gauges, registered};
-use crate::label::{self, Closer, Direction, Handshake, Transport};
+use crate::label::{self, Closer, Direction, Excess, Handshake, Transport};
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 #[derive(Debug)]
@@ -11,6 +11,7 @@ pub(super) struct Connections {
     open: IntGaugeVec,
     handshakes_failed: IntCounterVec,
     websocket_bytes: [IntCounter; 2],
+    refused: IntCounterVec,
     websockets_closed: IntCounterVec,
     lanes: Histogram,
 }
@@ -33,7 +34,9 @@ impl Connections {
         let failed = "TLS handshakes with clients that came to nothing";
         let closed = "WebSockets that ended, by who closed them and with which code";
         let lanes = HistogramOpts::new("flashlane_websocket_lanes", "Lanes that a WebSocket has used, at its end");
+        let refused = "What clients were refused since there was too much of it";
         let connections = Self {
+            refused: counters(registry, "flashlane_excess_refused_total", refused, &["reason"])?,
             open: gauges(registry, "flashlane_connections_open", open, &["transport"])?,
             handshakes_failed: counters(registry, "flashlane_tls_handshakes_failed_total", failed, &["reason"])?,
             websocket_bytes: Direction::ALL.map(|d| bytes.with_label_values(&[d.name()])),
@@ -45,6 +48,9 @@ impl Connections {
         }
         for failure in Handshake::ALL {
             connections.handshakes_failed.with_label_values(&[failure.name()]);
+        }
+        for excess in Excess::ALL {
+            connections.refused.with_label_values(&[excess.name()]);
         }
         Ok(connections)
     }
@@ -62,6 +68,11 @@ impl Metrics {
     /// A client's TLS handshake came to nothing.
     pub fn handshake_failed(&self, failure: Handshake) {
         self.connections.handshakes_failed.with_label_values(&[failure.name()]).inc();
+    }
+
+    /// A client was refused what there is too much of.
+    pub fn excess(&self, excess: Excess) {
+        self.connections.refused.with_label_values(&[excess.name()]).inc();
     }
 
     pub fn websocket_bytes(&self, direction: Direction, bytes: u64) {
