@@ -1,6 +1,6 @@
 # Thin verbs: each is a command that a person could type. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run demo test fmt lint unit clients conformance tidy fuzz micro gates soak bench clean
+.PHONY: help run demo test fmt lint unit clients conformance tidy fuzz micro gates soak bench dist deny clean
 SHELL := bash
 
 # The tests build everything once, in this profile (release without LTO).
@@ -66,6 +66,13 @@ soak: ## Kill flashlane under load SOAK_ROUNDS (200) times, and look each time f
 
 bench: ## Measure flashlane beside a do-nothing relay and the textbook gateway (ARGS="..." adds flags of `flashlane bench`); alone: benches/fleet/run, benches/store/run, benches/tokenizer/run
 	benches/e2e/run $(ARGS)
+
+dist: ## Pack the release for Linux: the stripped binary, all licences, docs and deploy/, in target/dist
+	deploy/dist
+
+deny: ## Licences, sources and banned packages of all dependencies (cargo-deny; builds it the first time, for minutes)
+	@command -v cargo-deny >/dev/null || cargo install --locked --no-default-features cargo-deny@0.20.2
+	cargo deny --offline check licenses bans sources
 
 clean: ## Remove what was built and what the tests installed
 	cargo clean
