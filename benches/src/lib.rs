@@ -35,6 +35,7 @@ pub fn fleet() -> Fleet {
         tier: Tier::Latency,
         simulated: true,
         retired: false,
+        hidden: flashlane_engine::Hidden::default(),
         speaks: Speaks::Chat,
         share: Share::default(),
     };

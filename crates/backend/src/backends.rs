@@ -90,6 +90,7 @@ impl Backends {
                 simulated: config.is_simulated(),
                 share: config.share()?,
                 retired: false,
+                hidden: config.hidden(),
             };
             // Looked at before they are read: what changes in between is told by the next look.
             let made_of = Arc::new(MadeOf { config: config.clone(), files: files::digest(config.files()) });

@@ -16,7 +16,7 @@ use crate::responses::{Responses, Sockets};
 use crate::secret::Secret;
 use crate::simulator::Simulator;
 use flashlane_engine as engine;
-use flashlane_engine::{Share, Speaks};
+use flashlane_engine::{Hidden, Share, Speaks};
 use flashlane_simulator::Profile;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -429,6 +429,12 @@ impl EndpointConfig {
             true => Ok(value),
             false => Err(self.error(field, Problem::OutOfRange { min, max })),
         }
+    }
+
+    /// The key, where there is one that can be read.
+    pub(crate) fn hidden(&self) -> Hidden {
+        let key = self.key(self.key_variable().as_ref()).ok().and_then(|(_, key)| key);
+        key.map_or_else(Hidden::default, |key| Hidden::new(key.expose()))
     }
 
     /// The key, and the field that leads to it.

@@ -2,7 +2,9 @@
 //! any, every caller is served (on loopback alone), but callers with different `Authorization`s never see each other's state.
 
 use crate::keys::Caller;
+use crate::peer::Peer;
 use crate::reply::Refused;
+use crate::routes::RequestId;
 use crate::state::State;
 use axum::extract::{self, Request};
 use axum::middleware::Next;
@@ -10,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use flashlane_engine::router::{HEADERS, Origin, TURN_METADATA, model_named};
 use flashlane_engine::{ErrorKind, Owner};
 use flashlane_store::OwnerId;
+use flashlane_telemetry::label::KeyFault;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
 use sha2::{Digest as _, Sha256};
@@ -26,30 +29,37 @@ pub(crate) async fn guard(
             request.extensions_mut().insert(caller);
             next.run(request).await
         }
-        Err(refused) => {
-            let mut response = refused.into_response();
+        Err(fault) => {
+            let extensions = request.extensions();
+            let from = extensions.get::<Peer>().map(|peer| peer.address);
+            let id = extensions.get::<RequestId>().map_or("", |RequestId(id)| id);
+            state.metrics.key_refused(fault);
+            state.refusals.refused(fault, from, id, state.clock.now().mono_ns);
+            let mut response = Refused::new(ErrorKind::InvalidApiKey, told(fault)).into_response();
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             response
         }
     }
 }
 
-fn caller(state: &State, headers: &HeaderMap) -> Result<Caller, Refused> {
+fn caller(state: &State, headers: &HeaderMap) -> Result<Caller, KeyFault> {
     let authorization = headers.get(AUTHORIZATION);
     if state.keys.is_empty() {
         return Ok(Caller { owner: unchecked(authorization), key: None, only: None, shared: state.shared.load_full() });
     }
-    let refused = |message: &str| Refused::new(ErrorKind::InvalidApiKey, message);
-    let Some(authorization) = authorization else {
-        return Err(refused("No API key was sent. Send one as `Authorization: Bearer YOUR_KEY`."));
-    };
-    let Some(key) = bearer(authorization.as_bytes()) else {
-        return Err(refused(
-            "The Authorization header holds no bearer key. Send it as `Authorization: Bearer YOUR_KEY`.",
-        ));
-    };
-    let unknown = "The API key is not one of this server's. Ask whoever runs it for a key.";
-    state.keys.caller(key).cloned().ok_or_else(|| refused(unknown))
+    let authorization = authorization.ok_or(KeyFault::Missing)?;
+    let key = bearer(authorization.as_bytes()).ok_or(KeyFault::Malformed)?;
+    state.keys.caller(key).cloned().ok_or(KeyFault::Unknown)
+}
+
+fn told(fault: KeyFault) -> &'static str {
+    match fault {
+        KeyFault::Missing => "No API key was sent. Send one as `Authorization: Bearer YOUR_KEY`.",
+        KeyFault::Malformed => {
+            "The Authorization header holds no bearer key. Send it as `Authorization: Bearer YOUR_KEY`."
+        }
+        KeyFault::Unknown => "The API key is not one of this server's. Ask whoever runs it for a key.",
+    }
 }
 
 /// The key of `Bearer KEY`, the scheme in any case.

@@ -21,7 +21,7 @@ use flashlane_engine::{EndpointId, Fleet, Now, Shared, Tier};
 use flashlane_store::{Store, UsageEntry};
 use flashlane_telemetry::label::Excess;
 use flashlane_telemetry::metrics::{RenderError, Runtime, Upstream};
-use flashlane_telemetry::{Metrics, Turns, log};
+use flashlane_telemetry::{Metrics, Refusals, Turns, log};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -57,6 +57,7 @@ pub struct State {
     pub(crate) store: Arc<dyn Store>,
     pub metrics: Arc<Metrics>,
     pub turns: Arc<Turns>,
+    pub(crate) refusals: Refusals,
     pub(crate) clock: Clock,
     pub(crate) counting: Counting,
     pub(crate) connections: Arc<Connections>,
@@ -88,6 +89,7 @@ impl State {
             store,
             metrics,
             turns,
+            refusals: Refusals::default(),
             clock: Clock::new(),
             counting: Counting::default(),
             stop: Stop::new(),

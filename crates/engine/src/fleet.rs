@@ -1,6 +1,7 @@
 //! The fleet: which models are offered and which endpoints may serve them. A snapshot, swapped whole; it knows no address.
 
 use crate::guard::Guard;
+use crate::hidden::Hidden;
 use crate::router::Rule;
 use crate::seal::Takes;
 use serde::{Deserialize, Serialize};
@@ -136,6 +137,8 @@ pub struct Endpoint {
     pub share: Share,
     /// No config has it any more: it gets no turns, and those that run there run on.
     pub retired: bool,
+    /// The key that it is asked with: nothing that it says of it reaches a client.
+    pub hidden: Hidden,
 }
 
 /// How much of its tier's load an endpoint takes.

@@ -41,6 +41,30 @@ impl Direction {
     }
 }
 
+/// Why a caller was refused for its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyFault {
+    /// There is none.
+    Missing,
+    /// What was sent is no bearer key.
+    Malformed,
+    /// It is none of the config's.
+    Unknown,
+}
+
+impl KeyFault {
+    pub(crate) const ALL: [Self; 3] = [Self::Missing, Self::Malformed, Self::Unknown];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Malformed => "malformed",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// Why a TLS handshake with a client came to nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Handshake {

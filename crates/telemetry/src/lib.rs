@@ -4,10 +4,12 @@ mod config;
 pub mod label;
 pub mod log;
 pub mod metrics;
+mod refusals;
 pub mod turns;
 
 pub use config::{Format, TelemetryConfig};
 pub use metrics::Metrics;
+pub use refusals::Refusals;
 pub use turns::{TurnRecord, Turns};
 
 /// A request of such a turn that was sent 1 ms after its arrival and took 3 ms.

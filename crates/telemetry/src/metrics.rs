@@ -8,6 +8,7 @@ mod family;
 mod gaps;
 mod gates;
 mod guards;
+mod keys;
 mod memory;
 mod orders;
 mod prefills;
@@ -37,6 +38,7 @@ pub struct Metrics {
     gates: gates::Gates,
     guards: guards::Guards,
     memory: memory::Memory,
+    keys: keys::Keys,
     orders: orders::Orders,
     prefills: prefills::Prefills,
     process: process::Process,
@@ -59,6 +61,7 @@ impl Metrics {
             gates: gates::Gates::new(&registry)?,
             guards: guards::Guards::new(&registry)?,
             memory: memory::Memory::new(&registry)?,
+            keys: keys::Keys::new(&registry)?,
             orders: orders::Orders::new(&registry)?,
             prefills: prefills::Prefills::new(&registry)?,
             process: process::Process::new(&registry)?,

@@ -10,6 +10,7 @@ pub fn fleet(tiers: &[Tier]) -> Fleet {
         tier,
         simulated: true,
         retired: false,
+        hidden: crate::Hidden::default(),
         speaks: Speaks::Chat,
         share: Share::default(),
     };

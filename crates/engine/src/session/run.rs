@@ -460,7 +460,8 @@ impl Session {
         let Some(turn) = self.lanes.turn(id) else { return };
         let Some(grant) = turn.grant() else { return };
         let endpoint = endpoint_name(&self.shared, grant);
-        let refusal = refusal_of(failure, endpoint);
+        let mut refusal = refusal_of(failure, endpoint);
+        hide(&self.shared, grant, &mut refusal);
         turn.fail_attempt(failure, now);
         if refusal.kind == ErrorKind::ContextLengthExceeded && turn.may_be_told_less() {
             turn.failure = Some(refusal);
@@ -476,9 +477,12 @@ impl Session {
     }
 
     /// An endpoint failed inside of a stream that it had begun.
-    fn break_off(&mut self, id: TurnId, refusal: Refusal, now: Now) {
+    fn break_off(&mut self, id: TurnId, mut refusal: Refusal, now: Now) {
         let verdict = verdict_of(refusal.kind);
         let Some(turn) = self.lanes.turn(id) else { return };
+        if let Some(grant) = turn.grant() {
+            hide(&self.shared, grant, &mut refusal);
+        }
         if verdict == Verdict::Nothing {
             self.fail(id, &refusal, now);
             return;
@@ -516,6 +520,13 @@ fn ticket(turn: &mut Turn, fleet: &Fleet, planned: Option<EndpointId>) -> Box<Ti
     let traits = traits(turn, fleet);
     let (model, tried) = (Arc::clone(&turn.draft.model), turn.tried.clone());
     Box::new(Ticket { model, traits, tried, prefer: turn.prefer, planned })
+}
+
+/// What an endpoint says of the key that it was asked with is not for the client.
+fn hide(shared: &Shared, grant: Grant, refusal: &mut Refusal) {
+    if let Some(endpoint) = shared.fleet.endpoint(grant.endpoint()) {
+        endpoint.hidden.mask(&mut refusal.message);
+    }
 }
 
 fn endpoint_name(shared: &Shared, grant: Grant) -> &str {

@@ -177,6 +177,7 @@ pub fn fleet() -> Fleet {
         tier,
         simulated: false,
         retired: false,
+        hidden: flashlane_engine::Hidden::default(),
         speaks: Speaks::Chat,
         share: Share::default(),
     };

@@ -1,8 +1,10 @@
 //! The built binary as a child: started, read line by line, and ended by its own process id. Knows no verb.
 #![allow(dead_code, clippy::unwrap_used, reason = "each test file uses its part; a test may fail this way")]
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 
 pub const FLASHLANE: &str = env!("CARGO_BIN_EXE_flashlane");
@@ -86,7 +88,9 @@ impl Running {
     pub fn end(&mut self) -> Output {
         let mut output = Output { status: ExitStatus::default(), stdout: Vec::new(), stderr: Vec::new() };
         self.out.read_to_end(&mut output.stdout).unwrap();
-        self.child.stderr.take().unwrap().read_to_end(&mut output.stderr).unwrap();
+        if let Some(mut stderr) = self.child.stderr.take() {
+            stderr.read_to_end(&mut output.stderr).unwrap();
+        }
         output.status = self.child.wait().unwrap();
         output
     }
@@ -98,6 +102,8 @@ impl Drop for Running {
         let _ = self.child.wait();
     }
 }
+
+const PORTS: [&str; 5] = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
 
 /// A running gateway on free ports.
 pub struct Gateway {
@@ -117,8 +123,19 @@ impl Gateway {
 
     /// With variables in its environment.
     pub fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        let ports = ["serve", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"];
-        let mut running = Running::start_with(&[&ports, arguments].concat(), variables);
+        Self::ready(Running::start_with(&[&PORTS, arguments].concat(), variables))
+    }
+
+    /// The same, with its log in a file: a pipe that nobody reads is soon full.
+    pub fn logging(arguments: &[&str], variables: &[(&str, &str)], log: &Path) -> Self {
+        let mut command = command(&[&PORTS, arguments].concat());
+        command.envs(variables.iter().copied()).stderr(File::create(log).unwrap());
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        Self::ready(Running { child, out })
+    }
+
+    fn ready(mut running: Running) -> Self {
         let mut said = String::new();
         loop {
             let line = running.line();

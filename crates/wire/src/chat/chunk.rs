@@ -7,6 +7,7 @@
 use super::times::UpstreamTimes;
 use crate::json;
 use serde::Deserialize;
+use serde_json::error::Category;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
@@ -139,6 +140,16 @@ pub struct ChunkError {
     pub reason: String,
 }
 
+/// The parser's own words quote what it found: of a model's answer.
+fn unread(error: &serde_json::Error) -> ChunkError {
+    let what = match error.classify() {
+        Category::Data => "a field is of another type",
+        Category::Syntax => "it is no JSON",
+        Category::Eof | Category::Io => "it is cut short",
+    };
+    ChunkError { reason: format!("{what}, at byte {}", error.column()) }
+}
+
 /// Reads the chunks of one stream.
 #[derive(Debug, Default)]
 pub struct ChunkReader {
@@ -180,8 +191,7 @@ impl ChunkReader {
             return Ok(Read::Done);
         }
         let text = std::str::from_utf8(data).map_err(|error| ChunkError { reason: error.to_string() })?;
-        let typed: ChunkShape<'a> =
-            serde_json::from_str(text).map_err(|error| ChunkError { reason: error.to_string() })?;
+        let typed: ChunkShape<'a> = serde_json::from_str(text).map_err(|error| unread(&error))?;
         let chunk = Chunk::from_shape(&typed)?;
         match chunk.only_text() {
             Some((kind, raw)) if json::is_plain_raw_string(raw.as_bytes()) => {
@@ -234,8 +244,7 @@ impl<'a> Chunk<'a> {
         let mut chunk = Self { times: shape.times(), ..Self::default() };
         chunk.usage = match shape.usage {
             Some(raw) => {
-                let usage: UsageShape =
-                    serde_json::from_str(raw.get()).map_err(|error| ChunkError { reason: error.to_string() })?;
+                let usage: UsageShape = serde_json::from_str(raw.get()).map_err(|error| unread(&error))?;
                 Some(usage.usage())
             }
             None => None,

@@ -18,6 +18,7 @@ pub fn fleet(route: Route) -> Arc<Fleet> {
         tier,
         simulated: false,
         retired: false,
+        hidden: crate::Hidden::default(),
         speaks: Speaks::Chat,
         share: Share::default(),
     };
