@@ -92,7 +92,7 @@ impl Shown {
             let line = at.1.lines().find(|line| line.contains(*canary)).unwrap_or_default();
             Some(format!("{canary} in {}: {line}", at.0))
         };
-        SECRETS.iter().chain(&CONTENTS).filter_map(|canary| sings(&canary)).collect()
+        SECRETS.iter().chain(&CONTENTS).filter_map(sings).collect()
     }
 }
 
