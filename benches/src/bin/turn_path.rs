@@ -75,6 +75,7 @@ fn drive(session: &mut Session) -> (String, usize) {
             | Effect::Load(..)
             | Effect::Find(..)
             | Effect::EndJob(..)
+            | Effect::Answering(_)
             | Effect::Finish(..)
             | Effect::Close { .. } => {}
         }

@@ -378,12 +378,13 @@ impl Turn {
         self.end_attempt(Some(words(failure)), now);
     }
 
-    /// So many deltas have come.
+    /// So many deltas have come. Returns whether they are the first.
     // hot: per token
-    pub fn heard(&mut self, deltas: u64, now: Now) {
+    pub fn heard(&mut self, deltas: u64, now: Now) -> bool {
+        let are_first = deltas > 0 && self.deltas == 0;
         if deltas > 0 {
             let gap_ns = now.mono_ns.saturating_sub(std::mem::replace(&mut self.times.last_token_ns, now.mono_ns));
-            if self.deltas == 0 {
+            if are_first {
                 self.times.first_token_ns = Some(now.mono_ns);
                 self.times.stages.enter(Stage::Stream, now.mono_ns);
             } else if gap_ns > 0 {
@@ -391,6 +392,7 @@ impl Turn {
             }
         }
         self.deltas += deltas;
+        are_first
     }
 
     /// From the request's going out.

@@ -34,6 +34,8 @@ pub enum Effect {
     Release(Grant, Ending),
     /// Send the request and hand what comes back to [`super::Session::handle_upstream`].
     Open(TurnId, Box<UpstreamRequest>),
+    /// The turn's first token has come.
+    Answering(TurnId),
     /// The stream has given all: its connection may serve another.
     Park(TurnId),
     /// Drop the stream now.

@@ -1,6 +1,6 @@
 //! A turn whose endpoint speaks the Responses API itself: what it is asked, and how its events pass.
 
-use super::{Session, TurnId};
+use super::{Effect, Session, TurnId};
 use crate::assembler::{Assembler, Passed};
 use crate::compaction::{self, Progress};
 use crate::draft::Contract;
@@ -41,7 +41,9 @@ impl Session {
         if self.outgoing.len() > told_before {
             self.last_sent_ns = now.mono_ns;
         }
-        turn.heard(deltas, now);
+        if turn.heard(deltas, now) {
+            self.effects.push_back(Effect::Answering(id));
+        }
         turn.output_bytes += bytes.len();
         outcome?;
         if decoded.is_err() || turn.output_bytes > self.shared.settings.output_bytes_max {

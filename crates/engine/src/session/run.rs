@@ -424,7 +424,9 @@ impl Session {
         if self.outgoing.len() > told_before {
             self.last_sent_ns = now.mono_ns;
         }
-        turn.heard(deltas, now);
+        if turn.heard(deltas, now) {
+            self.effects.push_back(Effect::Answering(id));
+        }
         turn.output_bytes += bytes.len();
         outcome?;
         if decoded.is_err() || turn.output_bytes > self.shared.settings.output_bytes_max {

@@ -61,7 +61,7 @@ impl Job {
                 Effect::Abort(_) => self.aborted = true,
                 Effect::Release(..) => self.released += 1,
                 Effect::Look(..) | Effect::Forget(_) | Effect::Inquire(..) => panic!("nobody waits here"),
-                Effect::Open(..) | Effect::Park(_) | Effect::Warm(_) => {}
+                Effect::Open(..) | Effect::Answering(_) | Effect::Park(_) | Effect::Warm(_) => {}
                 Effect::Prepare(..) | Effect::Prefilled(_) => panic!("no WebSocket"),
                 Effect::Load(..) | Effect::Find(..) | Effect::Count(..) | Effect::Commit(..) | Effect::Close { .. } => {
                     panic!("{effect:?}")

@@ -482,7 +482,7 @@ impl Peers {
             Effect::Park(turn) | Effect::Abort(turn) => {
                 assert!(self.open_streams.remove(&turn).is_some(), "{turn:?} has a stream to end");
             }
-            Effect::Warm(_) => {}
+            Effect::Answering(_) | Effect::Warm(_) => {}
             Effect::Prepare(turn, ticket) => self.prepare(turn, &ticket),
             Effect::Prefilled(prefilled) => self.prefilled(*prefilled),
             Effect::Load(turn, source) => {
