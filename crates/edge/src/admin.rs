@@ -5,8 +5,11 @@ mod drain;
 mod endpoints;
 mod guard;
 mod limits;
+mod status;
 mod turns;
 mod usage;
+
+pub(crate) use status::glance::Glance;
 
 use crate::drain::Phase;
 use crate::reply::Refused;
@@ -33,15 +36,16 @@ pub(crate) fn router(state: &Arc<State>, is_private: bool) -> Router {
     open()
         .merge(Router::new().route("/metrics", get(metrics)).layer(behind(Door::Metrics)))
         .merge(guarded().layer(behind(Door::Guarded)))
+        .merge(Router::new().route("/status/live", get(status::live)).layer(behind(Door::Late)))
         .merge(always_guarded().layer(behind(Door::Always)))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .with_state(Arc::clone(state))
 }
 
-/// For whoever reaches the listener: the health of the process.
+/// For whoever reaches the listener: the health of the process, and a page that knows nothing by itself.
 fn open() -> Router<Arc<State>> {
-    Router::new().route("/livez", get(async || "ok\n")).route("/readyz", get(ready))
+    Router::new().route("/", get(status::page)).route("/livez", get(async || "ok\n")).route("/readyz", get(ready))
 }
 
 /// For this machine; beyond loopback for those who prove that they may.
@@ -52,6 +56,7 @@ fn guarded() -> Router<Arc<State>> {
         .route("/limits/{tier}", patch(limits::change))
         .route("/turns", get(turns::list))
         .route("/turns/{id}", get(turns::one))
+        .route("/status", get(status::show))
         .route("/endpoints", get(endpoints::show))
         .route("/endpoints/{name}", patch(endpoints::change))
 }
@@ -80,7 +85,7 @@ async fn metrics(extract::State(state): extract::State<Arc<State>>) -> Response 
 
 async fn unknown_path(request: Request) -> Refused {
     let message = format!(
-        "Unknown path {}: there are /livez, /readyz, /metrics, /limits, /usage, /endpoints, /turns and /drain.",
+        "Unknown path {}: there are /livez, /readyz, /metrics, /limits, /usage, /endpoints, /turns, /status and /drain.",
         request.uri().path()
     );
     Refused::new(ErrorKind::RouteNotFound, message)

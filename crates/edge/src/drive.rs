@@ -13,6 +13,7 @@ use crate::clock::{Clock, unix_us};
 use crate::desk::Signal;
 use crate::error::Error;
 use crate::keys::Caller;
+use crate::live::{self, SessionNumber};
 use crate::record::{record_of, store_failed, usage_of};
 use crate::state::State;
 use crate::work::{Done, Work};
@@ -49,6 +50,8 @@ pub(crate) struct Drive {
     state: Arc<State>,
     shared: Arc<Shared>,
     session: Session,
+    /// Its place in the table of those that run.
+    number: SessionNumber,
     owner: OwnerId,
     /// What the config calls its key.
     key: Option<Arc<str>>,
@@ -85,6 +88,7 @@ impl Drive {
         let shared = Arc::clone(&caller.shared);
         Ok(Self {
             session: make(Arc::clone(&shared), IdSource::new(seed), caller.owner),
+            number: state.live.session(),
             state,
             shared,
             owner: caller.owner_id(),
@@ -381,6 +385,7 @@ impl Drive {
             self.queued.push((turn, place.waiter, signal));
             self.has_changed = true;
         }
+        self.state.live.told(self.number, turn, &asked, now.unix_ms);
         self.session.handle_asked(turn, asked, now);
     }
 
@@ -392,12 +397,7 @@ impl Drive {
 
     fn run(&mut self, effect: Effect, now: Now) {
         match effect {
-            Effect::Ask(turn, ticket) => {
-                // What was done since `now` was the turn's validation: its end is a stage's.
-                let now = self.now();
-                let asked = self.state.desk.ask(*ticket, self.state.backends.loads(), now);
-                self.answer(turn, asked, now);
-            }
+            Effect::Ask(turn, ticket) => self.ask(turn, *ticket),
             Effect::Look(turn, waiter) => self.look(turn, waiter, now),
             Effect::Forget(waiter) => {
                 self.queued.retain(|(_, known, _)| *known != waiter);
@@ -427,6 +427,7 @@ impl Drive {
                 let now = self.now();
                 self.session.handle_sending(turn, now);
             }
+            Effect::Answering(turn) => self.state.live.answers(self.number, turn, now.unix_ms),
             Effect::Park(turn) => {
                 if let Some(stream) = self.take_stream(turn) {
                     stream.park();
@@ -457,10 +458,20 @@ impl Drive {
             Effect::Finish(turn, outcome) => {
                 // A verdict that is still to come is nobody's any more.
                 self.work.retain(|(of, work)| *of != turn || !matches!(work, Work::Inquire(_)));
+                self.state.live.ends(self.number, turn);
                 self.finished.push(*outcome);
             }
             Effect::Close { code, reason } => self.close = Some((code, reason)),
         }
+    }
+
+    fn ask(&mut self, turn: TurnId, ticket: Ticket) {
+        // What was done since the effects began to run was the turn's validation: its end is a stage's.
+        let now = self.now();
+        let whose = live::Whose { number: self.number, request_id: &self.request_id, key: self.key.as_ref() };
+        self.state.live.asks(whose, turn, &ticket.model, now.unix_ms);
+        let asked = self.state.desk.ask(ticket, self.state.backends.loads(), now);
+        self.answer(turn, asked, now);
     }
 
     /// Asks the store for what a turn goes on from.
@@ -513,6 +524,7 @@ impl Drop for Drive {
         let now = self.now();
         self.client_gone(now);
         self.settle();
+        self.state.live.leaves(self.number);
     }
 }
 

@@ -25,6 +25,7 @@ mod idle;
 mod inspected;
 mod keys;
 mod listen;
+mod live;
 mod memory;
 mod models;
 mod origin;

@@ -13,6 +13,7 @@ use crate::config::EdgeConfig;
 use crate::drain::{Haste, Plan};
 use crate::error::Error;
 use crate::state::State;
+use axum::Extension;
 use connection::App;
 use std::future::poll_fn;
 use std::io;
@@ -28,6 +29,8 @@ const ADMIN_CONNECTIONS_MAX: u32 = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// After the drain, for followers of what it has ended: one read of the store and one write.
 const FOLLOW_WAIT_MAX: Duration = Duration::from_millis(250);
+/// At the end, for those who look on to be told that it is one.
+const OPERATORS_WAIT_MAX: Duration = Duration::from_millis(250);
 
 /// Bound sockets, not yet served.
 #[derive(Debug)]
@@ -70,7 +73,7 @@ impl Listeners {
         background::recover(&state).await;
         let operators = Connections::new(ADMIN_CONNECTIONS_MAX);
         let is_private = admin.local_addr().is_ok_and(|address| address.ip().is_loopback());
-        let admin_router = admin::router(&state, is_private);
+        let admin_router = admin::router(&state, is_private).layer(Extension(Arc::clone(&operators)));
         let admin_app = App::for_operators(admin_router, &state, Arc::clone(&operators));
         let admin_accepting = operators.spawn(async move { accept_all(&admin, &admin_app).await });
         let watching = Arc::clone(&state);
@@ -96,6 +99,9 @@ impl Listeners {
         // Who follows a background response that was failed just now reads that it is.
         state.connections.have_ended(FOLLOW_WAIT_MAX).await;
         state.connections.end().await;
+        admin_accepting.abort();
+        operators.close(Duration::ZERO);
+        operators.have_ended(OPERATORS_WAIT_MAX).await;
         operators.end().await;
     }
 }

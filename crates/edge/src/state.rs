@@ -1,5 +1,6 @@
 //! What all client connections share. Touched per turn, never per token.
 
+use crate::admin::Glance;
 use crate::assembling::Assembling;
 use crate::background::Jobs;
 use crate::clock::Clock;
@@ -9,6 +10,7 @@ use crate::desk::{Desk, Signal};
 use crate::drain::{Haste, Stop};
 use crate::keys::{KeyConfig, Keys, own_limits};
 use crate::listen::Connections;
+use crate::live::Live;
 use crate::memory::Memory;
 use crate::places::{self, Places};
 use crate::tls::Tls;
@@ -58,6 +60,9 @@ pub struct State {
     pub metrics: Arc<Metrics>,
     pub turns: Arc<Turns>,
     pub(crate) refusals: Refusals,
+    pub(crate) live: Arc<Live>,
+    pub(crate) glance: Glance,
+    pub(crate) started_unix_ms: u64,
     pub(crate) clock: Clock,
     pub(crate) counting: Counting,
     pub(crate) connections: Arc<Connections>,
@@ -71,6 +76,7 @@ pub struct State {
 impl State {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
+        let clock = Clock::new();
         let Parts { config, tls, admin_tls, shared, keys, backends, admission, store, metrics, turns } = parts;
         let admission = admission::Settings { own: own_limits(&keys), ..admission };
         Self {
@@ -90,7 +96,10 @@ impl State {
             metrics,
             turns,
             refusals: Refusals::default(),
-            clock: Clock::new(),
+            live: Arc::default(),
+            glance: Glance::default(),
+            started_unix_ms: clock.now().unix_ms,
+            clock,
             counting: Counting::default(),
             stop: Stop::new(),
         }

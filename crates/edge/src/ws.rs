@@ -94,10 +94,29 @@ pub(crate) async fn upgrade(
 }
 
 /// The connection once the answer is out, and what was read behind the handshake. None: the client left first.
-async fn taken_over(on_upgrade: OnUpgrade) -> Option<(Io, Vec<u8>)> {
+pub(crate) async fn taken_over(on_upgrade: OnUpgrade) -> Option<(Io, Vec<u8>)> {
     let Parts { io, read_buf, .. } = downcast::<TokioIo<Watched<Inspected<Io>>>>(on_upgrade.await.ok()?).ok()?;
     let (stream, ahead) = io.into_inner().into_parts();
     Some((stream.into_inner(), [&read_buf[..], &ahead].concat()))
+}
+
+/// The answer to an opening handshake without extensions.
+///
+/// # Errors
+/// It is none: the answer that says so.
+#[expect(clippy::result_large_err, reason = "the refusal is the answer itself, made once a connection")]
+pub(crate) fn accept(request: &Request) -> Result<Response, Response> {
+    let headers = request.headers();
+    if !wants_websocket(request) || !has_token(headers, &CONNECTION, "upgrade") {
+        return Err(bad_handshake("`Upgrade: websocket` is missing"));
+    }
+    if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        return Err(wrong_version());
+    }
+    match headers.get(SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok()) {
+        Some(key) => Ok(switching_protocols(accept_key(key), None)),
+        None => Err(bad_handshake("`Sec-WebSocket-Key` is missing")),
+    }
 }
 
 fn wants_websocket(request: &Request) -> bool {

@@ -24,8 +24,27 @@ pub(super) enum Door {
     Metrics,
     /// Open to this machine.
     Guarded,
+    /// The same; but proof may come later, since a browser's WebSocket sends none: its handler looks for [`Proof`].
+    Late,
     /// Open to nobody without proof.
     Always,
+}
+
+/// Behind [`Door::Late`]: whether proof is asked for yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Proof {
+    Needless,
+    AskedFor,
+}
+
+impl Proof {
+    /// Whether one with this token comes in.
+    pub(super) fn is_given(self, state: &State, token: Option<&str>) -> bool {
+        match self {
+            Self::Needless => true,
+            Self::AskedFor => token.is_some_and(|token| is_token(&state.config.admin.token_sha256, token.as_bytes())),
+        }
+    }
 }
 
 /// A door of one listener.
@@ -38,9 +57,12 @@ pub(super) struct Gate {
 }
 
 /// The layer. No page of another site comes further, whatever its visitor can prove.
-pub(super) async fn guard(extract::State(gate): extract::State<Gate>, request: Request, next: Next) -> Response {
+pub(super) async fn guard(extract::State(gate): extract::State<Gate>, mut request: Request, next: Next) -> Response {
     match check(&gate, &request) {
-        Ok(()) => next.run(request).await,
+        Ok(proof) => {
+            request.extensions_mut().insert(proof);
+            next.run(request).await
+        }
         Err(refused) => {
             let mut response = refused.into_response();
             if response.status() == http::StatusCode::UNAUTHORIZED {
@@ -51,22 +73,25 @@ pub(super) async fn guard(extract::State(gate): extract::State<Gate>, request: R
     }
 }
 
-fn check(gate: &Gate, request: &Request) -> Result<(), Refused> {
+fn check(gate: &Gate, request: &Request) -> Result<Proof, Refused> {
     let config = &gate.state.config;
     let peer = request.extensions().get::<Peer>().copied();
     let is_open = is_open(gate.door, &config.admin, gate.is_private && peer.is_some_and(|peer| peer.is_loopback()));
     origin::check_admin(config, request, is_open)?;
     if is_open || peer.is_some_and(|peer| peer.has_certificate) {
-        return Ok(());
+        return Ok(Proof::Needless);
+    }
+    if gate.door == Door::Late {
+        return Ok(Proof::AskedFor);
     }
     let token = request.headers().get(AUTHORIZATION).and_then(|value| auth::bearer(value.as_bytes()));
-    prove(&config.admin, token, request.uri().path())
+    prove(&config.admin, token, request.uri().path()).map(|()| Proof::Needless)
 }
 
 fn is_open(door: Door, config: &AdminConfig, is_from_here: bool) -> bool {
     match door {
         Door::Metrics => is_from_here || config.metrics_open,
-        Door::Guarded => is_from_here,
+        Door::Guarded | Door::Late => is_from_here,
         Door::Always => false,
     }
 }
@@ -113,6 +138,7 @@ mod tests {
         for (door, here, open_here, open_there, opened_there) in [
             (Door::Metrics, true, true, false, true),
             (Door::Guarded, true, true, false, false),
+            (Door::Late, true, true, false, false),
             (Door::Always, true, false, false, false),
         ] {
             assert_eq!(is_open(door, &closed, here), open_here, "{door:?}");

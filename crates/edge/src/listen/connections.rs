@@ -80,6 +80,11 @@ impl Connections {
         Phase::of(self.phase.load(Ordering::SeqCst))
     }
 
+    /// Those that are open now.
+    pub(crate) fn open(&self) -> usize {
+        self.wakers.len()
+    }
+
     /// A stop was asked for.
     pub(super) fn leave(&self) {
         self.enter(Phase::Leaving);

@@ -29,6 +29,7 @@ mod models;
 mod origin;
 mod pressure;
 mod queue;
+mod status;
 mod stored;
 mod strict;
 mod support;
