@@ -37,6 +37,8 @@ upstream = {{ throughput = "{MODEL}" }}
 WITHOUT_VALUE = {
     "flashlane_upstream_running_told": "`flashlane simulate` does not tell how busy it is",
     "flashlane_guard_": "no model has a guard",
+    "flashlane_certificate_": "nothing is served over TLS",
+    "flashlane_traces_": "no collector is configured",
     "flashlane_upstream_phase_seconds": "neither does it tell where a turn's time went",
     "flashlane_prefills_total": "no tier reads prompts ahead unless its config says so",
     "flashlane_prefill_tokens_total": "the same",
