@@ -253,8 +253,7 @@ impl<'a> Chunk<'a> {
             return if chunk.usage.is_some() { Ok(chunk) } else { Err(ChunkError { reason: "no choices".to_owned() }) };
         };
         chunk.choices_raw = Some(choices.get());
-        let shapes: Vec<ChoiceShape<'a>> =
-            serde_json::from_str(choices.get()).map_err(|error| ChunkError { reason: error.to_string() })?;
+        let shapes: Vec<ChoiceShape<'a>> = serde_json::from_str(choices.get()).map_err(|error| unread(&error))?;
         chunk.choices = shapes.into_iter().map(Choice::from_shape).collect::<Result<_, _>>()?;
         Ok(chunk)
     }
