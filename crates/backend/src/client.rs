@@ -13,6 +13,7 @@ pub(crate) mod probing;
 pub(crate) mod reach;
 pub(crate) mod warmth;
 pub(crate) mod watch;
+pub(crate) mod way;
 pub(crate) mod witness;
 
 use crate::backends::Stats;
@@ -31,7 +32,7 @@ use pool::{Connection, Pool};
 use probing::Probing;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use warmth::{TOUCH_MAX, Warmth, touch};
 use watch::Watch;
 use witness::{Head, Witness};
@@ -51,7 +52,9 @@ pub(crate) struct Remote {
     dialer: Dialer,
     pool: Pool,
     /// The HTTP/2 connection that all turns share. Whoever finds none opens it while the others wait.
-    shared: tokio::sync::Mutex<Option<SendRequest<Pieces>>>,
+    shared: tokio::sync::Mutex<Option<(SendRequest<Pieces>, Instant)>>,
+    /// How long a connection gets new turns.
+    life: Duration,
     warming: AtomicBool,
     /// `None`: a connection is opened ahead when somebody asks, and that is all.
     warmth: Option<Warmth>,
@@ -66,6 +69,8 @@ pub(crate) struct Limits {
     pub(crate) idle_ms_max: u64,
     pub(crate) idle_connections_max: usize,
     pub(crate) idle_connection_ms_max: u64,
+    /// From a connection's opening on.
+    pub(crate) connection_ms_max: u64,
 }
 
 #[derive(Debug, Default)]
@@ -87,6 +92,7 @@ impl Counters {
 
 impl Remote {
     pub(crate) fn new(dialer: Dialer, template: Template, version: Version, limits: &Limits) -> Self {
+        let life = Duration::from_millis(limits.connection_ms_max);
         Self {
             template,
             version,
@@ -94,8 +100,9 @@ impl Remote {
             idle_ms_max: limits.idle_ms_max,
             counters: Counters::default(),
             dialer,
-            pool: Pool::new(limits.idle_connections_max, limits.idle_connection_ms_max),
+            pool: Pool::new(limits.idle_connections_max, (limits.idle_connection_ms_max, life)),
             shared: tokio::sync::Mutex::new(None),
+            life,
             warming: AtomicBool::new(false),
             warmth: None,
             probing: None,
@@ -325,8 +332,10 @@ impl Remote {
     /// The shared connection, and whether it was open before.
     async fn shared(&self) -> Result<(SendRequest<Pieces>, bool), DialError> {
         let mut shared = self.shared.lock().await;
-        if let Some(sender) = shared.as_ref()
+        // What runs on one that has had its time runs on: its connection ends with the last of them.
+        if let Some((sender, opened)) = shared.as_ref()
             && !sender.is_closed()
+            && opened.elapsed() < self.life
         {
             self.counters.reused.fetch_add(1, Ordering::Relaxed);
             return Ok((sender.clone(), true));
@@ -346,7 +355,7 @@ impl Remote {
                 tracing::debug!(error = chain(&error), "a shared connection ended");
             }
         });
-        *shared = Some(sender.clone());
+        *shared = Some((sender.clone(), Instant::now()));
         Ok((sender, false))
     }
 }
@@ -380,4 +389,54 @@ async fn probes(remote: Weak<Remote>) {
 
 fn unreachable(error: &(dyn std::error::Error + 'static)) -> UpstreamFailure {
     UpstreamFailure::Unreachable { reason: chain(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::address::Address;
+    use crate::client::way::Way;
+    use tokio::net::TcpListener;
+
+    fn remote(address: &Address, connection_ms_max: u64) -> Remote {
+        let dialer = Dialer::new(address.clone(), &Way::default(), Version::Http1, 2_000).unwrap();
+        let template = Template::new(address, "/x", None, &[]).unwrap();
+        let limits = Limits {
+            first_byte_ms_max: 1_000,
+            idle_ms_max: 1_000,
+            idle_connections_max: 4,
+            idle_connection_ms_max: 60_000,
+            connection_ms_max,
+        };
+        Remote::new(dialer, template, Version::Http1, &limits)
+    }
+
+    async fn peer_of_next_turn(remote: &Remote) -> Option<std::net::SocketAddr> {
+        let connection = match remote.check_out() {
+            Some(kept) => kept,
+            None => remote.connect().await.unwrap(),
+        };
+        let peer = connection.io.peer();
+        remote.park(connection);
+        peer
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_moves_is_found_when_its_connections_have_had_their_time() {
+        let (before, after) =
+            (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+        let address = Address::parse("http://engine.invalid:8000/v1").unwrap();
+        for (connection_ms_max, follows) in [(50, true), (60_000, false)] {
+            let mut remote = remote(&address, connection_ms_max);
+            remote.dialer.moved_to(before.local_addr().unwrap());
+            assert_eq!(peer_of_next_turn(&remote).await, before.local_addr().ok());
+            assert_eq!(peer_of_next_turn(&remote).await, before.local_addr().ok());
+            assert_eq!(remote.counters.opened.load(Ordering::Relaxed), 1, "it is kept meanwhile");
+            // The one before still answers: nothing but the name tells that it has moved.
+            remote.dialer.moved_to(after.local_addr().unwrap());
+            tokio::time::sleep(Duration::from_millis(80)).await;
+            let expected = if follows { &after } else { &before };
+            assert_eq!(peer_of_next_turn(&remote).await, expected.local_addr().ok());
+        }
+    }
 }

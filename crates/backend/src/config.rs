@@ -7,6 +7,7 @@ mod probing;
 use crate::backends::Backend;
 use crate::client::address::Address;
 use crate::client::dial::{Dialer, Version};
+use crate::client::way::{Identity, Proxy, Way};
 use crate::client::{Limits, Remote};
 use crate::error::{Error, Problem};
 use crate::openai::OpenAi;
@@ -73,6 +74,18 @@ pub struct EndpointConfig {
     /// verified.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
+    /// A PEM file: the certificate by which this gateway shows who it is, then those that lead to its authority. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_certificate_file: Option<PathBuf>,
+    /// A PEM file: its private key, unencrypted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_key_file: Option<PathBuf>,
+    /// The proxy that opens tunnels there (`CONNECT`), such as `"http://proxy:3128"`. Default: none; the environment's are not heeded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
+    /// The environment variable that holds the proxy's `user:password`. Default: none are sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_login_env: Option<String>,
     /// Milliseconds for name, TCP and TLS together. Default 3,000: long enough for one lost packet, short enough to try the next endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connect_ms_max: Option<u64>,
@@ -91,6 +104,10 @@ pub struct EndpointConfig {
     /// `"vllm"` or `"sglang"`, which close after 5 s without a word. What a server announces (`Keep-Alive: timeout=5`) is heeded besides.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_connection_ms_max: Option<u64>,
+    /// Milliseconds after which a connection gets no more turns, used or not: the next one resolves the name anew. Default 300,000: a
+    /// service that moves is found again within five minutes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connection_ms_max: Option<u64>,
 
     /// The server at `base_url` only plays a model, as `flashlane simulate` does: every place that shows the endpoint says so. Default false.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -216,11 +233,16 @@ impl EndpointConfig {
             api_key_file: None,
             http_version: None,
             ca_file: None,
+            client_certificate_file: None,
+            client_key_file: None,
+            proxy: None,
+            proxy_login_env: None,
             connect_ms_max: None,
             first_byte_ms_max: None,
             idle_ms_max: None,
             idle_connections_max: None,
             idle_connection_ms_max: None,
+            connection_ms_max: None,
             simulated: None,
             probe_ms: None,
             priorities: None,
@@ -255,7 +277,8 @@ impl EndpointConfig {
 
     /// The files whose content is part of it: its key, and whom it trusts.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
-        self.api_key_file.iter().chain(&self.ca_file).map(PathBuf::as_path)
+        let identity = self.client_certificate_file.iter().chain(&self.client_key_file);
+        self.api_key_file.iter().chain(&self.ca_file).chain(identity).map(PathBuf::as_path)
     }
 
     /// The contract that its requests follow.
@@ -299,6 +322,11 @@ impl EndpointConfig {
             ("api_key_file", self.api_key_file.is_some()),
             ("http_version", self.http_version.is_some()),
             ("ca_file", self.ca_file.is_some()),
+            ("client_certificate_file", self.client_certificate_file.is_some()),
+            ("client_key_file", self.client_key_file.is_some()),
+            ("proxy", self.proxy.is_some()),
+            ("proxy_login_env", self.proxy_login_env.is_some()),
+            ("connection_ms_max", self.connection_ms_max.is_some()),
             ("connect_ms_max", self.connect_ms_max.is_some()),
             ("first_byte_ms_max", self.first_byte_ms_max.is_some()),
             ("idle_ms_max", self.idle_ms_max.is_some()),
@@ -401,12 +429,52 @@ impl EndpointConfig {
             idle_ms_max: self.ms("idle_ms_max", self.idle_ms_max, 60_000)?,
             idle_connections_max: self.idle_connections_max()?,
             idle_connection_ms_max: self.idle_connection_ms_max()?,
+            connection_ms_max: self.ms("connection_ms_max", self.connection_ms_max, 300_000)?,
         };
-        let dialer = Dialer::new(address, self.ca_file.as_deref(), version, connect_ms_max).map_err(|problem| {
-            let of_url = matches!(problem, Problem::UrlHost);
-            self.error(if of_url { "base_url" } else { "ca_file" }, problem)
-        })?;
+        self.needs_tls(&address)?;
+        let dialer = Dialer::new(address, &self.way()?, version, connect_ms_max)
+            .map_err(|(field, problem)| self.error(field, problem))?;
         Ok(Remote::new(dialer, template, version, &limits))
+    }
+
+    /// How it is reached beside its address.
+    pub(crate) fn way(&self) -> Result<Way, Error> {
+        let identity = match (&self.client_certificate_file, &self.client_key_file) {
+            (None, None) => None,
+            (Some(certificate), Some(key)) => {
+                Some(Identity { certificate_file: certificate.clone(), key_file: key.clone() })
+            }
+            (Some(_), None) => return Err(self.error("client_key_file", Problem::Missing)),
+            (None, Some(_)) => return Err(self.error("client_certificate_file", Problem::Missing)),
+        };
+        let proxy = match (&self.proxy, &self.proxy_login_env) {
+            (None, None) => None,
+            (None, Some(_)) => return Err(self.error("proxy", Problem::Missing)),
+            (Some(url), login) => Some(self.proxy(url, login.as_ref())?),
+        };
+        Ok(Way { ca_file: self.ca_file.clone(), identity, proxy })
+    }
+
+    fn proxy(&self, url: &str, login: Option<&String>) -> Result<Proxy, Error> {
+        let address = Address::parse(url).map_err(|problem| self.error("proxy", problem))?;
+        if address.tls || !address.path.is_empty() {
+            return Err(self.error("proxy", Problem::ProxyUrl));
+        }
+        let login = read_key(login, None).map_err(|(_, problem)| self.error("proxy_login_env", problem))?;
+        if login.as_ref().is_some_and(|login| !login.expose().contains(':')) {
+            return Err(self.error("proxy_login_env", Problem::ProxyLogin));
+        }
+        Ok(Proxy { address, login })
+    }
+
+    /// Certificates have no meaning without TLS: whoever sets them believes that there is some.
+    fn needs_tls(&self, address: &Address) -> Result<(), Error> {
+        let set =
+            [("ca_file", self.ca_file.is_some()), ("client_certificate_file", self.client_certificate_file.is_some())];
+        match set.into_iter().find(|(_, is_set)| *is_set && !address.tls) {
+            Some((field, _)) => Err(self.error(field, Problem::NeedsTls)),
+            None => Ok(()),
+        }
     }
 
     fn idle_connections_max(&self) -> Result<usize, Error> {

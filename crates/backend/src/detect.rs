@@ -3,6 +3,7 @@
 
 use crate::client::address::Address;
 use crate::client::dial::{DialError, Dialer, Version};
+use crate::client::way::Way;
 use crate::error::{Problem, chain};
 use crate::openai::dialect::Dialect;
 use crate::openai::request::AGENT;
@@ -13,7 +14,6 @@ use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// A list of models is small; hosted services have some hundred KiB.
@@ -25,8 +25,7 @@ pub struct Look {
     /// `http://host:8000/v1`, or without the `/v1`.
     pub base_url: String,
     pub api_key: Option<Secret>,
-    /// Certificates to trust beside the public ones, as PEM.
-    pub ca_file: Option<PathBuf>,
+    pub way: Way,
     /// Milliseconds for all of it.
     pub wait_ms_max: u64,
 }
@@ -125,8 +124,8 @@ pub async fn detect(look: &Look) -> Result<Detected, Error> {
 async fn detect_at_leisure(look: &Look) -> Result<Detected, Error> {
     let mut address =
         Address::parse(&look.base_url).map_err(|problem| Error::Url { base_url: look.base_url.clone(), problem })?;
-    let dialer = Dialer::new(address.clone(), look.ca_file.as_deref(), Version::Http1, look.wait_ms_max)
-        .map_err(Error::Setup)?;
+    let dialer = Dialer::new(address.clone(), &look.way, Version::Http1, look.wait_ms_max)
+        .map_err(|(_, problem)| Error::Setup(problem))?;
     let given = std::mem::take(&mut address.path);
     // Without a path, nearly every engine means /v1.
     address.path = if given.is_empty() { "/v1".to_owned() } else { given.clone() };

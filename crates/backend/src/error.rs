@@ -44,6 +44,12 @@ pub enum Problem {
     UrlParts,
     #[error("is not a name or address that a certificate could be for")]
     UrlHost,
+    #[error("must begin with http://, and hold no path: the proxy is asked for a tunnel")]
+    ProxyUrl,
+    #[error("must hold user:password")]
+    ProxyLogin,
+    #[error("has a meaning with an https:// base_url only")]
+    NeedsTls,
     #[error("must be 1 or 2")]
     HttpVersion,
     #[error("only one of api_key_env and api_key_file may be given")]

@@ -184,9 +184,9 @@ impl Exam {
         let asking = async {
             let address = Address::parse(&self.look.base_url).map_err(|problem| chain(&problem))?;
             let target = format!("{}{path}", address.path);
-            let (ca_file, wait_ms_max) = (self.look.ca_file.as_deref(), self.look.wait_ms_max);
-            let dialer =
-                Dialer::new(address, ca_file, Version::Http1, wait_ms_max).map_err(|problem| chain(&problem))?;
+            let wait_ms_max = self.look.wait_ms_max;
+            let dialer = Dialer::new(address, &self.look.way, Version::Http1, wait_ms_max);
+            let dialer = dialer.map_err(|(_, problem)| chain(&problem))?;
             let wait = Duration::from_millis(wait_ms_max);
             match tokio::time::timeout(wait, detect::ask(&dialer, &target, self.look.api_key.as_ref())).await {
                 Ok(answer) => answer.map_err(|error| chain(&error)),

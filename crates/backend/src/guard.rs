@@ -5,6 +5,7 @@
 use crate::client::address::Address;
 use crate::client::calls::Calls;
 use crate::client::dial::{Dialer, Version};
+use crate::client::way::Way;
 use crate::config::read_key;
 use crate::error::Problem;
 use flashlane_engine::guard::{Guard, Inquiry, Otherwise, Policy, Ruling};
@@ -146,10 +147,9 @@ impl GuardConfig {
             return Err(("deadline_ms", Problem::OutOfRange { min: 1, max: DEADLINE_MS_MAX }));
         }
         let key = read_key(api_key_env.as_ref(), api_key_file.as_deref())?;
-        let dialer = Dialer::new(address, ca_file.as_deref(), Version::Http1, *deadline_ms).map_err(|problem| {
-            let of_url = matches!(problem, Problem::UrlHost);
-            (if of_url { "url" } else { "ca_file" }, problem)
-        })?;
+        let way = Way::trusting(ca_file.clone());
+        let dialer = Dialer::new(address, &way, Version::Http1, *deadline_ms)
+            .map_err(|(field, problem)| (if field == "base_url" { "url" } else { field }, problem))?;
         let calls = Calls::new(dialer, key.as_ref()).map_err(|problem| ("url", problem))?;
         let guard = Guard {
             name: name.as_str().into(),

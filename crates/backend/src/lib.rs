@@ -28,6 +28,7 @@ pub use alarm::Alarm;
 pub use backends::{Backend, Backends, Stats};
 pub use client::io::Io;
 pub use client::leaving::Leaving;
+pub use client::way::Way;
 pub use config::{EndpointConfig, Kind, ProfileName, Tier, Transport};
 pub use error::{Error, Problem};
 pub use guard::{GuardConfig, GuardError, Guards, Ruled};

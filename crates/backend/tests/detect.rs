@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use flashlane_backend::detect::{Detected, DetectedModel, Error, Look, detect};
-use flashlane_backend::{Dialect, Secret};
+use flashlane_backend::{Dialect, Secret, Way};
 use flashlane_testkit::upstream::{Step, Upstream};
 
 fn answer(status: u16, fields: &str, body: &str) -> Vec<Step> {
@@ -19,7 +19,7 @@ fn listed(models: &str) -> String {
 }
 
 fn look(base_url: String) -> Look {
-    Look { base_url, api_key: None, ca_file: None, wait_ms_max: 2000 }
+    Look { base_url, api_key: None, way: Way::default(), wait_ms_max: 2000 }
 }
 
 async fn found(scripts: Vec<Vec<Step>>) -> Result<Detected, Error> {

@@ -2,6 +2,7 @@
 
 use crate::address::Address;
 use crate::gateway::{Gateway, Untrusted};
+use flashlane_backend::Way;
 use flashlane_backend::detect::{self, Look, detect};
 use std::path::PathBuf;
 
@@ -43,7 +44,7 @@ pub async fn list(gateway: &Gateway) -> Result<Vec<String>, Error> {
         base_url,
         api_key: gateway.api_key.clone(),
         // As the WebSocket's roots do, and as curl and Python do.
-        ca_file: gateway.cacert.clone().or_else(|| std::env::var_os("SSL_CERT_FILE").map(PathBuf::from)),
+        way: Way::trusting(gateway.cacert.clone().or_else(|| std::env::var_os("SSL_CERT_FILE").map(PathBuf::from))),
         wait_ms_max: WAIT_MS_MAX,
     };
     match detect(&look).await {

@@ -3,7 +3,7 @@
 
 use crate::config::{File, ModelConfig, RouteName};
 use flashlane_backend::detect::{self, Detected, DetectedModel, Look, detect};
-use flashlane_backend::{CEREBRAS_KEY_ENV, CEREBRAS_URL, Dialect, EndpointConfig, Kind, Secret, Tier};
+use flashlane_backend::{CEREBRAS_KEY_ENV, CEREBRAS_URL, Dialect, EndpointConfig, Kind, Secret, Tier, Way};
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -178,7 +178,7 @@ impl Named {
             return Err(Error::NoKey { flag: self.flag, variable: self.key_variable, keys_url });
         }
         let api_key = key.map(Secret::new);
-        let look = Look { base_url: self.base_url.clone(), api_key, ca_file: None, wait_ms_max: WAIT_MS_MAX };
+        let look = Look { base_url: self.base_url.clone(), api_key, way: Way::default(), wait_ms_max: WAIT_MS_MAX };
         match detect(&look).await {
             Ok(detected) => Ok(self.side(has_key, detected)),
             Err(error) => Err(self.error(has_key, error)),

@@ -2,13 +2,11 @@
 
 use crate::client::address::Address;
 use crate::client::io::Io;
+use crate::client::way::{Fault, Proxy, Way};
 use crate::error::Problem;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::ServerName;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -40,9 +38,29 @@ pub(crate) struct Dialer {
     pub(crate) address: Address,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     version: Version,
+    proxy: Option<Proxy>,
+    names: Names,
     connect_ms_max: u64,
     /// Microseconds; 0: nothing is known yet.
     round_trip_us: AtomicU64,
+}
+
+/// Who says where a name is: asked for every connection, and its answer kept for none.
+enum Names {
+    System,
+    /// Whatever the name.
+    #[cfg(test)]
+    Scripted(std::sync::Mutex<SocketAddr>),
+}
+
+impl Names {
+    async fn of(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        match self {
+            Self::System => Ok(tokio::net::lookup_host((host, port)).await?.take(ADDRESSES_MAX).collect()),
+            #[cfg(test)]
+            Self::Scripted(at) => Ok(vec![*at.lock().unwrap()]),
+        }
+    }
 }
 
 /// Why there is no connection. Not a byte of a request was sent.
@@ -54,6 +72,8 @@ pub(crate) enum DialError {
     NoAddress { host: String },
     #[error("cannot connect to {address}")]
     Tcp { address: SocketAddr, source: io::Error },
+    #[error("the proxy {address} answered {said}")]
+    Proxy { address: SocketAddr, said: String },
     #[error("the TLS handshake with {address} failed")]
     Tls { address: SocketAddr, source: io::Error },
     #[error("{address} does not offer HTTP/2 over TLS")]
@@ -65,21 +85,24 @@ pub(crate) enum DialError {
 }
 
 impl Dialer {
-    /// `ca_file` holds, as PEM, certificates to trust beside the public ones.
-    pub(crate) fn new(
-        address: Address,
-        ca_file: Option<&Path>,
-        version: Version,
-        connect_ms_max: u64,
-    ) -> Result<Self, Problem> {
+    /// # Errors
+    /// The field at fault: `base_url`, or one of the way's.
+    pub(crate) fn new(address: Address, way: &Way, version: Version, connect_ms_max: u64) -> Result<Self, Fault> {
         let tls = match address.tls {
             true => {
-                let name = ServerName::try_from(address.host.clone()).map_err(|_| Problem::UrlHost)?;
-                Some((TlsConnector::from(Arc::new(tls_config(ca_file, version)?)), name))
+                let name = ServerName::try_from(address.host.clone()).map_err(|_| ("base_url", Problem::UrlHost))?;
+                Some((TlsConnector::from(Arc::new(way.tls(version.alpn())?)), name))
             }
             false => None,
         };
-        Ok(Self { address, tls, version, connect_ms_max, round_trip_us: AtomicU64::new(0) })
+        let (proxy, names) = (way.proxy.clone(), Names::System);
+        Ok(Self { address, tls, version, proxy, names, connect_ms_max, round_trip_us: AtomicU64::new(0) })
+    }
+
+    /// Its name stands for this address from here on.
+    #[cfg(test)]
+    pub(crate) fn moved_to(&mut self, address: SocketAddr) {
+        self.names = Names::Scripted(std::sync::Mutex::new(address));
     }
 
     pub(crate) fn connect_max(&self) -> Duration {
@@ -108,9 +131,14 @@ impl Dialer {
     }
 
     async fn dial_at_leisure(&self) -> Result<Io, DialError> {
-        let (address, tcp) = self.connect().await?;
+        let (address, mut tcp) = self.connect().await?;
         // Without it the second write of a short turn waits some 40 ms for an acknowledgement.
         tcp.set_nodelay(true).map_err(|source| DialError::Tcp { address, source })?;
+        if let Some(proxy) = &self.proxy {
+            let Address { host, port, .. } = &self.address;
+            let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+            proxy.tunnel(&mut tcp, (address, &format!("{host}:{port}"))).await?;
+        }
         let Some((connector, name)) = &self.tls else { return Ok(Io::Plain(tcp)) };
         let tls = connector.connect(name.clone(), tcp).await.map_err(|source| DialError::Tls { address, source })?;
         if self.version == Version::Http2 && tls.get_ref().1.alpn_protocol() != Some(Version::Http2.alpn()) {
@@ -121,11 +149,10 @@ impl Dialer {
 
     /// The first of the host's addresses that answers; each gets an equal share of the time.
     async fn connect(&self) -> Result<(SocketAddr, TcpStream), DialError> {
-        let Address { host, port, .. } = &self.address;
-        let found = tokio::net::lookup_host((&**host, *port))
-            .await
-            .map_err(|source| DialError::Name { host: host.clone(), source })?;
-        let addresses: Vec<SocketAddr> = found.take(ADDRESSES_MAX).collect();
+        // Behind a proxy the endpoint's own name is the proxy's to resolve.
+        let Address { host, port, .. } = self.proxy.as_ref().map_or(&self.address, |proxy| &proxy.address);
+        let found = self.names.of(host, *port).await;
+        let addresses = found.map_err(|source| DialError::Name { host: host.clone(), source })?;
         let share = Duration::from_millis(self.connect_ms_max) / u32::try_from(addresses.len().max(1)).unwrap_or(1);
         let mut last = DialError::NoAddress { host: host.clone() };
         for address in addresses {
@@ -143,32 +170,6 @@ impl Dialer {
     }
 }
 
-/// Certificates are always verified. Sessions are resumed, as rustls does by itself.
-fn tls_config(ca_file: Option<&Path>, version: Version) -> Result<ClientConfig, Problem> {
-    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    if let Some(path) = ca_file {
-        let unusable = |reason: String| Problem::Certificate { path: path.to_owned(), reason };
-        let pem = std::fs::read(path).map_err(|source| Problem::File { path: path.to_owned(), source })?;
-        let mut certificates = 0;
-        for certificate in CertificateDer::pem_slice_iter(&pem) {
-            let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
-            roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
-            certificates += 1;
-        }
-        if certificates == 0 {
-            return Err(unusable("no CERTIFICATE block".to_owned()));
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(Problem::Tls)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![version.alpn().to_vec()];
-    Ok(config)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,7 +178,7 @@ mod tests {
     async fn the_quickest_answer_is_the_links_round_trip() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let dialer = Dialer::new(Address::parse(&url).unwrap(), None, Version::Http1, 1000).unwrap();
+        let dialer = Dialer::new(Address::parse(&url).unwrap(), &Way::default(), Version::Http1, 1000).unwrap();
         assert_eq!(dialer.round_trip(), None);
         dialer.dial().await.unwrap();
         assert!(dialer.round_trip().is_some_and(|time| time < Duration::from_secs(1)));

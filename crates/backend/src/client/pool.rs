@@ -28,6 +28,7 @@ pub(crate) struct Connection {
     requests_max: u64,
     /// From the peer's `Keep-Alive`.
     idle_ms_max: u64,
+    opened: Instant,
 }
 
 impl Connection {
@@ -41,6 +42,7 @@ impl Connection {
             requests: 0,
             requests_max: u64::MAX,
             idle_ms_max: u64::MAX,
+            opened: Instant::now(),
         }
     }
 
@@ -93,6 +95,8 @@ pub(crate) struct Pool {
     parked: Mutex<Vec<Parked>>,
     connections_max: usize,
     idle_ms_max: u64,
+    /// From its opening on: then the endpoint's name is resolved anew.
+    life: Duration,
 }
 
 struct Parked {
@@ -101,14 +105,15 @@ struct Parked {
 }
 
 impl Pool {
-    pub(crate) fn new(connections_max: usize, idle_ms_max: u64) -> Self {
-        Self { parked: Mutex::new(Vec::new()), connections_max, idle_ms_max }
+    pub(crate) fn new(connections_max: usize, (idle_ms_max, life): (u64, Duration)) -> Self {
+        Self { parked: Mutex::new(Vec::new()), connections_max, idle_ms_max, life }
     }
 
     pub(crate) fn park(&self, connection: Connection) {
         let idle_ms_max = connection.idle_ms_max.min(self.idle_ms_max);
         if connection.requests < connection.requests_max {
-            self.put(Parked { connection, until: Instant::now() + Duration::from_millis(idle_ms_max) });
+            let until = Instant::now() + Duration::from_millis(idle_ms_max);
+            self.put(Parked { until: until.min(connection.opened + self.life), connection });
         }
     }
 

@@ -67,7 +67,7 @@ impl From<DialError> for Unreached {
     fn from(error: DialError) -> Self {
         let at = match error {
             DialError::Name { .. } | DialError::NoAddress { .. } => Step::Name,
-            DialError::Tcp { .. } | DialError::Late { .. } => Step::Tcp,
+            DialError::Tcp { .. } | DialError::Proxy { .. } | DialError::Late { .. } => Step::Tcp,
             DialError::Tls { .. } | DialError::NoHttp2 { .. } | DialError::Http2 { .. } => Step::Tls,
         };
         Self { at, reason: chain(&error) }

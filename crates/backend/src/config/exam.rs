@@ -34,7 +34,7 @@ impl EndpointConfig {
         let own = Profile::of(self.backend).map(|profile| profile.base_url);
         let base_url = self.base_url.as_deref().or(own).ok_or_else(|| self.error("base_url", Problem::Missing))?;
         let (_, api_key) = self.key(self.key_variable().as_ref())?;
-        Ok(Look { base_url: base_url.to_owned(), api_key, ca_file: self.ca_file.clone(), wait_ms_max: LOOK_MS_MAX })
+        Ok(Look { base_url: base_url.to_owned(), api_key, way: self.way()?, wait_ms_max: LOOK_MS_MAX })
     }
 }
 

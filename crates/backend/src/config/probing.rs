@@ -35,8 +35,8 @@ impl EndpointConfig {
         let target = format!("{}/metrics", address.path.trim_end_matches("/v1"));
         let (_, key) = self.key(self.api_key_env.as_ref())?;
         let connect_ms_max = self.ms("connect_ms_max", self.connect_ms_max, 3_000)?;
-        let dialer = Dialer::new(address, self.ca_file.as_deref(), Version::Http1, connect_ms_max)
-            .map_err(|problem| self.error("ca_file", problem))?;
+        let dialer = Dialer::new(address, &self.way()?, Version::Http1, connect_ms_max)
+            .map_err(|(field, problem)| self.error(field, problem))?;
         Ok(Some(Probing::new(dialer, target, key, (gauges, every))))
     }
 }
