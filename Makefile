@@ -1,6 +1,6 @@
 # Thin verbs: each is a command that a person could type. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run demo test fmt lint unit clients conformance tidy fuzz micro gates soak bench dist deny clean
+.PHONY: help run demo test fmt lint unit clients conformance tidy fuzz micro gates soak hostile bench dist deny clean
 SHELL := bash
 
 # The tests build everything once, in this profile (release without LTO).
@@ -63,6 +63,11 @@ soak: ## Kill flashlane under load SOAK_ROUNDS (200) times, and look each time f
 	@# The tests' own build, for the reason above.
 	cargo test --profile $(CARGO_TEST_PROFILE) --workspace --no-run
 	FLASHLANE=$(FLASHLANE) tests/soak $(ARGS)
+
+hostile: ## Hostile clients against a running flashlane, what each costs held to its bound; some 3 minutes (ARGS="slow readers" picks parts)
+	@# The tests' own build, for the reason above.
+	cargo test --profile $(CARGO_TEST_PROFILE) --workspace --no-run
+	FLASHLANE=$(FLASHLANE) tests/hostile $(ARGS)
 
 bench: ## Measure flashlane beside a do-nothing relay and the textbook gateway (ARGS="..." adds flags of `flashlane bench`); alone: benches/fleet/run, benches/store/run, benches/tokenizer/run
 	benches/e2e/run $(ARGS)

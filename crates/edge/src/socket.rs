@@ -27,6 +27,9 @@ const READS_MAX: u32 = 8;
 /// Rounds before other connections on the same thread get their turn.
 const ROUNDS_MAX: u32 = 32;
 
+/// What a close frame takes over the slowest links, and no more.
+const FAULT_CLOSE_MS_MAX: u64 = 500;
+
 thread_local! {
     /// One buffer a thread instead of one a connection: it holds bytes only within one call, so an idle connection needs none.
     static READ_BUF: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES_MAX].into_boxed_slice());
@@ -224,22 +227,30 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
         self.message_began_ns = self.decoder.is_in_message().then(|| began_ns.unwrap_or(now.mono_ns));
         self.answers_bytes += self.drive.outgoing().len().saturating_sub(unwritten_before);
         if !self.assembling.set(self.decoder.held_bytes()) {
-            self.leave(close_code::TRY_AGAIN_LATER, "too much is being sent to this server at once", now);
+            self.fail(close_code::TRY_AGAIN_LATER, "too much is being sent to this server at once", now);
         }
         match (result, wish) {
             (_, Some(code)) => {
                 self.closed = (Closer::Client, Some(code));
                 self.leave(code, "", now);
             }
-            (Err(error), None) => self.leave(error.close_code(), &error.to_string(), now),
+            (Err(error), None) => self.fail(error.close_code(), &error.to_string(), now),
             (Ok(()), None) => {}
         }
     }
 
-    /// The client leaves, or cannot be understood any more: its turns are cancelled now, the close frame follows.
+    /// The client leaves: its turns are cancelled now, the close frame follows.
     fn leave(&mut self, code: u16, reason: &str, now: Now) {
         self.drive.client_gone(now);
         self.close(code, reason, now);
+    }
+
+    /// The client has gone beyond a limit or against the protocol: it may read why, and is not waited for.
+    fn fail(&mut self, code: u16, reason: &str, now: Now) {
+        self.leave(code, reason, now);
+        if let Phase::Closing { until_ns } = &mut self.phase {
+            *until_ns = now.after_ms(FAULT_CLOSE_MS_MAX).min(*until_ns);
+        }
     }
 
     fn close(&mut self, code: u16, reason: &str, now: Now) {
@@ -262,7 +273,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
                     self.drive.handle(now, Session::handle_drain);
                 }
                 if self.message_due_ns().is_some_and(|due_ns| due_ns <= now.mono_ns) {
-                    self.leave(close_code::POLICY, "a message did not arrive in its time", now);
+                    self.fail(close_code::POLICY, "a message did not arrive in its time", now);
                     return false;
                 }
                 self.is_stalled(now) || self.ping_if_due(now)
