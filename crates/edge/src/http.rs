@@ -23,6 +23,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use flashlane_engine::{Answer, Enlisting, ErrorKind, Now, Session};
 use flashlane_store::OwnerId;
+use flashlane_telemetry::label::Cut;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Version};
@@ -185,10 +186,13 @@ pub(crate) async fn collect(state: &State, headers: &HeaderMap, body: Body) -> R
     match Limited::new(paced, bytes_max).collect().await {
         Ok(whole) => Ok(whole.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
-        Err(error) => Err(Refused::new(
-            ErrorKind::InvalidJson,
-            error.downcast_ref::<Late>().map_or("The request body could not be read.".to_owned(), ToString::to_string),
-        )),
+        Err(error) => match error.downcast_ref::<Late>() {
+            Some(late) => {
+                state.metrics.client_cut(Cut::Late);
+                Err(Refused::new(ErrorKind::InvalidJson, late.to_string()))
+            }
+            None => Err(Refused::new(ErrorKind::InvalidJson, "The request body could not be read.")),
+        },
     }
 }
 

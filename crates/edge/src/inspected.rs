@@ -5,7 +5,8 @@
 
 use crate::stall::Mark;
 use crate::state::State;
-use flashlane_wire::inspect::{Inspector, Limits};
+use flashlane_telemetry::label::Cut;
+use flashlane_wire::inspect::{Fault, Inspector, Limits};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -69,6 +70,17 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Inspected<Io> {
         buf.set_filled(before + handed_on);
         if let Some(fault) = this.inspector.fault() {
             this.end = HEAD_END;
+            this.state.metrics.client_cut(match fault {
+                Fault::ControlFrames => Cut::Flood,
+                Fault::BareLf
+                | Fault::LongLine
+                | Fault::RequestLine
+                | Fault::Field
+                | Fault::Host
+                | Fault::Framing
+                | Fault::Chunk
+                | Fault::Upgrade => Cut::Malformed,
+            });
             tracing::debug!(?fault, "a client's bytes are not read on");
         }
         Poll::Ready(Ok(()))

@@ -11,7 +11,7 @@ use crate::assembling::Part;
 use crate::drive::{Drive, Rest};
 use crate::listen::{Heard, Permit};
 use flashlane_engine::{Now, Session};
-use flashlane_telemetry::label::{Closer, Direction, Transport};
+use flashlane_telemetry::label::{Closer, Cut, Direction, Transport};
 use flashlane_telemetry::metrics::OpenConnection;
 use flashlane_wire::websocket::{Decoder, Event, close_code};
 use std::cell::RefCell;
@@ -227,14 +227,25 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
         self.message_began_ns = self.decoder.is_in_message().then(|| began_ns.unwrap_or(now.mono_ns));
         self.answers_bytes += self.drive.outgoing().len().saturating_sub(unwritten_before);
         if !self.assembling.set(self.decoder.held_bytes()) {
-            self.fail(close_code::TRY_AGAIN_LATER, "too much is being sent to this server at once", now);
+            self.fail(
+                Cut::Crowded,
+                (close_code::TRY_AGAIN_LATER, "too much is being sent to this server at once"),
+                now,
+            );
         }
         match (result, wish) {
             (_, Some(code)) => {
                 self.closed = (Closer::Client, Some(code));
                 self.leave(code, "", now);
             }
-            (Err(error), None) => self.fail(error.close_code(), &error.to_string(), now),
+            (Err(error), None) => {
+                let cut = match error.close_code() {
+                    close_code::POLICY => Cut::Flood,
+                    close_code::TOO_BIG => Cut::Large,
+                    _ => Cut::Malformed,
+                };
+                self.fail(cut, (error.close_code(), &error.to_string()), now);
+            }
             (Ok(()), None) => {}
         }
     }
@@ -246,7 +257,8 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
     }
 
     /// The client has gone beyond a limit or against the protocol: it may read why, and is not waited for.
-    fn fail(&mut self, code: u16, reason: &str, now: Now) {
+    fn fail(&mut self, cut: Cut, (code, reason): (u16, &str), now: Now) {
+        self.drive.state().metrics.client_cut(cut);
         self.leave(code, reason, now);
         if let Phase::Closing { until_ns } = &mut self.phase {
             *until_ns = now.after_ms(FAULT_CLOSE_MS_MAX).min(*until_ns);
@@ -273,10 +285,14 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
                     self.drive.handle(now, Session::handle_drain);
                 }
                 if self.message_due_ns().is_some_and(|due_ns| due_ns <= now.mono_ns) {
-                    self.fail(close_code::POLICY, "a message did not arrive in its time", now);
+                    self.fail(Cut::Late, (close_code::POLICY, "a message did not arrive in its time"), now);
                     return false;
                 }
-                self.is_stalled(now) || self.ping_if_due(now)
+                if self.is_stalled(now) {
+                    self.drive.state().metrics.client_cut(Cut::Stalled);
+                    return true;
+                }
+                self.ping_if_due(now)
             }
         }
     }
@@ -306,6 +322,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
             return false;
         }
         if self.liveness.unanswered >= self.drive.state().config.limits.pings_unanswered_max {
+            self.drive.state().metrics.client_cut(Cut::Silent);
             return true;
         }
         self.liveness.unanswered += 1;

@@ -22,6 +22,43 @@ impl Transport {
     }
 }
 
+/// Why a client's connection was ended before it wished to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    /// HTTP that can be read in two ways, WebSocket frames against RFC 6455.
+    Malformed,
+    /// A message beyond its size.
+    Large,
+    /// More pings, fragments or frames that bring nothing than are allowed.
+    Flood,
+    /// A body or message that did not come in its time.
+    Late,
+    /// All clients together had begun to send too much.
+    Crowded,
+    /// It took nothing of what there was for it.
+    Stalled,
+    /// It answered no ping.
+    Silent,
+}
+
+impl Cut {
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Malformed, Self::Large, Self::Flood, Self::Late, Self::Crowded, Self::Stalled, Self::Silent];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Large => "large",
+            Self::Flood => "flood",
+            Self::Late => "late",
+            Self::Crowded => "crowded",
+            Self::Stalled => "stalled",
+            Self::Silent => "silent",
+        }
+    }
+}
+
 /// Which way bytes went, as the gateway sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {

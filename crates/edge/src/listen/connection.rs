@@ -18,7 +18,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::middleware;
 use flashlane_backend::Io;
-use flashlane_telemetry::label::Transport;
+use flashlane_telemetry::label::{Cut, Transport};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -120,6 +120,7 @@ pub(super) async fn serve((stream, address): (TcpStream, IpAddr), app: App, mut 
             connection.as_mut().graceful_shutdown();
         }
         if stall.poll_over(cx) {
+            state.metrics.client_cut(Cut::Stalled);
             return Poll::Ready(Ok(()));
         }
         let polled = again.poll(cx, |cx| {

@@ -94,4 +94,6 @@ async fn a_gigabyte_in_a_megabyte_is_cut_off_at_the_limit() {
     let mut client = Raw::connect(&gateway, "sec-websocket-extensions: permessage-deflate\r\n").await;
     let _ = client.stream.write_all(&masked(0xc1, &bomb)).await;
     assert_eq!(closed(&mut client).await, TOO_BIG);
+    let metrics = gateway.metrics().await;
+    assert!(metrics.contains("flashlane_clients_cut_total{reason=\"large\"} 1"), "{metrics}");
 }

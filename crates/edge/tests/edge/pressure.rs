@@ -127,7 +127,9 @@ async fn a_websocket_that_is_never_read_is_closed_and_its_upstream_cut() {
     socket.send(&json!({"type": "response.create", "model": "demo", "input": "hi", "store": false})).await;
     flood.cut().await;
     // It answers pings of its own accord, and still is none that reads.
-    assert!(gateway.metrics().await.contains("flashlane_connections_open{transport=\"websocket\"} 0"));
+    let metrics = gateway.metrics().await;
+    assert!(metrics.contains("flashlane_connections_open{transport=\"websocket\"} 0"));
+    assert!(metrics.contains("flashlane_clients_cut_total{reason=\"stalled\"} 1"));
 }
 
 #[tokio::test]

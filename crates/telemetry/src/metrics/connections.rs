@@ -3,12 +3,13 @@
 use super::Metrics;
 use super::buckets::LANES;
 use super::family::{counters, gauges, registered};
-use crate::label::{self, Closer, Direction, Excess, Handshake, Transport};
+use crate::label::{self, Closer, Cut, Direction, Excess, Handshake, Transport};
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 #[derive(Debug)]
 pub(super) struct Connections {
     open: IntGaugeVec,
+    clients_cut: IntCounterVec,
     handshakes_failed: IntCounterVec,
     websocket_bytes: [IntCounter; 2],
     refused: IntCounterVec,
@@ -31,6 +32,7 @@ impl Connections {
         let bytes = "Bytes over WebSocket connections, as on the wire";
         let bytes = counters(registry, "flashlane_websocket_bytes_total", bytes, &["direction"])?;
         let open = "Client connections open now";
+        let cut = "Client connections that were ended for what the client did or did not do";
         let failed = "TLS handshakes with clients that came to nothing";
         let closed = "WebSockets that ended, by who closed them and with which code";
         let lanes = HistogramOpts::new("flashlane_websocket_lanes", "Lanes that a WebSocket has used, at its end");
@@ -38,6 +40,7 @@ impl Connections {
         let connections = Self {
             refused: counters(registry, "flashlane_excess_refused_total", refused, &["reason"])?,
             open: gauges(registry, "flashlane_connections_open", open, &["transport"])?,
+            clients_cut: counters(registry, "flashlane_clients_cut_total", cut, &["reason"])?,
             handshakes_failed: counters(registry, "flashlane_tls_handshakes_failed_total", failed, &["reason"])?,
             websocket_bytes: Direction::ALL.map(|d| bytes.with_label_values(&[d.name()])),
             websockets_closed: counters(registry, "flashlane_websockets_closed_total", closed, &["by", "code"])?,
@@ -52,6 +55,9 @@ impl Connections {
         for excess in Excess::ALL {
             connections.refused.with_label_values(&[excess.name()]);
         }
+        for cut in Cut::ALL {
+            connections.clients_cut.with_label_values(&[cut.name()]);
+        }
         Ok(connections)
     }
 }
@@ -63,6 +69,11 @@ impl Metrics {
         let gauge = self.connections.open.with_label_values(&[transport.name()]);
         gauge.inc();
         OpenConnection(gauge)
+    }
+
+    /// A client's connection is ended before the client wished to.
+    pub fn client_cut(&self, cut: Cut) {
+        self.connections.clients_cut.with_label_values(&[cut.name()]).inc();
     }
 
     /// A client's TLS handshake came to nothing.
