@@ -28,7 +28,10 @@ pub fn announce(out: &mut impl Write, addresses: Addresses, fleet: &Fleet) -> io
     writeln!(out, "flashlane {} listens", env!("CARGO_PKG_VERSION"))?;
     writeln!(out, "  {http}://{clients}/v1  for HTTP clients")?;
     writeln!(out, "  {ws}://{clients}/v1/responses  for WebSocket clients")?;
-    writeln!(out, "  {admin_http}://{admin}/  for operators: the status page; /metrics /limits /endpoints /livez /readyz")?;
+    writeln!(
+        out,
+        "  {admin_http}://{admin}/  for operators: the status page; /metrics /limits /endpoints /livez /readyz"
+    )?;
     writeln!(out, "models")?;
     let width = fleet.models.iter().map(|model| model.name.len()).max().unwrap_or_default();
     for model in &fleet.models {
