@@ -314,8 +314,8 @@ impl Remote {
         loop {
             let (mut sender, reused) = self.shared().await.map_err(|error| unreachable(&error))?;
             connected.store(true, Ordering::Relaxed);
-            let request = http2::request(&uri, self.template.fields(body.len(), body.coding), body.clone())
-                .map_err(|error| unreachable(&error))?;
+            let fields = self.template.fields(body.len(), body.coding, body.trace.as_deref());
+            let request = http2::request(&uri, fields, body.clone()).map_err(|error| unreachable(&error))?;
             let answer = tokio::time::timeout(Duration::from_millis(waited_ms), sender.send_request(request));
             match answer.await {
                 Err(_) => return Err(UpstreamFailure::Silent { waited_ms }),

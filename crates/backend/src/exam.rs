@@ -220,6 +220,7 @@ impl Exam {
             messages: vec![Bytes::from(ask.messages.clone())],
             cache_key: ask.cache_key.as_deref().map(Into::into),
             urgency: Urgency::Ordinary,
+            trace: None,
         };
         let stream = match &self.backend {
             Backend::OpenAi(openai) => openai.open(request),
@@ -232,7 +233,8 @@ impl Exam {
 
     /// Sends this body as it is, behind the head of a turn's request: what no adapter would say.
     pub async fn ask_as_is(&self, body: &str) -> Answer {
-        let body = Body { pieces: vec![Bytes::copy_from_slice(body.as_bytes())], coding: Coding::Identity };
+        let body =
+            Body { pieces: vec![Bytes::copy_from_slice(body.as_bytes())], coding: Coding::Identity, trace: None };
         self.remote.sends(&body, false);
         let remote = Arc::clone(&self.remote);
         let stream = match remote.version {
@@ -260,7 +262,7 @@ impl Exam {
     /// The fields of the requests that it sends, but those that nobody may see.
     #[must_use]
     pub fn request_fields(&self) -> Vec<(String, String)> {
-        let fields = self.remote.template.fields(0, Coding::Identity);
+        let fields = self.remote.template.fields(0, Coding::Identity, None);
         let shown = fields.iter().filter(|(name, value)| !value.is_sensitive() && *name != CONTENT_LENGTH);
         let text = |value: &HeaderValue| value.to_str().unwrap_or_default().to_owned();
         shown.map(|(name, value)| (name.as_str().to_owned(), text(value))).collect()

@@ -85,7 +85,7 @@ impl Hosted {
         }
         self.remote.is_in_use();
         let pieces = chat::body(&request.model, &request.fields, &request.messages);
-        let body = Body { pieces, coding: Coding::Identity };
+        let body = Body { pieces, coding: Coding::Identity, trace: request.trace.clone() };
         let packing = self.packing(&body);
         self.remote.sends(&body, packing.is_some());
         let gzip = packing.is_some().then(|| Arc::clone(&self.takes_gzip));

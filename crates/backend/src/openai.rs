@@ -36,7 +36,7 @@ impl OpenAi {
             request.fields.extend(self.dialect.priority(request.urgency));
         }
         let pieces = chat::body(&request.model, &request.fields, &request.messages);
-        let body = Body { pieces, coding: Coding::Identity };
+        let body = Body { pieces, coding: Coding::Identity, trace: request.trace.clone() };
         self.remote.sends(&body, false);
         let remote = Arc::clone(&self.remote);
         match remote.version {

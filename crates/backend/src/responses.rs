@@ -40,7 +40,7 @@ impl Responses {
             return TokenStream::WebSocket(Box::new(turn));
         }
         let pieces = responses::body(&request.model, &request.fields, &request.messages);
-        let body = Body { pieces, coding: Coding::Identity };
+        let body = Body { pieces, coding: Coding::Identity, trace: request.trace.clone() };
         let remote = Arc::clone(&self.remote);
         match remote.version {
             Version::Http1 => {

@@ -36,6 +36,7 @@ fn full() -> UpstreamRequest {
         messages: vec![Bytes::from_static(br#"{"role":"user","content":"hello"}"#)],
         cache_key: Some("session-1".into()),
         urgency: Urgency::Ordinary,
+        trace: None,
     }
 }
 

@@ -2,12 +2,14 @@
 //! policy, and the binary decides which of them runs.
 
 pub mod address;
+mod admin;
 pub mod bench;
 mod calendar;
 pub mod chat;
 pub mod completions;
 pub mod connect;
 pub mod doctor;
+pub mod explain;
 pub mod gateway;
 pub mod keys;
 pub mod models;

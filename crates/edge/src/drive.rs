@@ -87,7 +87,8 @@ impl Drive {
         getrandom::fill(&mut seed).map_err(|source| Error::Random { source })?;
         let shared = Arc::clone(&caller.shared);
         Ok(Self {
-            session: make(Arc::clone(&shared), IdSource::new(seed), caller.owner),
+            session: make(Arc::clone(&shared), IdSource::new(seed), caller.owner)
+                .with_request_id(Arc::clone(&request_id)),
             number: state.live.session(),
             state,
             shared,

@@ -16,6 +16,7 @@ use crate::reply::{JSON, Refused};
 use crate::routes::RequestId;
 use crate::stall::{Mark, Marks};
 use crate::state::State;
+use crate::trace;
 use crate::watch::{Watch, Watching};
 use axum::body::Body;
 use axum::extract::{self, Extension, Request};
@@ -87,8 +88,9 @@ async fn serve(
     let caller = head.extensions.get::<Caller>().ok_or(crate::Error::NoCaller)?;
     let origin = caller.origin(&head.headers);
     let wants_timing = allowance::wants_timing(&head.headers);
+    let tracing = trace::tracing(&state, &head.headers);
     let mut drive = Drive::new(state, caller, id, |shared, ids, owner| {
-        Session::http(shared, ids, owner).with_origin(origin).with_timing_told(wants_timing)
+        Session::http(shared, ids, owner).with_origin(origin).with_timing_told(wants_timing).with_tracing(tracing)
     })?;
     let wants_route = head.headers.contains_key(allowance::ROUTE);
     let mut ear = Ear::new(&drive, head.version);

@@ -41,6 +41,7 @@ mod state;
 mod stored;
 mod strict;
 mod tls;
+mod trace;
 mod watch;
 mod work;
 mod ws;

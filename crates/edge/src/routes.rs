@@ -83,7 +83,8 @@ async fn stamp(extract::State(state): extract::State<Arc<State>>, mut request: R
     response
 }
 
-fn request_id() -> Result<Arc<str>, crate::Error> {
+/// An id for a request: `req_` and 32 hexadecimal digits.
+pub(crate) fn request_id() -> Result<Arc<str>, crate::Error> {
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|source| crate::Error::Random { source })?;
     let mut id = String::with_capacity(4 + 2 * random.len());

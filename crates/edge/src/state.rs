@@ -44,6 +44,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// The last turns that have ended.
     pub turns: Arc<Turns>,
+    /// How many of the traces that begin here are kept, in percent. None: turns are not traced.
+    pub trace_sample_percent: Option<u8>,
 }
 
 /// See [`Parts`]; one a process.
@@ -59,6 +61,7 @@ pub struct State {
     pub(crate) store: Arc<dyn Store>,
     pub metrics: Arc<Metrics>,
     pub turns: Arc<Turns>,
+    pub(crate) trace_sample_percent: Option<u8>,
     pub(crate) refusals: Refusals,
     pub(crate) live: Arc<Live>,
     pub(crate) glance: Glance,
@@ -77,7 +80,8 @@ impl State {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let clock = Clock::new();
-        let Parts { config, tls, admin_tls, shared, keys, backends, admission, store, metrics, turns } = parts;
+        let Parts { config, tls, admin_tls, shared, keys, backends, admission, .. } = parts;
+        let Parts { store, metrics, turns, trace_sample_percent, .. } = parts;
         let admission = admission::Settings { own: own_limits(&keys), ..admission };
         Self {
             desk: Desk::new(Admission::new(&admission, Arc::clone(&shared.fleet), seed())),
@@ -95,6 +99,7 @@ impl State {
             store,
             metrics,
             turns,
+            trace_sample_percent,
             refusals: Refusals::default(),
             live: Arc::default(),
             glance: Glance::default(),

@@ -5,6 +5,7 @@
 //! and change every six hours, so that resumption costs no memory here. Early data is refused: it could be replayed.
 
 use crate::config::{ClientCertificates, TlsConfig};
+use crate::routes;
 use flashlane_telemetry::label::Handshake;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::server::danger::ClientCertVerifier;
@@ -26,11 +27,12 @@ use tokio_rustls::server::TlsStream;
 /// The first byte of every TLS connection: a handshake record (RFC 8446, 5.1).
 const HANDSHAKE: u8 = 22;
 /// The answer to whoever speaks plain HTTP.
-const PLAIN_HTTP: &str = "HTTP/1.1 400 Bad Request\r\n\
+const PLAIN_HTTP_HEAD: &str = "HTTP/1.1 400 Bad Request\r\n\
     content-type: application/json\r\n\
     content-length: 135\r\n\
-    connection: close\r\n\r\n\
-    {\"error\":{\"message\":\"This port speaks TLS: use https:// or wss://.\",\
+    connection: close\r\n\
+    x-request-id: ";
+const PLAIN_HTTP_BODY: &str = "{\"error\":{\"message\":\"This port speaks TLS: use https:// or wss://.\",\
     \"type\":\"invalid_request_error\",\"param\":null,\"code\":\"tls_required\"}}";
 /// How much of a plain request is read away, so that closing does not reset the connection before the answer is read.
 const PLAIN_BYTES_MAX: u64 = 64 * 1024;
@@ -163,7 +165,8 @@ fn unfit(source: &rustls::Error, TlsConfig { certificate_file, key_file, .. }: &
 }
 
 async fn refuse_plain(mut tcp: TcpStream) -> io::Result<()> {
-    tcp.write_all(PLAIN_HTTP.as_bytes()).await?;
+    let id = routes::request_id().map_err(io::Error::other)?;
+    tcp.write_all(format!("{PLAIN_HTTP_HEAD}{id}\r\n\r\n{PLAIN_HTTP_BODY}").as_bytes()).await?;
     tcp.shutdown().await?;
     tokio::io::copy(&mut tcp.take(PLAIN_BYTES_MAX), &mut tokio::io::sink()).await?;
     Ok(())

@@ -9,7 +9,7 @@ use crate::routes::{RequestId, only_post};
 use crate::socket::Socket;
 use crate::state::State;
 use crate::watch::Watched;
-use crate::{allowance, auth, places};
+use crate::{allowance, auth, places, trace};
 use axum::body::Body;
 use axum::extract::{self, Extension, Request};
 use axum::response::{IntoResponse, Response};
@@ -64,6 +64,7 @@ pub(crate) async fn upgrade(
     let decoder = Decoder::new(limits, deflate);
     let origin = caller.origin(request.headers());
     let model = auth::model(request.headers());
+    let tracing = trace::tracing(&state, request.headers());
     let mut allowance = Allowance::default();
     let drive = Drive::new(Arc::clone(&state), &caller, id, |shared, ids, owner| {
         let traits = Traits { owner, origin, keys: origin.keys(None), ..Traits::default() };
@@ -71,6 +72,7 @@ pub(crate) async fn upgrade(
         allowance = foreseen.map(|foreseen| foreseen.allowance).unwrap_or_default();
         Session::websocket(shared, ids, owner, Encoder::new(deflate), timing)
             .with_origin(origin)
+            .with_tracing(tracing)
             .with_planned(foreseen.map(|foreseen| foreseen.endpoint))
             .with_limits_told(rate_limits)
             .with_timing_within(timing_within)

@@ -11,6 +11,7 @@ use crate::recognition::{self, Fresh, History};
 use crate::router::Traits;
 use crate::seal::Opener;
 use crate::tools::{Choice, Tools};
+use crate::trace::Parent;
 use bytes::Bytes;
 use flashlane_wire::chat::{ChatRequest, Field, Renderer, ToolSet, instructions};
 use flashlane_wire::responses::{Content, CreateRequest, Input, Item, ParseError, Role, TextFormat, Threshold};
@@ -27,6 +28,8 @@ pub struct Draft {
     pub cache_key: Option<Arc<str>>,
     /// What routing is told, but for what depends on the chain.
     pub traits: Traits,
+    /// What its request belongs to, where turns are traced and it says so itself.
+    pub trace: Option<Box<Parent>>,
 }
 
 #[derive(Debug)]
@@ -223,6 +226,7 @@ impl Draft {
             fields: settings(request),
             cache_key: request.cache_key.as_deref().map(Arc::from),
             traits: Traits::default(),
+            trace: None,
         })
     }
 
@@ -279,6 +283,7 @@ impl Draft {
             fields: request.fields,
             cache_key: request.cache_key.as_deref().map(Arc::from),
             traits: Traits::default(),
+            trace: None,
         }
     }
 }

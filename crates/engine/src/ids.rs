@@ -71,6 +71,12 @@ impl TurnHex {
         format!("resp_{}", self.0)
     }
 
+    /// The digits' number.
+    #[must_use]
+    pub fn number(&self) -> u128 {
+        u128::from_str_radix(&self.0, 16).unwrap_or_default()
+    }
+
     /// `chatcmpl-` and the digits.
     #[must_use]
     pub fn completion_id(&self) -> String {

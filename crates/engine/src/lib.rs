@@ -25,6 +25,7 @@ mod stages;
 mod time;
 pub mod tokens;
 mod tools;
+pub mod trace;
 mod turn;
 mod upstream;
 

@@ -28,6 +28,7 @@ use crate::stages::{Arrival, Stage, Stages};
 use crate::time::Now;
 use crate::tokens::{self, Text};
 use crate::tools::Tools;
+use crate::trace::Trace;
 use crate::upstream::UpstreamFailure;
 use bytes::Bytes;
 use flashlane_wire::chat::{ChunkReader, StreamError, UpstreamTimes, Usage};
@@ -61,6 +62,8 @@ pub struct Turn {
     pub tokens: Option<u64>,
     /// Where its prefix is cached.
     pub prefer: Option<EndpointId>,
+    /// Where turns are traced.
+    pub trace: Option<Box<Trace>>,
     /// The place that it had first among those that waited.
     pub place: Option<Place>,
     /// Endpoints that failed this turn, and what the last of them said.
@@ -194,6 +197,7 @@ impl Turn {
             parent_sequence: None,
             tokens: None,
             prefer: None,
+            trace: None,
             place: None,
             tried: Vec::new(),
             attempts: Vec::new(),

@@ -3,6 +3,7 @@
 
 use crate::fleet::EndpointId;
 use crate::router::Urgency;
+use crate::trace::TraceHeaders;
 use bytes::Bytes;
 use flashlane_wire::chat::Field;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ pub struct UpstreamRequest {
     pub cache_key: Option<Arc<str>>,
     /// For engines that let some requests go first.
     pub urgency: Urgency,
+    /// Where turns are traced: which span of which trace asks.
+    pub trace: Option<Arc<TraceHeaders>>,
 }
 
 /// What an upstream stream hands to its turn, in this order: `Connected`, `Opened` once, `Bytes` any number of times, `Ended` once.

@@ -1,13 +1,23 @@
 //! Puts the parts together: fleet, backends, store and metrics become the state that the edge serves.
 
 use crate::config::Config;
+use crate::export::{Exporter, Exporting};
 use anyhow::Context as _;
+use flashlane_backend::Post;
 use flashlane_edge::{Parts, State};
 use flashlane_engine::Shared;
 use flashlane_telemetry::metrics::Build;
 use flashlane_telemetry::{Metrics, Turns};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::oneshot;
+
+/// Begins to export traces.
+pub fn export(post: Post, state: &State) -> Exporting {
+    let (stop, stopped) = oneshot::channel();
+    let exporter = Exporter::new(post, Arc::clone(&state.turns), Arc::clone(&state.metrics));
+    Exporting::new(stop, tokio::spawn(exporter.run(stopped)))
+}
 
 /// What was built, as `build.rs` found it.
 const BUILD: Build = Build {
@@ -27,6 +37,7 @@ pub fn state(config: Config) -> anyhow::Result<Arc<State>> {
     fleet.created_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let metrics = Metrics::new().context("the metrics")?;
     metrics.build(&BUILD).context("the metrics")?;
+    let telemetry = config.telemetry.config;
     Ok(Arc::new(State::new(Parts {
         config: config.server,
         tls: config.tls,
@@ -37,6 +48,7 @@ pub fn state(config: Config) -> anyhow::Result<Arc<State>> {
         admission: config.admission,
         store: config.store.open().context("the store (`store.folder` in the config)")?,
         metrics: Arc::new(metrics),
-        turns: Arc::new(Turns::new(config.telemetry.turns_kept_max)),
+        turns: Arc::new(Turns::new(telemetry.turns_kept_max)),
+        trace_sample_percent: telemetry.otlp_endpoint.is_some().then_some(telemetry.trace_sample_percent),
     })))
 }

@@ -10,6 +10,7 @@ mod routing;
 mod trust;
 mod words;
 
+use crate::export::Telemetry;
 use crate::places::Places;
 use crate::runtime::RuntimeConfig;
 use crate::seal::{Keys, SealConfig};
@@ -30,7 +31,7 @@ use std::net::SocketAddr;
 /// A checked config, ready to run.
 pub struct Config {
     pub runtime: RuntimeConfig,
-    pub telemetry: TelemetryConfig,
+    pub telemetry: Telemetry,
     pub server: EdgeConfig,
     /// What `server.tls` amounts to.
     pub tls: Option<Tls>,

@@ -5,6 +5,7 @@ mod app;
 mod config;
 mod descriptors;
 mod doctor;
+mod export;
 mod places;
 mod runtime;
 mod seal;
@@ -69,6 +70,8 @@ enum Verb {
     Keys(keys::Args),
     /// Sum up the ledger: turns and tokens by key, model, tier and day
     Usage(flashlane_cli::usage::Args),
+    /// Show where a turn went, what it waited for, and where its time went
+    Explain(flashlane_cli::explain::Args),
     /// Print completions for a shell
     Completions(completions::Args),
 }
@@ -115,6 +118,10 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         }
         Verb::Usage(args) => {
             usage::run(&args)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Explain(args) => {
+            flashlane_cli::explain::run(&args)?;
             Ok(ExitCode::SUCCESS)
         }
         Verb::Completions(args) => {

@@ -90,7 +90,7 @@ pub fn run(args: &Args) -> anyhow::Result<End> {
     if args.check {
         return check(&source, file.is_none());
     }
-    log::set_up(config.telemetry.log_format)?;
+    log::set_up(config.telemetry.config.log_format)?;
     if source.is_new {
         let mut out = io::stdout().lock();
         writeln!(
@@ -125,7 +125,9 @@ async fn serve(mut config: Config) -> anyhow::Result<End> {
         tracing::warn!("the admin token crosses the network in the clear: there is no [server.admin.tls]");
     }
     let busy_ms_max = config.server.drain.busy_ms_max;
+    let traces = config.telemetry.traces.take();
     let state = app::state(config)?;
+    let exporting = traces.map(|post| app::export(post, &state));
     announce::announce(&mut io::stdout().lock(), addresses, &state.shared.load().fleet)?;
 
     let mut serving = pin!(listeners.serve(Arc::clone(&state)));
@@ -136,10 +138,14 @@ async fn serve(mut config: Config) -> anyhow::Result<End> {
             tracing::info!("{}: running turns have {busy_ms_max} ms to end; a second signal ends them now", signal.name());
         }
     }
-    tokio::select! {
-        () = serving => Ok(End::Drained),
-        _ = signals.next() => Ok(End::CutShort),
+    let end = tokio::select! {
+        () = serving => End::Drained,
+        _ = signals.next() => End::CutShort,
+    };
+    if let Some(exporting) = exporting {
+        exporting.stop().await;
     }
+    Ok(end)
 }
 
 /// Nobody balances between servers that are ended by hand.

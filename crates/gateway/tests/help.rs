@@ -7,7 +7,7 @@ mod rig;
 use std::path::Path;
 use std::{env, fs};
 
-const VERBS: [&[&str]; 16] = [
+const VERBS: [&[&str]; 17] = [
     &[],
     &["serve"],
     &["chat"],
@@ -23,6 +23,7 @@ const VERBS: [&[&str]; 16] = [
     &["keys", "create"],
     &["keys", "digest"],
     &["usage"],
+    &["explain"],
     &["completions"],
 ];
 

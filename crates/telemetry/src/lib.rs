@@ -4,6 +4,7 @@ mod config;
 pub mod label;
 pub mod log;
 pub mod metrics;
+pub mod otlp;
 mod refusals;
 pub mod turns;
 
@@ -71,5 +72,6 @@ fn outcome() -> flashlane_engine::Outcome {
         place: None,
         attempts: Vec::new(),
         hosted_tools: Vec::new(),
+        trace: None,
     }
 }

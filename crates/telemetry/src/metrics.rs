@@ -16,6 +16,7 @@ mod process;
 mod stored;
 #[cfg(test)]
 mod tests;
+mod traces;
 mod turns;
 mod upstreams;
 
@@ -28,6 +29,7 @@ pub use connections::OpenConnection;
 pub use process::{Build, Runtime};
 pub use prometheus::Error as RenderError;
 pub use stored::BackgroundTurn;
+pub use traces::TraceEnd;
 pub use upstreams::Upstream;
 
 /// The metrics of one process.
@@ -43,6 +45,7 @@ pub struct Metrics {
     prefills: prefills::Prefills,
     process: process::Process,
     stored: stored::Stored,
+    traces: traces::Traces,
     turns: turns::Turns,
     upstreams: upstreams::Upstreams,
     /// One scrape at a time: each brings counters up to what it was told.
@@ -66,6 +69,7 @@ impl Metrics {
             prefills: prefills::Prefills::new(&registry)?,
             process: process::Process::new(&registry)?,
             stored: stored::Stored::new(&registry)?,
+            traces: traces::Traces::new(&registry)?,
             turns: turns::Turns::new(&registry)?,
             upstreams: upstreams::Upstreams::new(&registry)?,
             scrape: Mutex::new(()),

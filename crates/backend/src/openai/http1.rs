@@ -9,7 +9,7 @@ use crate::client::pool::Connection;
 use crate::client::witness::Head;
 use crate::error::chain;
 use crate::hosted::account::Charge;
-use crate::openai::request::{Body, Outbound};
+use crate::openai::request::Outbound;
 use crate::openai::verdict::{Refused, Verdict};
 use crate::probe;
 use crate::stream::Handed;
@@ -183,7 +183,7 @@ impl Http1 {
     /// What could not be packed goes out as it is.
     fn begin_packed(&mut self, packed: Option<Bytes>) {
         if let Some(bytes) = packed {
-            self.request = Outbound::new(&self.remote.template, Body::packed(bytes));
+            self.request = self.request.packed(&self.remote.template, bytes);
         }
         self.state = State::Begin;
     }

@@ -11,6 +11,7 @@ use crate::openai::request::{self, Coding};
 use crate::openai::verdict::{Refused, Verdict};
 use crate::probe;
 use bytes::{Buf, Bytes};
+use flashlane_engine::trace::TraceHeaders;
 use flashlane_engine::{Ended, UpstreamEvent, UpstreamFailure};
 use http::{HeaderMap, Response};
 use http_body::{Body, Frame, SizeHint};
@@ -58,7 +59,9 @@ impl Http2 {
                     Some(packing) => packing.await,
                     None => None,
                 };
-                remote.send(Pieces::new(packed.map_or(body, request::Body::packed)), &connected).await
+                let trace = body.trace.clone();
+                let body = packed.map_or(body, |bytes| request::Body::packed(bytes, trace));
+                remote.send(Pieces::new(body), &connected).await
             })
         };
         Self { remote, charge: None, connected, state: State::Opening(opening) }
@@ -199,17 +202,18 @@ pub(crate) struct Pieces {
     pieces: VecDeque<Bytes>,
     bytes: u64,
     pub(crate) coding: Coding,
+    pub(crate) trace: Option<Arc<TraceHeaders>>,
 }
 
 impl Pieces {
     fn new(body: request::Body) -> Self {
         let bytes = body.len() as u64;
-        Self { pieces: body.pieces.into(), bytes, coding: body.coding }
+        Self { pieces: body.pieces.into(), bytes, coding: body.coding, trace: body.trace }
     }
 
     /// No body.
     pub(crate) fn none() -> Self {
-        Self { pieces: VecDeque::new(), bytes: 0, coding: Coding::Identity }
+        Self { pieces: VecDeque::new(), bytes: 0, coding: Coding::Identity, trace: None }
     }
 
     pub(crate) fn len(&self) -> usize {

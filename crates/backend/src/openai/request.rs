@@ -5,6 +5,7 @@ use crate::client::address::Address;
 use crate::client::io::Io;
 use crate::secret::Secret;
 use bytes::Bytes;
+use flashlane_engine::trace::TraceHeaders;
 use flashlane_wire::http1::{RequestError, RequestHead, request_head};
 use http::HeaderMap;
 use http::header::{
@@ -12,10 +13,13 @@ use http::header::{
 };
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite;
 
 pub(crate) const AGENT: &str = concat!("flashlane/", env!("CARGO_PKG_VERSION"));
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// Pieces in one write. The kernel takes up to 1,024; a body has some 130 at most.
 const SLICES_MAX: usize = 64;
 
@@ -24,6 +28,8 @@ const SLICES_MAX: usize = 64;
 pub(crate) struct Body {
     pub(crate) pieces: Vec<Bytes>,
     pub(crate) coding: Coding,
+    /// Where turns are traced.
+    pub(crate) trace: Option<Arc<TraceHeaders>>,
 }
 
 /// `content-encoding`.
@@ -35,8 +41,8 @@ pub(crate) enum Coding {
 
 impl Body {
     /// In gzip.
-    pub(crate) fn packed(bytes: Bytes) -> Self {
-        Self { pieces: vec![bytes], coding: Coding::Gzip }
+    pub(crate) fn packed(bytes: Bytes, trace: Option<Arc<TraceHeaders>>) -> Self {
+        Self { pieces: vec![bytes], coding: Coding::Gzip, trace }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -89,6 +95,12 @@ impl Template {
         }
         head.extend_from_slice(b"content-length: ");
         head.extend_from_slice(body.len().to_string().as_bytes());
+        if let Some(TraceHeaders { parent, state }) = body.trace.as_deref() {
+            head.extend_from_slice(format!("\r\ntraceparent: {parent}").as_bytes());
+            for part in state.iter().flat_map(|state| ["\r\ntracestate: ", state]) {
+                head.extend_from_slice(part.as_bytes());
+            }
+        }
         head.extend_from_slice(b"\r\n\r\n");
         Bytes::from(head)
     }
@@ -109,7 +121,7 @@ impl Template {
     }
 
     /// The fields of an HTTP/2 request with this body.
-    pub(crate) fn fields(&self, body_bytes: usize, coding: Coding) -> HeaderMap {
+    pub(crate) fn fields(&self, body_bytes: usize, coding: Coding, trace: Option<&TraceHeaders>) -> HeaderMap {
         let mut fields = self.http2.clone();
         match coding {
             Coding::Identity => {}
@@ -118,6 +130,12 @@ impl Template {
             }
         }
         fields.insert(CONTENT_LENGTH, HeaderValue::from(body_bytes));
+        if let Some(TraceHeaders { parent, state }) = trace {
+            let parent = HeaderValue::try_from(parent.to_string()).ok();
+            let state = state.as_deref().and_then(|state| HeaderValue::try_from(state).ok());
+            let headers = [(TRACEPARENT, parent), (TRACESTATE, state)];
+            fields.extend(headers.into_iter().filter_map(|(name, value)| Some((name, value?))));
+        }
         fields
     }
 }
@@ -143,6 +161,7 @@ fn http2_fields(bearer: Option<&Secret>, own: &[(&'static str, String)]) -> Resu
 /// The bytes of a request on their way out. Kept until an answer begins, since they may have to be sent again.
 pub(crate) struct Outbound {
     pieces: Vec<Bytes>,
+    trace: Option<Arc<TraceHeaders>>,
     /// The first piece that is not written wholly, and what of it is.
     at: usize,
     offset: usize,
@@ -152,9 +171,14 @@ pub(crate) struct Outbound {
 impl Outbound {
     pub(crate) fn new(template: &Template, body: Body) -> Self {
         let head = template.head(&body);
-        let mut pieces = body.pieces;
+        let Body { mut pieces, trace, .. } = body;
         pieces.insert(0, head);
-        Self { pieces, at: 0, offset: 0, flushed: false }
+        Self { pieces, trace, at: 0, offset: 0, flushed: false }
+    }
+
+    /// The same with another body, in gzip.
+    pub(crate) fn packed(&self, template: &Template, bytes: Bytes) -> Self {
+        Self::new(template, Body::packed(bytes, self.trace.clone()))
     }
 
     pub(crate) fn rewind(&mut self) {

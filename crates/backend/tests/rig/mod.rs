@@ -36,6 +36,7 @@ pub fn request() -> UpstreamRequest {
         messages: vec![Bytes::from_static(br#"{"role":"user","content":"hello"}"#)],
         cache_key: None,
         urgency: Urgency::Ordinary,
+        trace: None,
     }
 }
 

@@ -1,16 +1,12 @@
 //! The ledger of a running gateway, by `GET /usage` on its admin port. Prints nothing.
 
 use super::{Sum, Used};
+use crate::admin::{self, Reply, TOKEN_VARIABLE};
 use flashlane_store::Tokens;
 use serde::Deserialize;
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io;
+use std::net::SocketAddr;
 use std::ops::Range;
-use std::time::Duration;
-
-const WAIT_MAX: Duration = Duration::from_secs(10);
-const ANSWER_BYTES_MAX: u64 = 64 << 20;
-const TOKEN_VARIABLE: &str = "FLASHLANE_ADMIN_TOKEN";
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -45,19 +41,16 @@ struct Row {
 
 pub(super) fn used(admin: SocketAddr, span_unix_ms: &Range<u64>) -> Result<Vec<Used>, Error> {
     let target = format!("/usage?since_unix_ms={}&until_unix_ms={}", span_unix_ms.start, span_unix_ms.end);
-    let answer = exchange(admin, &target).map_err(|source| Error::Silent { admin, source })?;
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    let status = head.lines().next().unwrap_or_default();
-    let status = status.split_once(' ').map_or(status, |(_, status)| status);
+    let Reply { status, body } = admin::ask(admin, &target).map_err(|source| Error::Silent { admin, source })?;
     match status.split(' ').next() {
         Some("200") => {}
         Some("401") => return Err(Error::Token { admin }),
         Some(_) | None => {
-            let status = if status.is_empty() { "nothing" } else { status };
+            let status = if status.is_empty() { "nothing" } else { &status };
             return Err(Error::Status { admin, status: status.chars().take(80).collect() });
         }
     }
-    let Answer { rows } = serde_json::from_str(body).map_err(|source| Error::Unread { admin, source })?;
+    let Answer { rows } = serde_json::from_str(&body).map_err(|source| Error::Unread { admin, source })?;
     let used = |row: Row| {
         let Row { key, model, tier, turns, .. } = row;
         let (input, cached) = (row.input_tokens, row.cached_tokens);
@@ -65,17 +58,4 @@ pub(super) fn used(admin: SocketAddr, span_unix_ms: &Range<u64>) -> Result<Vec<U
         Used { key, model, tier, sum: Sum { turns, tokens } }
     };
     Ok(rows.into_iter().map(used).collect())
-}
-
-fn exchange(admin: SocketAddr, target: &str) -> io::Result<String> {
-    let token = std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty());
-    let token = token.map_or_else(String::new, |token| format!("authorization: Bearer {token}\r\n"));
-    let mut socket = TcpStream::connect_timeout(&admin, WAIT_MAX)?;
-    socket.set_read_timeout(Some(WAIT_MAX))?;
-    socket.set_write_timeout(Some(WAIT_MAX))?;
-    let head = format!("GET {target} HTTP/1.1\r\nhost: {admin}\r\n{token}connection: close\r\n\r\n");
-    socket.write_all(head.as_bytes())?;
-    let mut answer = String::new();
-    socket.take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
-    Ok(answer)
 }

@@ -152,6 +152,7 @@ impl Gateway {
             store: Arc::clone(&store),
             metrics: Arc::new(Metrics::new().unwrap()),
             turns: Arc::new(Turns::new(1000)),
+            trace_sample_percent: Some(100),
         }));
         let serving = tokio::spawn(listeners.serve(Arc::clone(&state)));
         Self { address, admin, store, state, serving }

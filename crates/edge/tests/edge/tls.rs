@@ -322,6 +322,7 @@ async fn a_plain_request_is_told_to_use_tls() {
     assert_eq!(reply.status, 400);
     assert_eq!(reply.header("content-length"), Some(reply.body.len().to_string().as_str()));
     assert_eq!(reply.json()["error"]["code"], "tls_required");
+    assert!(reply.header("x-request-id").unwrap().starts_with("req_"), "{reply:?}");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! What is kept of turns that have ended, and how operators find it.
 
-use crate::support::{Gateway, Reply, exchange, simulated, soon, upstream};
-use flashlane_testkit::upstream::{Step, Upstream};
+use crate::support::{Gateway, Reply, begun, exchange, simulated, soon, upstream};
+use flashlane_testkit::upstream::{Step, Upstream, chat_events, stream};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -78,10 +78,11 @@ async fn a_websockets_turns_have_its_request_id_the_newest_first() {
         responses.push(events.last().unwrap()["response"]["id"].clone());
     }
     socket.send(&json!({"type": "nonsense"})).await;
-    socket.until("error").await;
+    let error = socket.until("error").await.pop().unwrap();
     drop(socket);
     let newest = records(&gateway, responses[2].as_str().unwrap()).await;
     let request = newest[0]["request_id"].as_str().unwrap();
+    assert_eq!(error["error"]["headers"], json!({"x-request-id": request}));
     let turns = soon("the refusal", async {
         loop {
             let turns = records(&gateway, request).await;
@@ -114,4 +115,42 @@ async fn what_is_not_found_says_why() {
     records(&gateway, reply.header("x-request-id").unwrap()).await;
     let message = said("/turns/req_none").await;
     assert!(message.contains("The last 1000 turns are kept") && message.contains("all since the start"), "{message}");
+}
+
+#[tokio::test]
+async fn a_response_that_fails_names_its_request() {
+    let peer = Upstream::start(vec![begun_and_broken()]).await.unwrap();
+    let gateway = Gateway::start(upstream(&peer.base_url())).await;
+    let mut socket = gateway.websocket().await;
+    socket.send(&json!({"type": "response.create", "model": "demo", "input": "hi"})).await;
+    let failed = socket.until("response.failed").await.pop().unwrap();
+    let error = &failed["response"]["error"];
+    let [record] = &records(&gateway, failed["response"]["id"].as_str().unwrap()).await[..] else { panic!("one turn") };
+    assert_eq!((&error["request_id"], &record["status"]), (&record["request_id"], &json!("failed")), "{failed}");
+    assert!(error["request_id"].as_str().unwrap().starts_with("req_"));
+}
+
+#[tokio::test]
+async fn an_upstream_is_told_which_span_of_which_trace_asks() {
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let peer = Upstream::start(vec![stream(&chat_events(&["one", " two"]))]).await.unwrap();
+    let gateway = Gateway::start(upstream(&peer.base_url())).await;
+    let body = json!({"model": "demo", "input": "hi"}).to_string();
+    let fields = format!("content-type: application/json\r\ntraceparent: {PARENT}\r\ntracestate: a=1\r\n");
+    let reply = gateway.send("POST", "/v1/responses", &fields, body.as_bytes()).await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let seen = peer.seen();
+    let told = seen.requests[0].header("traceparent").unwrap();
+    assert!(told.starts_with(&PARENT[..36]) && told.ends_with("-01") && told != PARENT, "{told}");
+    assert_eq!(seen.requests[0].header("tracestate"), Some("a=1"));
+    let [record] = &records(&gateway, reply.header("x-request-id").unwrap()).await[..] else { panic!("one turn") };
+    assert_eq!(record["trace"]["parent_span_id"], "00f067aa0ba902b7");
+}
+
+/// An answer that begins, and whose connection breaks.
+fn begun_and_broken() -> Vec<Step> {
+    let mut steps = begun();
+    steps.pop();
+    steps.push(Step::Reset);
+    steps
 }

@@ -1,5 +1,6 @@
 //! The response object: what stays the same through a response's life is written once, what changes is put before it.
 
+use crate::error::Refusal;
 use crate::ids::TurnHex;
 use bytes::Bytes;
 use flashlane_wire::chat::Usage;
@@ -25,8 +26,10 @@ pub enum ResponseStatus<'a> {
     Completed,
     /// With the reason.
     Incomplete(&'static str),
-    /// With the error's code and message.
-    Failed(&'a str, &'a str),
+    Failed {
+        refusal: &'a Refusal,
+        request_id: Option<&'a str>,
+    },
     Cancelled,
 }
 
@@ -152,18 +155,22 @@ fn push_status(out: &mut Vec<u8>, status: ResponseStatus<'_>) {
         ResponseStatus::InProgress => "in_progress",
         ResponseStatus::Completed => "completed",
         ResponseStatus::Incomplete(_) => "incomplete",
-        ResponseStatus::Failed(..) => "failed",
+        ResponseStatus::Failed { .. } => "failed",
         ResponseStatus::Cancelled => "cancelled",
     };
     out.extend_from_slice(b",\"status\":");
     json::push_string(out, name);
     out.extend_from_slice(b",\"error\":");
     match status {
-        ResponseStatus::Failed(code, message) => {
+        ResponseStatus::Failed { refusal, request_id } => {
             out.extend_from_slice(b"{\"code\":");
-            json::push_string(out, code);
+            json::push_string(out, refusal.kind.row().response_code);
             out.extend_from_slice(b",\"message\":");
-            json::push_string(out, message);
+            json::push_string(out, &refusal.message);
+            if let Some(request_id) = request_id {
+                out.extend_from_slice(b",\"request_id\":");
+                json::push_string(out, request_id);
+            }
             out.push(b'}');
         }
         ResponseStatus::Queued
@@ -182,7 +189,7 @@ fn push_status(out: &mut Vec<u8>, status: ResponseStatus<'_>) {
         ResponseStatus::Queued
         | ResponseStatus::InProgress
         | ResponseStatus::Completed
-        | ResponseStatus::Failed(..)
+        | ResponseStatus::Failed { .. }
         | ResponseStatus::Cancelled => out.extend_from_slice(b"null"),
     }
 }

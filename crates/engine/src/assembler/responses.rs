@@ -471,8 +471,8 @@ impl ResponsesAssembler {
 
     /// The response object of [`Self::fail`].
     #[must_use]
-    pub fn object_failed(&self, refusal: &Refusal) -> Vec<u8> {
-        self.object_as(ResponseStatus::Failed(refusal.kind.row().response_code, &refusal.message), None)
+    pub fn object_failed(&self, refusal: &Refusal, request_id: Option<&str>) -> Vec<u8> {
+        self.object_as(ResponseStatus::Failed { refusal, request_id }, None)
     }
 
     /// The response object of one that nobody wants any more, with the items that were finished.
@@ -500,11 +500,10 @@ impl ResponsesAssembler {
         out.end();
     }
 
-    /// Ends an announced response by `response.failed`.
-    pub fn fail(&mut self, refusal: &Refusal, out: &mut Outgoing) {
+    /// Ends an announced response by `response.failed`, which names the request.
+    pub fn fail(&mut self, refusal: &Refusal, request_id: Option<&str>, out: &mut Outgoing) {
         self.close("incomplete", out);
-        let code = refusal.kind.row().response_code;
-        self.lifecycle("response.failed", ResponseStatus::Failed(code, &refusal.message), None, out);
+        self.lifecycle("response.failed", ResponseStatus::Failed { refusal, request_id }, None, out);
         out.end();
     }
 

@@ -11,6 +11,11 @@ use crate::upstream::UpstreamFailure;
 const NEWS_MS: u64 = 1000;
 
 impl Session {
+    /// Its life begins, and with it the time until its end.
+    pub fn handle_connected(&mut self, now: Now) {
+        self.ends_ns = Some(now.after_ms(self.shared.settings.life_ms_max));
+    }
+
     /// When [`Self::handle_tick`] is due, on the monotonic clock.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {

@@ -12,6 +12,7 @@ use crate::guard::Inquiry;
 use crate::router::{Decision, Origin, SessionKey};
 use crate::stages::{Parts, Step};
 use crate::tokens::Job;
+use crate::trace::Trace;
 use crate::turn::Attempted;
 use crate::upstream::UpstreamRequest;
 use bytes::Bytes;
@@ -133,6 +134,8 @@ pub struct Outcome {
     /// Each request that went out for it, in order.
     pub attempts: Vec<Attempted>,
     pub hosted_tools: Vec<String>,
+    /// Where turns are traced.
+    pub trace: Option<Box<Trace>>,
 }
 
 impl Outcome {

@@ -185,8 +185,9 @@ impl Session {
         }
         let status = match (&mut turn.assembler, self.outgoing.is_collecting()) {
             (Assembler::Responses(responses), false) if responses.is_announced() => {
-                responses.fail(refusal, &mut self.outgoing);
-                let object = Bytes::from(responses.object_failed(refusal));
+                let request_id = self.request_id.as_deref();
+                responses.fail(refusal, request_id, &mut self.outgoing);
+                let object = Bytes::from(responses.object_failed(refusal, request_id));
                 self.end_job(id, object, now);
                 Status::Failed
             }
@@ -359,6 +360,7 @@ impl Session {
             place: turn.place,
             attempts: turn.attempts.clone(),
             hosted_tools: hosted_tools.into_iter().cloned().collect(),
+            trace: turn.trace.clone(),
         }
     }
 }

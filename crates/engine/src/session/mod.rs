@@ -20,6 +20,7 @@ mod revoke;
 mod run;
 mod steer;
 mod timing;
+mod trace;
 mod traits;
 mod truncate;
 
@@ -36,6 +37,7 @@ use crate::stages::{Arrival, Parts};
 use crate::time::Now;
 use crate::tokens::Ratios;
 use crate::tools::Tools;
+use crate::trace::Tracing;
 use bytes::Bytes;
 use flashlane_wire::chat::ChatRequest;
 use flashlane_wire::responses::{ClientEvent, CreateRequest, Fields};
@@ -179,6 +181,10 @@ pub struct Session {
     shared: Arc<Shared>,
     ids: IdSource,
     owner: Owner,
+    /// `x-request-id` of its HTTP answer or of its handshake: its errors name it.
+    request_id: Option<Arc<str>>,
+    /// None: its turns are not traced.
+    tracing: Option<Box<Tracing>>,
     /// What the client said of itself when it came.
     origin: Origin,
     /// Where its first turn was expected to go when it came: a connection is warm there.
@@ -285,17 +291,6 @@ impl Session {
         self
     }
 
-    /// Where its first turn is expected to go.
-    #[must_use]
-    pub fn with_planned(self, planned: Option<EndpointId>) -> Self {
-        Self { planned, ..self }
-    }
-
-    /// Its life begins, and with it the time until its end.
-    pub fn handle_connected(&mut self, now: Now) {
-        self.ends_ns = Some(now.after_ms(self.shared.settings.life_ms_max));
-    }
-
     /// The session of one HTTP request.
     #[must_use]
     pub fn http(shared: Arc<Shared>, ids: IdSource, owner: Owner) -> Self {
@@ -309,6 +304,8 @@ impl Session {
             shared,
             ids,
             owner,
+            request_id: None,
+            tracing: None,
             origin: Origin::default(),
             planned: None,
             prefill: None,
@@ -455,6 +452,7 @@ impl Session {
         let read = |fresh: &Fresh<'_>| shared.recognition.read(opener, found, fresh);
         let mut draft = Draft::responses(request, tools, model, read)?;
         draft.traits = self.traits_of(request);
+        draft.trace = self.parent_of(request);
         if takes != Takes::Own {
             draft = draft.passing(request);
         }

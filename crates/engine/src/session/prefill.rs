@@ -195,5 +195,5 @@ fn request(turn: &mut Turn, leave: Prefill, model: Arc<str>) -> Result<Option<Up
     fields.push(Field::new("max_completion_tokens", "1"));
     let cache_key = turn.draft.cache_key.clone();
     let (endpoint, urgency) = (leave.endpoint, Urgency::Patient);
-    Ok(Some(UpstreamRequest { endpoint, model, fields, messages, cache_key, urgency }))
+    Ok(Some(UpstreamRequest { endpoint, model, fields, messages, cache_key, urgency, trace: None }))
 }

@@ -42,6 +42,7 @@ impl Session {
             place: None,
             attempts: Vec::new(),
             hosted_tools: Vec::new(),
+            trace: None,
         };
         self.effects.push_back(Effect::Finish(TurnId::default(), Box::new(outcome)));
     }
@@ -50,7 +51,8 @@ impl Session {
     pub(super) fn tell(&mut self, refusal: &Refusal, now: Now) {
         match &mut self.transport {
             Transport::WebSocket { .. } => {
-                self.outgoing.event("error", |out| push_error_event(out, refusal));
+                let request_id = self.request_id.as_deref();
+                self.outgoing.event("error", |out| push_error_event(out, refusal, request_id));
                 self.last_sent_ns = now.mono_ns;
             }
             Transport::Http { streaming: true, .. } => {
@@ -146,18 +148,29 @@ fn push_rate_limits(out: &mut Vec<u8>, tier: Tier, allowance: Allowance, now: No
 
 /// An error frame that suits every client: PROTOCOL clause 3.7. Nested for those that follow the guide, flat for those that
 /// follow the SDK's types; Codex does not see an error without `status`.
-fn push_error_event(out: &mut Vec<u8>, refusal: &Refusal) {
+fn push_error_event(out: &mut Vec<u8>, refusal: &Refusal, request_id: Option<&str>) {
     let row = refusal.kind.row();
     out.extend_from_slice(b"{\"type\":\"error\",\"status\":");
     json::push_u64(out, u64::from(row.status));
     out.extend_from_slice(b",\"error\":");
     refusal.push_error_object(out);
-    if let Some(ms) = refusal.retry_after_ms {
-        // Inside of `error`: its closing brace is taken back.
-        out.pop();
-        out.extend_from_slice(b",\"headers\":{\"retry-after\":\"");
-        json::push_u64(out, ms.div_ceil(1000).max(1));
-        out.extend_from_slice(b"\"}}");
+    // Inside of `error`, what HTTP has in its headers: the closing brace is taken back.
+    let retry_after = refusal.retry_after_ms.map(|ms| ms.div_ceil(1000).max(1).to_string());
+    let headers = [("x-request-id", request_id), ("retry-after", retry_after.as_deref())];
+    let headers = headers.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let mut begin: &[u8] = b",\"headers\":{";
+    for (name, value) in headers {
+        if begin.len() > 1 {
+            out.pop();
+        }
+        out.extend_from_slice(begin);
+        json::push_string(out, name);
+        out.push(b':');
+        json::push_string(out, value);
+        begin = b",";
+    }
+    if begin.len() == 1 {
+        out.extend_from_slice(b"}}");
     }
     out.extend_from_slice(b",\"code\":");
     json::push_optional_string(out, row.code);
@@ -166,4 +179,33 @@ fn push_error_event(out: &mut Vec<u8>, refusal: &Refusal) {
     out.extend_from_slice(b",\"param\":");
     json::push_optional_string(out, refusal.param.as_deref());
     out.extend_from_slice(b",\"sequence_number\":0}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn an_error_of_any_kind_names_its_request() {
+        for (kind, wait_ms) in ErrorKind::ALL.into_iter().flat_map(|kind| [(kind, None), (kind, Some(1500))]) {
+            let refusal = Refusal::new(kind, "no").with_retry_after_ms(wait_ms);
+            let event = |request_id| {
+                let mut out = Vec::new();
+                push_error_event(&mut out, &refusal, request_id);
+                serde_json::from_slice::<Value>(&out).unwrap()
+            };
+            let waits = |mut headers: Value| {
+                if wait_ms.is_some() {
+                    headers["retry-after"] = json!("2");
+                }
+                headers
+            };
+            assert_eq!(event(Some("req_1"))["error"]["headers"], waits(json!({"x-request-id": "req_1"})), "{kind:?}");
+            let without = if wait_ms.is_some() { waits(json!({})) } else { Value::Null };
+            assert_eq!(event(None)["error"].get("headers").cloned().unwrap_or_default(), without, "{kind:?}");
+            assert_eq!(event(Some("req_1"))["status"], kind.row().status);
+        }
+    }
 }

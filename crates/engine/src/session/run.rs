@@ -19,6 +19,7 @@ use crate::seal::{Opener, Sealer, Takes};
 use crate::stages::{Arrival, Stage};
 use crate::time::Now;
 use crate::tokens;
+use crate::trace::Trace;
 use crate::turn::{Attempted, Turn, TurnState, may_try_elsewhere, refusal_of, refusal_of_error};
 use crate::upstream::{Ended, UpstreamEvent, UpstreamFailure, UpstreamRequest};
 use bytes::Bytes;
@@ -70,6 +71,7 @@ impl Session {
         let id = TurnId { number: self.turns_begun, lane };
         self.turns_begun = self.turns_begun.wrapping_add(1);
         let hex = self.ids.draw();
+        let trace = self.tracing.as_deref().map(|tracing| Trace::begin(tracing, draft.trace.as_deref(), &hex));
         let assembler = match &draft.contract {
             Contract::Responses(responses) => {
                 let tools = Arc::clone(&responses.tools);
@@ -85,7 +87,8 @@ impl Session {
             }
         };
         if let Some(lane) = self.lanes.lane(lane) {
-            lane.running = Some(Box::new(Turn::new(id, draft, assembler, arrival, now)));
+            let turn = Turn::new(id, draft, assembler, arrival, now);
+            lane.running = Some(Box::new(Turn { trace: trace.map(Box::new), ..turn }));
         }
         id
     }
@@ -275,6 +278,7 @@ impl Session {
         turn.times.sent_upstream_ns = Some(now.mono_ns);
         turn.served = Some(grant);
         let upstream = model.upstream(grant.tier());
+        let trace = turn.trace.as_ref().map(|trace| Arc::new(trace.headers(turn.attempts.len())));
         turn.attempts.push(Attempted {
             endpoint: self
                 .shared
@@ -296,6 +300,7 @@ impl Session {
             messages,
             cache_key: turn.draft.cache_key.clone(),
             urgency: turn.draft.traits.urgency(),
+            trace,
         };
         self.effects.push_back(Effect::Open(turn.id, Box::new(request)));
         Ok(())
@@ -503,6 +508,7 @@ impl Session {
         let Some(turn) = self.lanes.turn(id) else { return };
         turn.tried.extend(turn.grant().map(|grant| grant.endpoint()));
         turn.failure = Some(refusal);
+        turn.times.stages.enter(Stage::Route, now.mono_ns);
         turn.state = TurnState::Waiting;
         self.ask(id, now);
     }

@@ -216,6 +216,7 @@ impl Session {
             fields: running.draft.fields.clone(),
             cache_key: running.draft.cache_key.clone(),
             traits: running.draft.traits,
+            trace: running.draft.trace.clone(),
         };
         let (prefer, sequence) = (running.served.map(|grant| grant.endpoint()), responses.sequence());
         let steers = std::mem::take(&mut lane.steers);

@@ -3,7 +3,7 @@
 
 use super::{Session, Transport};
 use crate::draft::{Contract, Draft};
-use crate::fleet::{Fleet, Modality};
+use crate::fleet::{EndpointId, Fleet, Modality};
 use crate::router::{Effort, Keys, Media, Origin, RequestKind, ServiceTier, SessionKey, Traits};
 use crate::tokens;
 use crate::turn::Turn;
@@ -20,6 +20,12 @@ impl Session {
             Transport::Http { .. } => origin,
         };
         self
+    }
+
+    /// Where its first turn is expected to go.
+    #[must_use]
+    pub fn with_planned(self, planned: Option<EndpointId>) -> Self {
+        Self { planned, ..self }
     }
 
     pub(super) fn traits_of(&self, request: &CreateRequest<'_>) -> Traits {

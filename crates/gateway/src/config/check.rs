@@ -3,10 +3,12 @@
 
 use super::{Config, File, ModalityName, ModelConfig, RouteName};
 use super::{base_url, bounds, keys, routing, trust};
+use crate::export::{self, Telemetry};
 use flashlane_backend::{Backends, EndpointConfig, GuardConfig, Guards};
 use flashlane_edge::EdgeConfig;
 use flashlane_engine::admission::{self, Unfit};
 use flashlane_engine::{Fleet, Modality, Model, Route, Tier};
+use flashlane_telemetry::TelemetryConfig;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
@@ -92,10 +94,17 @@ pub fn check(file: File) -> Result<Config, Fault> {
         fault("store.folder", format!("{}: {expected}", told(&error)))
     })?;
     let seal = file.seal.keys().map_err(|(field, problem)| fault(format!("seal.{field}"), told(&problem)))?;
-    file.telemetry.check().map_err(|(field, message)| fault(format!("telemetry.{field}"), message))?;
     let (settings, backends) = (file.session, backends.guarded_by(guards));
-    let (runtime, telemetry, server, keys) = (file.runtime, file.telemetry, file.server, file.keys);
+    let (runtime, telemetry) = (file.runtime, telemetry(file.telemetry)?);
+    let (server, keys) = (file.server, file.keys);
     Ok(Config { runtime, telemetry, server, tls, admin_tls, settings, admission, seal, keys, store, backends, fleet })
+}
+
+fn telemetry(config: TelemetryConfig) -> Result<Telemetry, Fault> {
+    config.check().map_err(|(field, message)| fault(format!("telemetry.{field}"), message))?;
+    let traces =
+        export::post(&config).map_err(|(field, problem)| fault(format!("telemetry.{field}"), told(&problem)))?;
+    Ok(Telemetry { config, traces })
 }
 
 fn guards(guards: &[GuardConfig], own: [SocketAddr; 2]) -> Result<Guards, Fault> {

@@ -1,6 +1,7 @@
 //! One turn that has ended, as it is kept and shown: words and numbers, no text of the turn. Its JSON is what the admin listener answers.
 
 use flashlane_engine::router::SessionKey;
+use flashlane_engine::trace::Trace;
 use flashlane_engine::{Attempted, Outcome, Stage, Step};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
@@ -95,6 +96,33 @@ pub struct TurnRecord {
     pub subagent: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tools_not_forwarded: Vec<String>,
+    /// Where turns are traced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Box<Traced>>,
+}
+
+/// Its place in a trace: W3C's ids, in hexadecimal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traced {
+    pub trace_id: String,
+    pub span_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent_span_id: Option<String>,
+    pub is_sampled: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<Name>,
+}
+
+impl Traced {
+    fn new(trace: &Trace) -> Self {
+        Self {
+            trace_id: format!("{:032x}", trace.id),
+            span_id: format!("{:016x}", trace.span),
+            parent_span_id: trace.parent.map(|parent| format!("{parent:016x}")),
+            is_sampled: trace.is_sampled,
+            state: trace.state.as_ref().map(|state| Name(Arc::clone(state))),
+        }
+    }
 }
 
 /// Where a turn went, and why there: docs/ROUTING.md.
@@ -197,6 +225,7 @@ impl TurnRecord {
             parent: outcome.origin.parent.map(digest),
             subagent: outcome.origin.subagent,
             tools_not_forwarded: outcome.hosted_tools.clone(),
+            trace: outcome.trace.as_deref().map(|trace| Box::new(Traced::new(trace))),
         }
     }
 
