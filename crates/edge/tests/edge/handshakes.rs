@@ -7,6 +7,7 @@ use flashlane_edge::EdgeConfig;
 use rustls::version::TLS13;
 use rustls_pki_types::ServerName;
 use serde_json::json;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -40,6 +41,13 @@ async fn pauses(socket: &mut Socket<TlsStream<TcpStream>>, time: Duration) -> Ve
     pauses
 }
 
+/// Up to the server's answer: it has done its work by then.
+async fn try_handshake(address: SocketAddr, hello: Vec<u8>) {
+    let Ok(mut tcp) = TcpStream::connect(address).await else { return };
+    let _ = tcp.write_all(&hello).await;
+    let _ = tcp.read(&mut [0; 4096]).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_handshakes_holds_up_no_running_stream_and_is_over_when_it_ends() {
     let identity = Identity::new();
@@ -62,13 +70,7 @@ async fn a_flood_of_handshakes_holds_up_no_running_stream_and_is_over_when_it_en
         let (began, mut tried) = (Instant::now(), tokio::task::JoinSet::new());
         while began.elapsed() < FLOOD_TIME {
             ticks.tick().await;
-            let hello = hello.clone();
-            tried.spawn(async move {
-                let Ok(mut tcp) = TcpStream::connect(address).await else { return };
-                let _ = tcp.write_all(&hello).await;
-                // The answer, and no more of it: the server has done its work by then.
-                let _ = tcp.read(&mut [0; 4096]).await;
-            });
+            tried.spawn(try_handshake(address, hello.clone()));
         }
         let count = tried.len();
         tried.join_all().await;
