@@ -111,7 +111,16 @@ fn with_256_files_and_1000_connections_operators_are_answered_and_a_second_later
     assert!(served.running.child.try_wait().unwrap().is_none(), "it has ended");
     drop(connections);
     let left = Instant::now();
-    assert_eq!(get(&served.clients, "/v1/models").unwrap().0, 200);
+    // Where the backlog is still full, the kernel drops the attempt, and would try again a second later by itself.
+    let mut client = loop {
+        if let Ok(client) = TcpStream::connect_timeout(&address, Duration::from_millis(50)) {
+            break client;
+        }
+        assert!(left.elapsed() < PATIENCE);
+    };
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(ask(&mut client, "GET /v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap().0, 200);
+    drop(client);
     let recovered = left.elapsed();
     println!(
         "1,000 connections at 256 files: three admin pages in {admin:?}, served again {recovered:?} after they left"
