@@ -1,7 +1,5 @@
 //! Whatever the split, the same bytes are handed on, and the same fault is found.
 
-#![allow(clippy::unwrap_used, reason = "a test may fail this way")]
-
 use flashlane_wire::inspect::{Fault, Inspector, Limits};
 
 const LIMITS: Limits = Limits { line_bytes_max: 100, control_frames_per_second_max: 2 };
