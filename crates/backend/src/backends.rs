@@ -29,6 +29,7 @@ pub enum Backend {
 }
 
 /// The endpoints of one config, with their connections, and those of configs before it where turns still run. Shared by all sessions.
+#[derive(Default)]
 pub struct Backends {
     /// `EndpointId` is the index.
     pub(crate) places: Vec<Place>,

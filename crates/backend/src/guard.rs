@@ -12,7 +12,7 @@ use flashlane_engine::guard::{Guard, Inquiry, Otherwise, Policy, Ruling};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -137,6 +137,11 @@ impl Guards {
 }
 
 impl GuardConfig {
+    /// The files whose content is part of it: its key, and whom it trusts.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.api_key_file.iter().chain(&self.ca_file).map(PathBuf::as_path)
+    }
+
     fn check(&self) -> Result<Reached, (&'static str, Problem)> {
         let Self { name, url, api_key_env, api_key_file, ca_file, deadline_ms, without_verdict } = self;
         if name.is_empty() {

@@ -1,6 +1,7 @@
 //! What operators ask: is it alive, is it ready, what has it counted; and what they change while it runs. On a listener of its own, so
 //! that it can stay private.
 
+mod config;
 mod drain;
 mod endpoints;
 mod guard;
@@ -63,7 +64,7 @@ fn guarded() -> Router<Arc<State>> {
 
 /// For those alone who prove that they may: `/config`, `/drain`.
 fn always_guarded() -> Router<Arc<State>> {
-    Router::new().route("/drain", post(drain::begin))
+    Router::new().route("/config", get(config::show)).route("/drain", post(drain::begin))
 }
 
 async fn ready(extract::State(state): extract::State<Arc<State>>) -> Response {
@@ -85,7 +86,7 @@ async fn metrics(extract::State(state): extract::State<Arc<State>>) -> Response 
 
 async fn unknown_path(request: Request) -> Refused {
     let message = format!(
-        "Unknown path {}: there are /livez, /readyz, /metrics, /limits, /usage, /endpoints, /turns, /status and /drain.",
+        "Unknown path {}: there are /livez, /readyz, /metrics, /limits, /usage, /endpoints, /turns, /status, /config and /drain.",
         request.uri().path()
     );
     Refused::new(ErrorKind::RouteNotFound, message)

@@ -44,12 +44,14 @@ pub(crate) async fn guard(
 
 fn caller(state: &State, headers: &HeaderMap) -> Result<Caller, KeyFault> {
     let authorization = headers.get(AUTHORIZATION);
-    if state.keys.is_empty() {
-        return Ok(Caller { owner: unchecked(authorization), key: None, only: None, shared: state.shared.load_full() });
+    let current = state.current();
+    if current.keys.is_empty() {
+        let (owner, shared) = (unchecked(authorization), Arc::clone(&current.shared));
+        return Ok(Caller { owner, key: None, secret: None, generation: current.number, only: None, shared });
     }
     let authorization = authorization.ok_or(KeyFault::Missing)?;
     let key = bearer(authorization.as_bytes()).ok_or(KeyFault::Malformed)?;
-    state.keys.caller(key).cloned().ok_or(KeyFault::Unknown)
+    current.keys.caller(key).cloned().ok_or(KeyFault::Unknown)
 }
 
 fn told(fault: KeyFault) -> &'static str {

@@ -11,7 +11,7 @@ use flashlane_engine::router::Digest;
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// `[server]`. Each field may be left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,6 +125,13 @@ pub enum ClientCertificates {
     /// One that is shown must be good.
     Optional,
     Required,
+}
+
+impl TlsConfig {
+    /// The files whose content is part of it.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        [&self.certificate_file, &self.key_file].into_iter().chain(&self.client_ca_file).map(PathBuf::as_path)
+    }
 }
 
 fn handshake_ms_max_default() -> u64 {

@@ -2,13 +2,14 @@
 //!
 //! Whoever waits has a signal of its own. A turn that ends, or a look, may let others in: theirs is given within the same call.
 
+use crate::revised::revised;
 use flashlane_engine::admission::{
-    Admission, Asked, Ending, Foreseen, Grant, Prefill, Prepared, Standing, Terms, Ticket, WaiterId,
+    Admission, Asked, Ending, Foreseen, Grant, Prefill, Prepared, Settings, Standing, Terms, Ticket, WaiterId,
 };
 use flashlane_engine::router::{Change, Load, Order, Seen};
-use flashlane_engine::{EndpointId, Now, Prefilled, Tier};
+use flashlane_engine::{EndpointId, Fleet, Now, Prefilled, Tier};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
 /// Given when the turn that waits is to look how it stands.
@@ -129,6 +130,35 @@ impl Desk {
         let is_change = held.admission.adopt(tier, terms.clone(), now);
         held.wake();
         Ok((terms, is_change))
+    }
+
+    /// Another config's fleet, and what its `settings` are now and were before. `publish` is called in between: whoever knows the new config asks the
+    /// new fleet, and whoever is answered by it finds the new config.
+    pub(crate) fn renew(
+        &self,
+        fleet: &Arc<Fleet>,
+        (before, after): (&Settings, &Settings),
+        publish: impl FnOnce(),
+        now: Now,
+    ) {
+        let mut held = self.held();
+        publish();
+        let admission = &mut held.admission;
+        for tier in Tier::ALL {
+            let terms = admission.terms(tier);
+            let revised = revised(&terms, &before.of(tier), &after.of(tier));
+            if revised != terms {
+                admission.adopt(tier, revised, now);
+            }
+        }
+        admission.adopt_own(&after.own, now);
+        admission.adopt_fleet(Arc::clone(fleet), &after.routing, now);
+        held.wake();
+    }
+
+    /// Whether a turn or a prefill has leave to be at an endpoint.
+    pub(crate) fn is_in_use(&self, endpoint: EndpointId) -> bool {
+        self.held().admission.is_in_use(endpoint)
     }
 
     /// What an engine has said of its load lately.

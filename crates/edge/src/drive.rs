@@ -10,6 +10,8 @@
 //! client that neither reads nor answers pings is dropped by the ping timer.
 
 use crate::clock::{Clock, unix_us};
+use crate::config::EdgeConfig;
+use crate::current::{self, Current, Rights};
 use crate::desk::Signal;
 use crate::error::Error;
 use crate::keys::Caller;
@@ -19,6 +21,7 @@ use crate::state::State;
 use crate::work::{Done, Work};
 use flashlane_backend::{Alarm, Handed, Leaving, Ruled, TokenStream};
 use flashlane_engine::admission::{Asked, Ticket, WaiterId};
+use flashlane_engine::router::Digest;
 use flashlane_engine::{
     Answer, Effect, IdSource, Now, Outcome, Outgoing, Owner, Prefilled, Routed, Session, Shared, Source, TurnId,
     UpstreamEvent, Usage,
@@ -55,6 +58,11 @@ pub(crate) struct Drive {
     owner: OwnerId,
     /// What the config calls its key.
     key: Option<Arc<str>>,
+    /// Which of the key's secrets its client showed.
+    secret: Option<Digest>,
+    /// The config that it was begun or continued by, and its number, which is an older one until [`Self::renew`].
+    current: Arc<Current>,
+    generation: u64,
     /// `x-request-id` of the connection's or request's HTTP response.
     request_id: Arc<str>,
     streams: Vec<(TurnId, TokenStream)>,
@@ -85,7 +93,7 @@ impl Drive {
     ) -> Result<Self, Error> {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|source| Error::Random { source })?;
-        let shared = Arc::clone(&caller.shared);
+        let (shared, current) = (Arc::clone(&caller.shared), state.current.load_full());
         Ok(Self {
             session: make(Arc::clone(&shared), IdSource::new(seed), caller.owner)
                 .with_request_id(Arc::clone(&request_id)),
@@ -94,6 +102,9 @@ impl Drive {
             shared,
             owner: caller.owner_id(),
             key: caller.key.clone(),
+            secret: caller.secret,
+            current,
+            generation: caller.generation,
             request_id,
             streams: Vec::new(),
             leaving: None,
@@ -111,6 +122,32 @@ impl Drive {
 
     pub(crate) fn state(&self) -> &State {
         &self.state
+    }
+
+    /// What holds for its connection.
+    pub(crate) fn config(&self) -> &EdgeConfig {
+        &self.current.config
+    }
+
+    /// Takes over the config that holds, if it is another one, for what comes from here on. A client whose key is gone is served no more than
+    /// what runs. Effects are to be drained after it.
+    pub(crate) fn renew(&mut self, now: Now) {
+        if self.state.generation() == self.generation {
+            return;
+        }
+        self.current = self.state.current.load_full();
+        self.generation = self.current.number;
+        let rights = self.current.rights(Owner(self.owner.0), self.secret);
+        let is_revoked = rights.is_none();
+        // What still runs is where the new fleet has it.
+        let Rights { shared, only } =
+            rights.unwrap_or_else(|| Rights { shared: Arc::clone(&self.current.shared), only: None });
+        self.shared = Arc::clone(&shared);
+        self.session.adopt(shared, only);
+        if is_revoked {
+            let (close_ms, until_ms) = current::closing_ms(&self.request_id);
+            self.session.handle_revoked(now.after_ms(close_ms), now.after_ms(until_ms), now);
+        }
     }
 
     pub(crate) fn shared_state(&self) -> Arc<State> {
@@ -293,7 +330,7 @@ impl Drive {
         while let Some((turn, stream)) = self.streams.get_mut(index) {
             let turn = *turn;
             let session = &mut self.session;
-            if session.outgoing().len() >= self.state.config.limits.outgoing_bytes_high {
+            if session.outgoing().len() >= self.current.config.limits.outgoing_bytes_high {
                 return Round::Full;
             }
             let mut has_ended = false;
@@ -387,6 +424,8 @@ impl Drive {
             self.has_changed = true;
         }
         self.state.live.told(self.number, turn, &asked, now.unix_ms);
+        // Its endpoint may be one that came with another config, while it waited.
+        self.renew(now);
         self.session.handle_asked(turn, asked, now);
     }
 
@@ -414,12 +453,12 @@ impl Drive {
                 }
             }
             Effect::Inquire(turn, inquiry) => {
-                let inquiry = self.state.backends.inquire(inquiry);
+                let inquiry = self.state.backends().inquire(inquiry);
                 self.work.push((turn, Work::Inquire(inquiry)));
                 self.has_changed = true;
             }
             Effect::Open(turn, request) => {
-                let mut stream = self.state.backends.open(request.endpoint, *request);
+                let mut stream = self.state.backends().open(request.endpoint, *request);
                 if let Some(leaving) = self.leaving.take() {
                     stream.wait_for(leaving);
                 }
@@ -471,7 +510,7 @@ impl Drive {
         let now = self.now();
         let whose = live::Whose { number: self.number, request_id: &self.request_id, key: self.key.as_ref() };
         self.state.live.asks(whose, turn, &ticket.model, now.unix_ms);
-        let asked = self.state.desk.ask(ticket, self.state.backends.loads(), now);
+        let asked = self.state.desk.ask(ticket, self.state.backends().loads(), now);
         self.answer(turn, asked, now);
     }
 

@@ -65,7 +65,7 @@ impl Reader {
             match &mut self.progress {
                 _ if journal.state == JobState::Finished => return Some((Bytes::from_static(DONE), None)),
                 Some(progress) if !is_ended => {
-                    let silence_max = Duration::from_millis(self.state.shared.load().settings.keepalive_ms);
+                    let silence_max = Duration::from_millis(self.state.current().shared.settings.keepalive_ms);
                     if tokio::time::timeout(silence_max, progress.changed()).await.is_err() {
                         return Some((Bytes::from_static(KEEPALIVE), Some(self)));
                     }

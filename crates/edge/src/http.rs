@@ -173,7 +173,7 @@ pub(crate) async fn collect(state: &State, headers: &HeaderMap, body: Body) -> R
         let message = "Only uncompressed request bodies are accepted: leave Content-Encoding out.";
         return Err(Refused::new(ErrorKind::UnsupportedMediaType, message));
     }
-    let bytes_max = state.config.limits.request_bytes_max;
+    let bytes_max = state.current().config.limits.request_bytes_max;
     let too_large = || {
         Refused::new(
             ErrorKind::PayloadTooLarge,
@@ -184,7 +184,7 @@ pub(crate) async fn collect(state: &State, headers: &HeaderMap, body: Body) -> R
     if declared.is_some_and(|bytes| bytes > bytes_max) {
         return Err(too_large());
     }
-    let paced = Paced::new(body, &state.config.limits);
+    let paced = Paced::new(body, &state.current().config.limits);
     match Limited::new(paced, bytes_max).collect().await {
         Ok(whole) => Ok(whole.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(too_large()),

@@ -29,7 +29,8 @@ pub(crate) struct Inspected<Io> {
 
 impl<Io> Inspected<Io> {
     pub(crate) fn new(io: Io, state: &Arc<State>, mark: Mark) -> Self {
-        let limits = &state.config.limits;
+        let current = state.current();
+        let limits = &current.config.limits;
         let inspector = Inspector::new(Limits {
             // hyper's own bound comes first, and its answer says what was wrong.
             line_bytes_max: limits.header_bytes_max.saturating_mul(2),

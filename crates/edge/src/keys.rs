@@ -71,6 +71,10 @@ pub(crate) struct Caller {
     pub(crate) owner: Owner,
     /// What the config calls its key; None where no keys are configured.
     pub(crate) key: Option<Arc<str>>,
+    /// Which of the key's secrets it showed.
+    pub(crate) secret: Option<Digest>,
+    /// The config that let it in.
+    pub(crate) generation: u64,
     /// The one tier that it may use; None: both.
     pub(crate) only: Option<Tier>,
     /// What it sees of the fleet, and all that sessions share.
@@ -88,7 +92,7 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    pub(crate) fn new(configs: &[KeyConfig], shared: &Arc<Shared>) -> Self {
+    pub(crate) fn new(configs: &[KeyConfig], shared: &Arc<Shared>, generation: u64) -> Self {
         let mut keys = BTreeMap::<u64, Vec<_>>::new();
         let (mut names, mut limits) = (BTreeMap::new(), BTreeMap::new());
         for config in configs {
@@ -104,11 +108,12 @@ impl Keys {
                     Arc::new(Shared { fleet, ..Shared::clone(shared) })
                 }
             };
-            let (owner, name): (_, Arc<str>) = (Owner::of_key(&config.name), config.name.as_str().into());
-            names.insert(owner, Arc::clone(&name));
-            let caller = Caller { owner, key: Some(name), only, shared };
+            let (owner, key): (_, Arc<str>) = (Owner::of_key(&config.name), config.name.as_str().into());
+            names.insert(owner, Arc::clone(&key));
             for &digest in &config.sha256 {
-                keys.entry(begin(&digest.0.0)).or_default().push((digest, caller.clone()));
+                let (key, secret, shared) = (Some(Arc::clone(&key)), Some(digest), Arc::clone(&shared));
+                let caller = Caller { owner, key, secret, generation, only, shared };
+                keys.entry(begin(&digest.0.0)).or_default().push((digest, caller));
             }
         }
         Self { keys, names, limits }
@@ -131,9 +136,13 @@ impl Keys {
     /// Whose key it is, found as fast among many as among few. Digests that begin alike are compared in constant time. Finding those tells
     /// by its time no more than how a digest begins: nobody can choose a key by its digest, or find one by half of it.
     pub(crate) fn caller(&self, key: &[u8]) -> Option<&Caller> {
-        let sent: [u8; 32] = Sha256::digest(key).into();
-        let alike = self.keys.get(&begin(&sent))?;
-        alike.iter().find(|(digest, _)| bool::from(digest.0.0.ct_eq(&sent))).map(|(_, caller)| caller)
+        self.of(&Digest(Owner(Sha256::digest(key).into())))
+    }
+
+    /// The same of one that is known by its digest.
+    pub(crate) fn of(&self, sent: &Digest) -> Option<&Caller> {
+        let alike = self.keys.get(&begin(&sent.0.0))?;
+        alike.iter().find(|(digest, _)| bool::from(digest.0.0.ct_eq(&sent.0.0))).map(|(_, caller)| caller)
     }
 }
 
@@ -165,11 +174,11 @@ mod tests {
         let digest = |bytes| Digest(Owner(bytes));
         let all = [config("before", digest(alike)), config("right", digest(right)), config("behind", digest(alike))];
         let others = (0..100).map(|n| config(&format!("{n}"), digest(Sha256::digest([n]).into())));
-        let keys = Keys::new(&all.into_iter().chain(others).collect::<Vec<_>>(), &shared());
+        let keys = Keys::new(&all.into_iter().chain(others).collect::<Vec<_>>(), &shared(), 1);
         let owner = |key: &[u8]| keys.caller(key).map(|caller| caller.owner);
         assert_eq!(owner(b"sk-right"), Some(Owner::of_key("right")));
         assert_eq!(owner(&[99]), Some(Owner::of_key("99")));
         assert_eq!(owner(b"sk-wrong"), None);
-        assert_eq!(Keys::new(&[config("alike", digest(alike))], &shared()).caller(b"sk-right").map(|_| ()), None);
+        assert_eq!(Keys::new(&[config("alike", digest(alike))], &shared(), 1).caller(b"sk-right").map(|_| ()), None);
     }
 }

@@ -83,7 +83,7 @@ impl Listeners {
             haste = state.stop.asked() => haste,
             () = accept_all(&clients, &client_app) => Haste::AtOnce,
         };
-        let plan = Plan::new(&state.config.drain, haste);
+        let plan = Plan::new(&state.current().config.drain, haste);
         state.connections.leave();
         // Operators are answered until the end: /readyz tells them that this is one. Where there is a successor, it answers.
         if haste == Haste::HandedOver {
@@ -111,9 +111,9 @@ async fn end_turns(state: &State, wait_max: Duration) {
     if state.connections.have_ended(wait_max).await {
         return;
     }
-    tracing::warn!("turns still running after {} ms are failed", state.config.drain.busy_ms_max);
+    tracing::warn!("turns still running after {} ms are failed", state.current().config.drain.busy_ms_max);
     state.connections.cut();
-    state.connections.have_ended(Duration::from_millis(state.config.limits.close_ms_max)).await;
+    state.connections.have_ended(Duration::from_millis(state.current().config.limits.close_ms_max)).await;
 }
 
 async fn bind(address: SocketAddr, setting: &'static str, flag: &'static str) -> Result<TcpListener, Error> {

@@ -25,7 +25,8 @@ pub(crate) async fn guard(extract::State(state): extract::State<Arc<State>>, req
 }
 
 fn check(state: &State, request: &Request) -> Result<(), Refused> {
-    let config = &state.config;
+    let current = state.current();
+    let config = &current.config;
     let headers = request.headers();
     let is_own_page = |origin: &HeaderValue| origin.to_str().is_ok_and(|origin| is_origin_allowed(origin, config));
     if !headers.get_all(ORIGIN).iter().all(is_own_page) {
@@ -33,7 +34,7 @@ fn check(state: &State, request: &Request) -> Result<(), Refused> {
                        send no Origin header.";
         return Err(Refused::new(ErrorKind::OriginRefused, message));
     }
-    if !state.keys.is_empty() {
+    if !current.keys.is_empty() {
         return Ok(());
     }
     if request.extensions().get::<Peer>().is_some_and(|peer| !peer.is_loopback()) {

@@ -50,6 +50,11 @@ impl Places {
         Arc::new(Self { addresses: Mutex::new(Addresses::new(most)), began: Instant::now() })
     }
 
+    /// Other limits from here on.
+    pub(crate) fn adopt(&self, limits: &LimitsConfig) {
+        self.addresses().adopt(Most::from(limits));
+    }
+
     /// None: it is not counted.
     pub(crate) fn take(self: &Arc<Self>, address: IpAddr) -> Result<Option<Place>, Excess> {
         let Some(address) = counted(address) else { return Ok(None) };

@@ -101,7 +101,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
     pub(crate) fn new(io: Io, decoder: Decoder, drive: Drive, permit: Permit) -> Self {
         let open = drive.state().metrics.connection(Transport::WebSocket);
         let assembling = drive.state().assembling.part();
-        let ping_ms = drive.state().config.limits.ping_ms;
+        let ping_ms = drive.config().limits.ping_ms;
         let due_ns = (ping_ms > 0).then(|| drive.now().after_ms(ping_ms));
         Self {
             io,
@@ -131,13 +131,13 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
         // No async block: it would hold the socket twice, and idle connections are counted in bytes.
         poll_fn(move |cx| {
             if let Some(heard) = draining.poll(cx) {
-                self.leave_with_server(heard);
+                self.heed(heard);
             }
             self.poll(cx)
         })
     }
 
-    fn leave_with_server(&mut self, heard: Heard) {
+    fn heed(&mut self, heard: Heard) {
         let now = self.drive.now();
         match heard {
             Heard::Close { idle } if self.drive.is_idle() => {
@@ -145,6 +145,10 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
             }
             Heard::Close { .. } => self.drive.handle(now, Session::handle_drain),
             Heard::Over => self.drive.handle(now, Session::handle_over),
+            Heard::Renewed => {
+                self.drive.renew(now);
+                self.drive.handle(now, |_, _| {});
+            }
         }
     }
 
@@ -184,7 +188,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
     fn poll_read(&mut self, cx: &mut Context<'_>, now: Now) -> Client {
         READ_BUF.with_borrow_mut(|buf| {
             for _ in 0..READS_MAX {
-                if self.answers_bytes >= self.drive.state().config.limits.outgoing_bytes_high {
+                if self.answers_bytes >= self.drive.config().limits.outgoing_bytes_high {
                     return Client::Full;
                 }
                 let mut read = ReadBuf::new(buf);
@@ -214,10 +218,13 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
                 return;
             }
             match event {
-                Event::Text(text) => drive.handle(now, |session, now| {
-                    session.handle_arriving(began_ns.take().unwrap_or(now.mono_ns));
-                    session.handle_message(text.as_bytes(), now);
-                }),
+                Event::Text(text) => {
+                    drive.renew(now);
+                    drive.handle(now, |session, now| {
+                        session.handle_arriving(began_ns.take().unwrap_or(now.mono_ns));
+                        session.handle_message(text.as_bytes(), now);
+                    });
+                }
                 Event::Binary(_) => drive.handle(now, Session::handle_binary),
                 Event::Ping(payload) => drive.outgoing().control(|encoder, out| encoder.pong(payload, out)),
                 Event::Pong(_) => {}
@@ -271,7 +278,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
                 self.closed = (Closer::Server, Some(code));
             }
             self.drive.outgoing().control(|encoder, out| encoder.close(code, reason, out));
-            self.phase = Phase::Closing { until_ns: now.after_ms(self.drive.state().config.limits.close_ms_max) };
+            self.phase = Phase::Closing { until_ns: now.after_ms(self.drive.config().limits.close_ms_max) };
         }
     }
 
@@ -298,12 +305,12 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
     }
 
     fn message_due_ns(&self) -> Option<u64> {
-        let ms_max = self.drive.state().config.limits.message_ms_max;
+        let ms_max = self.drive.config().limits.message_ms_max;
         self.message_began_ns.map(|began_ns| began_ns.saturating_add(ms_max.saturating_mul(1_000_000)))
     }
 
     fn stall_due_ns(&self) -> Option<u64> {
-        let ms_max = self.drive.state().config.limits.write_stall_ms_max;
+        let ms_max = self.drive.config().limits.write_stall_ms_max;
         self.stalled_since_ns.map(|since_ns| since_ns.saturating_add(ms_max.saturating_mul(1_000_000)))
     }
 
@@ -316,12 +323,12 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
         if self.liveness.due_ns.is_none_or(|due_ns| due_ns > now.mono_ns) {
             return false;
         }
-        self.liveness.due_ns = Some(now.after_ms(self.drive.state().config.limits.ping_ms));
+        self.liveness.due_ns = Some(now.after_ms(self.drive.config().limits.ping_ms));
         if std::mem::take(&mut self.liveness.was_heard) {
             self.liveness.unanswered = 0;
             return false;
         }
-        if self.liveness.unanswered >= self.drive.state().config.limits.pings_unanswered_max {
+        if self.liveness.unanswered >= self.drive.config().limits.pings_unanswered_max {
             self.drive.state().metrics.client_cut(Cut::Silent);
             return true;
         }

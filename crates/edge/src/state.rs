@@ -6,6 +6,7 @@ use crate::background::Jobs;
 use crate::clock::Clock;
 use crate::config::EdgeConfig;
 use crate::count::Counting;
+use crate::current::{Current, Shown};
 use crate::desk::{Desk, Signal};
 use crate::drain::{Haste, Stop};
 use crate::keys::{KeyConfig, Keys, own_limits};
@@ -14,17 +15,19 @@ use crate::live::Live;
 use crate::memory::Memory;
 use crate::places::{self, Places};
 use crate::tls::Tls;
-use arc_swap::ArcSwap;
-use flashlane_backend::Backends;
+use arc_swap::{ArcSwap, Guard};
+use flashlane_backend::{Backends, Stats};
 use flashlane_engine::admission::limit::Allowance;
 use flashlane_engine::admission::{self, Admission, Asked, Ending, Foreseen, Prefill, Ticket};
 use flashlane_engine::router::{Change, Traits};
-use flashlane_engine::{EndpointId, Fleet, Now, Shared, Tier};
+use flashlane_engine::{Fleet, Now, Shared, Tier};
 use flashlane_store::{Store, UsageEntry};
 use flashlane_telemetry::label::Excess;
 use flashlane_telemetry::metrics::{RenderError, Runtime, Upstream};
 use flashlane_telemetry::{Metrics, Refusals, Turns, log};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 /// What the edge is built from.
@@ -38,6 +41,8 @@ pub struct Parts {
     /// None: whoever reaches the server may use it.
     pub keys: Vec<KeyConfig>,
     pub backends: Arc<Backends>,
+    /// The whole config, as operators may see it.
+    pub shown: Shown,
     /// `own` is that of `keys`.
     pub admission: admission::Settings,
     pub store: Arc<dyn Store>,
@@ -50,13 +55,12 @@ pub struct Parts {
 
 /// See [`Parts`]; one a process.
 pub struct State {
-    pub(crate) config: EdgeConfig,
-    pub(crate) tls: Option<Tls>,
-    pub(crate) admin_tls: Option<Tls>,
-    /// The fleet's snapshot that the next session begins with.
-    pub shared: ArcSwap<Shared>,
-    pub(crate) keys: Keys,
-    pub(crate) backends: Arc<Backends>,
+    pub(crate) current: ArcSwap<Current>,
+    /// Its number, to be compared.
+    generation: AtomicU64,
+    pub(crate) backends: ArcSwap<Backends>,
+    /// What was counted at endpoints of these names whose connections are closed.
+    counted: Mutex<BTreeMap<Arc<str>, Stats>>,
     pub(crate) desk: Desk,
     pub(crate) store: Arc<dyn Store>,
     pub metrics: Arc<Metrics>,
@@ -79,23 +83,33 @@ pub struct State {
 impl State {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let clock = Clock::new();
-        let Parts { config, tls, admin_tls, shared, keys, backends, admission, .. } = parts;
+        let Parts { config, tls, admin_tls, shared, keys, backends, shown, admission, .. } = parts;
         let Parts { store, metrics, turns, trace_sample_percent, .. } = parts;
+        let clock = Clock::new();
         let admission = admission::Settings { own: own_limits(&keys), ..admission };
-        Self {
-            desk: Desk::new(Admission::new(&admission, Arc::clone(&shared.fleet), seed())),
-            assembling: Assembling::new(config.limits.assembling_bytes_max),
-            places: Places::new(&config),
-            memory: Memory::new(config.limits.memory_bytes_max),
-            connections: Connections::new(config.limits.connections_max),
-            jobs: Jobs::new(config.limits.background_turns_max),
-            config,
+        let current = Current {
+            number: 1,
+            read_unix_ms: clock.now().unix_ms,
             tls,
             admin_tls,
-            keys: Keys::new(&keys, &shared),
-            shared: ArcSwap::new(shared),
-            backends,
+            keys: Keys::new(&keys, &shared, 1),
+            shared,
+            admission,
+            shown,
+            config,
+        };
+        metrics.config_holds(current.number, current.read_unix_ms);
+        Self {
+            desk: Desk::new(Admission::new(&current.admission, Arc::clone(&current.shared.fleet), seed())),
+            assembling: Assembling::new(current.config.limits.assembling_bytes_max),
+            places: Places::new(&current.config),
+            memory: Memory::new(current.config.limits.memory_bytes_max),
+            connections: Connections::new(current.config.limits.connections_max),
+            jobs: Jobs::new(current.config.limits.background_turns_max),
+            generation: AtomicU64::new(current.number),
+            current: ArcSwap::from_pointee(current),
+            backends: ArcSwap::new(backends),
+            counted: Mutex::default(),
             store,
             metrics,
             turns,
@@ -120,10 +134,36 @@ impl State {
         self.stop.asked().await
     }
 
+    /// The config that holds.
+    pub fn current(&self) -> Guard<Arc<Current>> {
+        self.current.load()
+    }
+
+    /// Its number.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Whoever begins something from here on finds this one.
+    pub(crate) fn publish(&self, current: Arc<Current>) {
+        let (number, read_unix_ms) = (current.number, current.read_unix_ms);
+        self.current.store(current);
+        self.generation.store(number, Ordering::Release);
+        self.metrics.config_holds(number, read_unix_ms);
+    }
+
+    pub(crate) fn counted(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Stats>> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn backends(&self) -> Guard<Arc<Backends>> {
+        self.backends.load()
+    }
+
     /// Opens the connection that such a turn would need, and looks up what else it will find.
     pub(crate) fn foresee(&self, ticket: &Ticket, now: Now) -> Option<Foreseen> {
         let foreseen = self.desk.foresee(ticket, now)?;
-        self.backends.warm(foreseen.endpoint);
+        self.backends().warm(foreseen.endpoint);
         Some(foreseen)
     }
 
@@ -144,9 +184,9 @@ impl State {
 
     /// The same for a warm-up, whose prompt may be read there as well. The signal says that it has to make room.
     pub(crate) fn prepare(&self, ticket: &Ticket, now: Now) -> Option<(Prefill, Signal)> {
-        let (endpoint, prefill) = self.desk.prepare(ticket, self.backends.loads(), now)?;
+        let (endpoint, prefill) = self.desk.prepare(ticket, self.backends().loads(), now)?;
         if prefill.is_none() {
-            self.backends.warm(endpoint);
+            self.backends().warm(endpoint);
         }
         prefill
     }
@@ -194,23 +234,22 @@ impl State {
         self.metrics.store_bytes(self.store.bytes());
         self.metrics.runtime(&runtime());
         let now = self.clock.now();
-        let upstreams = (0u16..).map(EndpointId).zip(self.backends.endpoints()).map(|(id, endpoint)| {
-            let stats = self.backends.stats(id);
+        let backends = self.backends();
+        let counted = self.counted();
+        let mut upstreams = BTreeMap::<&str, Upstream>::new();
+        for (id, endpoint) in backends.open_endpoints() {
+            // What its connections of before counted: a counter never falls.
+            let before = || upstream_of(counted.get(&endpoint.name).copied().unwrap_or_default());
+            let upstream = upstreams.entry(&endpoint.name).or_insert_with(before);
             let (seen, _) = self.desk.seen(id, now);
-            let upstream = Upstream {
-                health: seen.standing,
-                running_told: self.desk.load_told(id, now).map(|load| load.running),
-                cancelled_generating: stats.cancelled_generating,
-                cancels_unanswered: stats.cancels_unanswered,
-                connections_opened: stats.connections_opened,
-                connections_reused: stats.connections_reused,
-                requests_resent: stats.requests_resent,
-                connections_idle: stats.connections_idle,
-                turns_in_flight: u64::from(seen.in_flight),
-            };
-            self.metrics.endpoint_seen(&endpoint.name, seen);
-            (&*endpoint.name, upstream)
-        });
+            add(upstream, backends.stats(id));
+            upstream.turns_in_flight += u64::from(seen.in_flight);
+            if !endpoint.retired {
+                upstream.health = seen.standing;
+                upstream.running_told = self.desk.load_told(id, now).map(|load| load.running);
+                self.metrics.endpoint_seen(&endpoint.name, seen);
+            }
+        }
         self.metrics.memory(self.memory.used_bytes(), self.memory.bytes_max(), self.memory.stage() as u8);
         self.metrics.render(upstreams, self.desk.standings())
     }
@@ -228,6 +267,21 @@ fn runtime() -> Runtime {
         queued: metrics.global_queue_depth(),
         parks: (0..workers).map(|worker| metrics.worker_park_count(worker)).sum(),
     }
+}
+
+fn upstream_of(stats: Stats) -> Upstream {
+    let mut upstream = Upstream::default();
+    add(&mut upstream, stats);
+    upstream
+}
+
+fn add(upstream: &mut Upstream, stats: Stats) {
+    upstream.connections_opened += stats.connections_opened;
+    upstream.connections_reused += stats.connections_reused;
+    upstream.requests_resent += stats.requests_resent;
+    upstream.connections_idle += stats.connections_idle;
+    upstream.cancelled_generating += stats.cancelled_generating;
+    upstream.cancels_unanswered += stats.cancels_unanswered;
 }
 
 /// Whether the store has taken the row: what it takes it writes, whoever waits; what fails at its disk, the commits tell of.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 pub(crate) async fn guard(extract::State(state): extract::State<Arc<State>>, request: Request, next: Next) -> Response {
     // hyper counts those of HTTP/1.1 itself, and answers the same.
-    if request.headers().len() > state.config.limits.headers_max {
+    if request.headers().len() > state.current().config.limits.headers_max {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
         return response;

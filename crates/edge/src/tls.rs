@@ -6,6 +6,7 @@
 
 use crate::config::{ClientCertificates, TlsConfig};
 use crate::routes;
+use flashlane_backend::files;
 use flashlane_telemetry::label::Handshake;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::server::danger::ClientCertVerifier;
@@ -43,6 +44,9 @@ pub struct Tls {
     config: Arc<ServerConfig>,
     handshakes: Arc<Semaphore>,
     wait_max: Duration,
+    certificate: CertificateDer<'static>,
+    /// What makes it another one: its table, and what the files hold that it names.
+    made_of: (TlsConfig, u64),
 }
 
 /// A certificate or key that cannot be served. With its cause it shows the field, the file and the fault, and nothing of the key.
@@ -76,8 +80,11 @@ impl Tls {
     /// # Errors
     /// [`TlsError`], with the field that names the file at fault.
     pub fn load(config: &TlsConfig) -> Result<Self, TlsError> {
+        // Looked at before they are read: what changes in between is told by the next look.
+        let made_of = (config.clone(), files::digest(config.files()));
         let certificate_fault = |problem| TlsError { field: "certificate_file", problem };
         let chain = certificates(&config.certificate_file).map_err(certificate_fault)?;
+        let certificate = chain.first().cloned().unwrap_or_else(|| CertificateDer::from(Vec::new()));
         let key = private_key(&config.key_file).map_err(|problem| TlsError { field: "key_file", problem })?;
         let set_up = |source| certificate_fault(TlsProblem::SetUp(source));
         let provider = Arc::new(ring::default_provider());
@@ -95,7 +102,20 @@ impl Tls {
             config: Arc::new(server),
             handshakes: Arc::new(Semaphore::new(usize::from(config.handshakes_max.get()))),
             wait_max: Duration::from_millis(config.handshake_ms_max),
+            certificate,
+            made_of,
         })
+    }
+
+    /// The next one, unless it is the one of before: then tickets that were given out are taken still.
+    pub(crate) fn kept(before: Option<&Self>, next: Option<Self>) -> Option<Self> {
+        next.map(|next| before.filter(|before| before.made_of == next.made_of).cloned().unwrap_or(next))
+    }
+
+    /// What clients are shown, in DER.
+    #[must_use]
+    pub fn certificate(&self) -> &[u8] {
+        &self.certificate
     }
 
     /// The connection behind its handshake.

@@ -1,5 +1,6 @@
 //! `GET /v1/responses` with an upgrade: RFC 6455's opening handshake. What comes after it, [`crate::socket`] does.
 
+use crate::config::LimitsConfig;
 use crate::drive::Drive;
 use crate::inspected::Inspected;
 use crate::keys::Caller;
@@ -55,11 +56,7 @@ pub(crate) async fn upgrade(
         Err(refused) => return refused,
     };
     let Some(on_upgrade) = on_upgrade else { return bad_handshake("this connection cannot be upgraded") };
-    let limits = Limits {
-        message_bytes_max: state.config.limits.message_bytes_max,
-        message_fragments_max: state.config.limits.message_fragments_max,
-        pings_per_second_max: state.config.limits.pings_per_second_max,
-    };
+    let limits = frame_limits(&state.current().config.limits);
     let Handshake { accept, deflate, deflate_header, timing, timing_within, rate_limits } = handshake;
     let decoder = Decoder::new(limits, deflate);
     let origin = caller.origin(request.headers());
@@ -121,6 +118,14 @@ pub(crate) fn accept(request: &Request) -> Result<Response, Response> {
     }
 }
 
+fn frame_limits(config: &LimitsConfig) -> Limits {
+    Limits {
+        message_bytes_max: config.message_bytes_max,
+        message_fragments_max: config.message_fragments_max,
+        pings_per_second_max: config.pings_per_second_max,
+    }
+}
+
 fn wants_websocket(request: &Request) -> bool {
     request.version() == Version::HTTP_11 && has_token(request.headers(), &UPGRADE, "websocket")
 }
@@ -138,7 +143,7 @@ struct Handshake {
 impl Handshake {
     #[expect(clippy::result_large_err, reason = "the refusal is the answer itself, made once a connection")]
     fn read(state: &State, headers: &HeaderMap) -> Result<Self, Response> {
-        if !state.config.websocket {
+        if !state.current().config.websocket {
             let message = "WebSocket connections are switched off here (`server.websocket`). Use HTTP.";
             return Err(Refused::new(ErrorKind::UpgradeRequired, message).into_response());
         }
@@ -151,7 +156,8 @@ impl Handshake {
         let Some(key) = headers.get(SEC_WEBSOCKET_KEY).and_then(|key| key.to_str().ok()) else {
             return Err(bad_handshake("`Sec-WebSocket-Key` is missing"));
         };
-        let (deflate, deflate_header) = if state.config.websocket_deflate { negotiate(headers) } else { None }.unzip();
+        let (deflate, deflate_header) =
+            if state.current().config.websocket_deflate { negotiate(headers) } else { None }.unzip();
         let timing = allowance::wants_timing(headers);
         let timing_within = !timing && headers.get(CODEX_TIMING).is_some_and(|value| value == "true");
         let rate_limits = headers.contains_key(CODEX) || headers.get(RATE_LIMITS).is_some_and(|value| value == "1");

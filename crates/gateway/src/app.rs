@@ -2,9 +2,11 @@
 
 use crate::config::Config;
 use crate::export::{Exporter, Exporting};
+use crate::shown;
 use anyhow::Context as _;
-use flashlane_backend::Post;
-use flashlane_edge::{Parts, State};
+use flashlane_backend::{Change, Full, Post};
+use flashlane_cli::doctor::expiry;
+use flashlane_edge::{Parts, Renewal, State};
 use flashlane_engine::Shared;
 use flashlane_telemetry::metrics::Build;
 use flashlane_telemetry::{Metrics, Turns};
@@ -32,13 +34,14 @@ const BUILD: Build = Build {
 ///
 /// # Errors
 /// When the store cannot be opened; when the metrics cannot be registered: a mistake of ours.
-pub fn state(config: Config) -> anyhow::Result<Arc<State>> {
+pub fn state(config: Config, source_name: &str) -> anyhow::Result<Arc<State>> {
+    let shown = shown::of(&config.file, source_name)?;
     let mut fleet = config.fleet;
     fleet.created_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let metrics = Metrics::new().context("the metrics")?;
     metrics.build(&BUILD).context("the metrics")?;
     let telemetry = config.telemetry.config;
-    Ok(Arc::new(State::new(Parts {
+    let state = State::new(Parts {
         config: config.server,
         tls: config.tls,
         admin_tls: config.admin_tls,
@@ -48,7 +51,54 @@ pub fn state(config: Config) -> anyhow::Result<Arc<State>> {
         admission: config.admission,
         store: config.store.open().context("the store (`store.folder` in the config)")?,
         metrics: Arc::new(metrics),
+        shown,
         turns: Arc::new(Turns::new(telemetry.turns_kept_max)),
         trace_sample_percent: telemetry.otlp_endpoint.is_some().then_some(telemetry.trace_sample_percent),
-    })))
+    });
+    tell_certificates(&state);
+    Ok(Arc::new(state))
+}
+
+/// Another config in the place of the one that runs: its number, and what became of endpoints.
+///
+/// # Errors
+/// [`Unfit`]. Then nothing has changed.
+pub fn renew(state: &State, config: Config, source_name: &str) -> Result<(u64, Vec<Change>), Unfit> {
+    let shown = shown::of(&config.file, source_name)?;
+    let renewed = state.renew(Renewal {
+        config: config.server,
+        tls: config.tls,
+        admin_tls: config.admin_tls,
+        settings: config.settings,
+        fleet: config.fleet,
+        backends: config.backends,
+        ring: config.seal.given(),
+        keys: config.keys,
+        admission: config.admission,
+        shown,
+    })?;
+    tell_certificates(state);
+    Ok(renewed)
+}
+
+/// Why a good config cannot take the place of the one that runs.
+#[derive(Debug, thiserror::Error)]
+pub enum Unfit {
+    #[error(transparent)]
+    Full(#[from] Full),
+    #[error("the config cannot be shown")]
+    Shown(#[from] serde_json::Error),
+}
+
+fn tell_certificates(state: &State) {
+    for (listener, tls) in state.current().certificates() {
+        if let Some(unix_s) = tls.and_then(|tls| expiry(tls.certificate())) {
+            state.metrics.certificate_expires(listener, unix_s);
+        }
+    }
+}
+
+/// Does what may take a while, such as reading files, where no turn waits for it. None: it has panicked.
+pub async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(work).await.ok()
 }

@@ -4,6 +4,7 @@
 mod base_url;
 mod bounds;
 mod check;
+mod fixed;
 mod keys;
 mod moved;
 mod routing;
@@ -17,7 +18,7 @@ use crate::seal::{Keys, SealConfig};
 use crate::store::{Place, StoreConfig};
 use check::{Fault, check};
 use flashlane_backend::{Backends, EndpointConfig, GuardConfig};
-use flashlane_edge::{EdgeConfig, KeyConfig, Tls};
+use flashlane_edge::{EdgeConfig, KeyConfig, Tls, TlsConfig};
 use flashlane_engine::admission::limit::Limits;
 use flashlane_engine::admission::{self, PerTier, Queueing};
 use flashlane_engine::router::{Routing, Rule};
@@ -27,9 +28,12 @@ use routing::AtTier;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 /// A checked config, ready to run.
 pub struct Config {
+    /// What all of it is made of.
+    pub file: File,
     pub runtime: RuntimeConfig,
     pub telemetry: Telemetry,
     pub server: EdgeConfig,
@@ -66,7 +70,7 @@ impl Listen {
 }
 
 /// The file as it is written. Every part may be left out but endpoints and models.
-#[derive(Debug, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
     #[serde(default, skip_serializing_if = "is_default")]
@@ -98,6 +102,40 @@ pub struct File {
     pub rules: Vec<Rule>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<KeyConfig>,
+}
+
+/// The parts of a file, as its text names them.
+const PARTS: [&str; 14] = [
+    "server",
+    "session",
+    "routing",
+    "seal",
+    "limits",
+    "queue",
+    "store",
+    "runtime",
+    "telemetry",
+    "endpoints",
+    "models",
+    "guards",
+    "rules",
+    "keys",
+];
+
+impl File {
+    /// The files whose content is part of the config.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let tls = self.server.tls.iter().chain(&self.server.admin.tls).flat_map(TlsConfig::files);
+        let seal = self.seal.keys_file.iter().map(PathBuf::as_path);
+        let guards = self.guards.iter().flat_map(GuardConfig::files);
+        self.endpoints.iter().flat_map(EndpointConfig::files).chain(guards).chain(tls).chain(seal)
+    }
+
+    /// The parts in which two files differ.
+    pub fn parts_other_than(&self, other: &Self) -> Vec<&'static str> {
+        let [ours, theirs] = [self, other].map(|file| toml::Table::try_from(file).unwrap_or_default());
+        PARTS.into_iter().filter(|part| ours.get(*part) != theirs.get(*part)).collect()
+    }
 }
 
 fn is_default<T: Default + PartialEq>(part: &T) -> bool {
@@ -245,18 +283,41 @@ impl Config {
         let file = read(source_name, text, &places)?;
         let flags =
             [("server.listen", "--listen", listen.clients), ("server.admin_listen", "--admin-listen", listen.admin)];
-        check(listen.over(file)).map_err(|Fault { path, message }| {
-            match flags.into_iter().find(|(field, _, address)| *field == path && address.is_some()) {
-                Some((_, flag, _)) => Invalid { source_name: flag.to_owned(), line: None, field: None, message },
-                None => Invalid {
-                    source_name: source_name.to_owned(),
-                    line: places.line_of(&path),
-                    field: Some(path),
-                    message,
-                },
+        check(listen.over(file)).map_err(|fault| {
+            let Fault { path, message } = &fault;
+            match flags.into_iter().find(|(field, _, address)| field == path && address.is_some()) {
+                Some((_, flag, _)) => {
+                    Invalid { source_name: flag.to_owned(), line: None, field: None, message: message.clone() }
+                }
+                None => placed(source_name, &places, fault),
             }
         })
     }
+
+    /// The same of a config that is to go on from the one that runs: what only a restart changes is left as it is there. Tells those fields that
+    /// would have been others. The text is checked as it is written, too: the next start takes it so.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_again(
+        source_name: &str,
+        text: &str,
+        listen: Listen,
+        running: &File,
+    ) -> Result<(Self, Vec<&'static str>), Invalid> {
+        let config = Self::parse(source_name, text, listen)?;
+        let mut file = config.file.clone();
+        let kept = fixed::keep(running, &mut file);
+        if kept.is_empty() {
+            return Ok((config, kept));
+        }
+        let places = Places::new(text);
+        check(file).map(|config| (config, kept)).map_err(|fault| placed(source_name, &places, fault))
+    }
+}
+
+fn placed(source_name: &str, places: &Places<'_>, Fault { path, message }: Fault) -> Invalid {
+    Invalid { source_name: source_name.to_owned(), line: places.line_of(&path), field: Some(path), message }
 }
 
 impl File {

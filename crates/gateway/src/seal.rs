@@ -61,6 +61,11 @@ pub enum Keys {
 }
 
 impl SealConfig {
+    /// Whether its key is one of this process alone.
+    pub fn is_random(&self) -> bool {
+        self.keys_env.is_none() && self.keys_file.is_none()
+    }
+
     /// # Errors
     /// The field at fault, and why.
     pub fn keys(&self) -> Result<Keys, (&'static str, Problem)> {
@@ -82,6 +87,14 @@ impl SealConfig {
 }
 
 impl Keys {
+    /// None: there is one of this process alone already.
+    pub fn given(self) -> Option<Arc<Keyring>> {
+        match self {
+            Self::Given(ring) => Some(Arc::new(ring)),
+            Self::Random(_) => None,
+        }
+    }
+
     /// # Errors
     /// The system gives no random bytes.
     pub fn ring(self) -> anyhow::Result<Arc<Keyring>> {

@@ -4,6 +4,7 @@ use crate::announce;
 use crate::app;
 use crate::config::{Config, Invalid, Listen};
 use crate::descriptors;
+use crate::reload::{Hangup, Reloading};
 use crate::shutdown::{Signals, Stop};
 use crate::source::{self, Flags, Latency, Source};
 use anyhow::Context as _;
@@ -99,18 +100,21 @@ pub fn run(args: &Args) -> anyhow::Result<End> {
             source.text.trim_end()
         )?;
     }
+    let source_name = source.name.clone();
+    let reloading = Reloading::new(source, listen, config.file.clone());
     let runtime = config.runtime.build().context(NO_THREADS)?;
-    let end = runtime.block_on(serve(config));
+    let end = runtime.block_on(serve(config, source_name, reloading));
     // A name that is still being looked up must not hold up the end.
     runtime.shutdown_background();
     end
 }
 
-async fn serve(mut config: Config) -> anyhow::Result<End> {
+async fn serve(mut config: Config, source_name: String, reloading: Reloading) -> anyhow::Result<End> {
     let limits = &mut config.server.limits;
     limits.connections_max = descriptors::clients_max(limits.connections_max);
     // From here on a signal drains: before it there is nothing to lose.
     let mut signals = Signals::new().context("signals cannot be listened for")?;
+    let hangup = Hangup::new().context("signals cannot be listened for")?;
     let listeners = Listeners::bind(&config.server).await?;
     let addresses = announce::Addresses {
         clients: listeners.clients_address()?,
@@ -126,13 +130,15 @@ async fn serve(mut config: Config) -> anyhow::Result<End> {
     }
     let busy_ms_max = config.server.drain.busy_ms_max;
     let traces = config.telemetry.traces.take();
-    let state = app::state(config)?;
+    let state = app::state(config, &source_name)?;
     let exporting = traces.map(|post| app::export(post, &state));
-    announce::announce(&mut io::stdout().lock(), addresses, &state.shared.load().fleet)?;
+    announce::announce(&mut io::stdout().lock(), addresses, &state.current().shared.fleet)?;
+    let mut reloading = pin!(reloading.run(Arc::clone(&state), hangup));
 
     let mut serving = pin!(listeners.serve(Arc::clone(&state)));
     tokio::select! {
         () = &mut serving => return Ok(End::Drained),
+        never = &mut reloading => match never {},
         signal = signals.next() => {
             state.stop(haste_of(signal));
             tracing::info!("{}: running turns have {busy_ms_max} ms to end; a second signal ends them now", signal.name());

@@ -19,6 +19,8 @@ pub struct Source {
     pub text: String,
     /// Made from flags: the person has not seen it yet.
     pub is_new: bool,
+    /// None: no file holds it.
+    pub path: Option<PathBuf>,
 }
 
 /// What `--latency` names.
@@ -67,18 +69,28 @@ pub enum Error {
     Write(#[from] toml::ser::Error),
 }
 
+impl Source {
+    /// Its text as it is now: what no file holds is as it was.
+    ///
+    /// # Errors
+    /// [`Error::Read`].
+    pub fn read_again(&self) -> Result<String, Error> {
+        self.path.as_ref().map_or_else(|| Ok(self.text.clone()), |path| file(path).map(|source| source.text))
+    }
+}
+
 /// Reads a file.
 ///
 /// # Errors
 /// [`Error::Read`].
 pub fn file(path: &Path) -> Result<Source, Error> {
     let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
-    Ok(Source { name: path.display().to_string(), text, is_new: false })
+    Ok(Source { name: path.display().to_string(), text, is_new: false, path: Some(path.to_owned()) })
 }
 
 /// The embedded default.
 pub fn embedded() -> Source {
-    Source { name: "the embedded default".to_owned(), text: DEFAULT.to_owned(), is_new: false }
+    Source { name: "the embedded default".to_owned(), text: DEFAULT.to_owned(), is_new: false, path: None }
 }
 
 /// The flags that make a config.
@@ -114,7 +126,7 @@ pub async fn flags(flags: Flags) -> Result<Source, Error> {
     }
     text += if text.is_empty() { "" } else { "\n" };
     text += &tiers(latency, throughput)?;
-    Ok(Source { name: "the config that the flags amount to".to_owned(), text, is_new: true })
+    Ok(Source { name: "the config that the flags amount to".to_owned(), text, is_new: true, path: None })
 }
 
 /// An engine that a flag names, and how to ask it.

@@ -78,6 +78,27 @@ impl Direction {
     }
 }
 
+/// What came of reading the config again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reload {
+    /// It holds.
+    Adopted,
+    /// It was at fault, and the one of before holds.
+    Refused,
+}
+
+impl Reload {
+    pub(crate) const ALL: [Self; 2] = [Self::Adopted, Self::Refused];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Adopted => "adopted",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// Why a caller was refused for its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyFault {

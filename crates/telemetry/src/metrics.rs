@@ -3,6 +3,7 @@
 //! A family of metrics is a file: its struct, made in [`Metrics::new`], and the methods of [`Metrics`] by which it is told what happened.
 
 mod buckets;
+mod configs;
 mod connections;
 mod family;
 mod gaps;
@@ -36,6 +37,7 @@ pub use upstreams::Upstream;
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    configs: configs::Configs,
     connections: connections::Connections,
     gates: gates::Gates,
     guards: guards::Guards,
@@ -60,6 +62,7 @@ impl Metrics {
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         Ok(Self {
+            configs: configs::Configs::new(&registry)?,
             connections: connections::Connections::new(&registry)?,
             gates: gates::Gates::new(&registry)?,
             guards: guards::Guards::new(&registry)?,
@@ -75,6 +78,13 @@ impl Metrics {
             scrape: Mutex::new(()),
             registry,
         })
+    }
+
+    /// No config has an endpoint of this name any more, and nothing runs at one.
+    pub fn endpoint_gone(&self, endpoint: &str) {
+        let _alone = self.scrape.lock().unwrap_or_else(PoisonError::into_inner);
+        self.upstreams.forget(endpoint);
+        self.orders.forget(endpoint);
     }
 
     /// All metrics in Prometheus' text format 0.0.4. `upstreams` are the endpoints by name; the names come from the config, so the

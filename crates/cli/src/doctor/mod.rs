@@ -16,6 +16,8 @@ use std::io::{self, IsTerminal, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+pub use crate::calendar::expiry;
+
 /// Arguments of `flashlane doctor`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Without --live no token is spent. Keys are never shown and stand in no capture.

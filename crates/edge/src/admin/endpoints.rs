@@ -45,7 +45,7 @@ pub(super) struct Shown {
 
 /// All endpoints, as they stand now.
 pub(super) fn all(state: &State, now: Now) -> Vec<Shown> {
-    let shared = state.shared.load();
+    let shared = Arc::clone(&state.current().shared);
     let of = |(id, endpoint)| shown(state, (id, endpoint), now);
     shared.fleet.all_live().map(of).collect()
 }
@@ -91,7 +91,7 @@ pub(super) async fn change(
     Path(name): Path<String>,
     body: Bytes,
 ) -> Result<Response, Refused> {
-    let shared = state.shared.load_full();
+    let shared = Arc::clone(&state.current().shared);
     let (id, endpoint) = named(&shared.fleet, &name)
         .ok_or_else(|| Refused::new(ErrorKind::RouteNotFound, format!("There is no endpoint {name}.")))?;
     let patch: Value = serde_json::from_slice(&body)

@@ -42,7 +42,9 @@ impl Proof {
     pub(super) fn is_given(self, state: &State, token: Option<&str>) -> bool {
         match self {
             Self::Needless => true,
-            Self::AskedFor => token.is_some_and(|token| is_token(&state.config.admin.token_sha256, token.as_bytes())),
+            Self::AskedFor => {
+                token.is_some_and(|token| is_token(&state.current().config.admin.token_sha256, token.as_bytes()))
+            }
         }
     }
 }
@@ -74,7 +76,8 @@ pub(super) async fn guard(extract::State(gate): extract::State<Gate>, mut reques
 }
 
 fn check(gate: &Gate, request: &Request) -> Result<Proof, Refused> {
-    let config = &gate.state.config;
+    let current = gate.state.current();
+    let config = &current.config;
     let peer = request.extensions().get::<Peer>().copied();
     let is_open = is_open(gate.door, &config.admin, gate.is_private && peer.is_some_and(|peer| peer.is_loopback()));
     origin::check_admin(config, request, is_open)?;

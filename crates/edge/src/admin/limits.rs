@@ -25,7 +25,7 @@ struct Shown<'a> {
 pub(crate) async fn show(extract::State(state): extract::State<Arc<State>>) -> Result<Response, Refused> {
     let of = |tier| state.desk.terms(tier);
     let tiers = PerTier { latency: of(Tier::Latency), throughput: of(Tier::Throughput) };
-    answer(&Shown { tiers, keys: state.keys.limits() })
+    answer(&Shown { tiers, keys: state.current().keys.limits() })
 }
 
 /// `PATCH /limits/{tier}`, with the fields that change (JSON merge patch: `null` is the default). Answers with all that hold now.

@@ -33,7 +33,7 @@ fn row(state: &State, total: UsageTotal) -> Value {
     let UsageTotal { owner, model, tier, turns, tokens } = total;
     let owner = Owner(owner.0);
     json!({
-        "key": state.keys.name(&owner).map_or_else(|| owner.unnamed(), str::to_owned),
+        "key": state.current().keys.name(&owner).map_or_else(|| owner.unnamed(), str::to_owned),
         "model": model,
         "tier": tier,
         "turns": turns,

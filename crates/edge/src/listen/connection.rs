@@ -1,10 +1,11 @@
 //! One client's or operator's connection: its options, its TLS, and HTTP over it until it ends or becomes a WebSocket.
 
-use super::connections::{Connections, Permit};
+use super::connections::{Connections, Heard, Permit};
 use super::entry::{Entered, Entry};
 use crate::afterwards::Afterwards;
 use crate::again::Again;
 use crate::config::LimitsConfig;
+use crate::current::Current;
 use crate::idle::{Idle, Requests};
 use crate::inspected::Inspected;
 use crate::peer::Peer;
@@ -45,7 +46,7 @@ const HTTP2_RESETS_MAX: usize = 64;
 #[derive(Clone)]
 pub(super) struct App {
     router: Router,
-    tls: Option<Tls>,
+    tls: fn(&Current) -> Option<Tls>,
     state: Arc<State>,
     pub(super) connections: Arc<Connections>,
     pub(super) is_for_clients: bool,
@@ -54,14 +55,19 @@ pub(super) struct App {
 impl App {
     pub(super) fn for_clients(state: &Arc<State>) -> Self {
         let (router, connections) = (routes::router(state), Arc::clone(&state.connections));
-        Self { is_for_clients: true, ..Self::new(router, state.tls.clone(), state, connections) }
+        Self { is_for_clients: true, ..Self::new(router, |current| current.tls.clone(), state, connections) }
     }
 
     pub(super) fn for_operators(router: Router, state: &Arc<State>, connections: Arc<Connections>) -> Self {
-        Self::new(router, state.admin_tls.clone(), state, connections)
+        Self::new(router, |current| current.admin_tls.clone(), state, connections)
     }
 
-    fn new(router: Router, tls: Option<Tls>, state: &Arc<State>, connections: Arc<Connections>) -> Self {
+    fn new(
+        router: Router,
+        tls: fn(&Current) -> Option<Tls>,
+        state: &Arc<State>,
+        connections: Arc<Connections>,
+    ) -> Self {
         let router = router.layer(middleware::from_fn_with_state(Arc::clone(state), strict::guard));
         Self { router, tls, state: Arc::clone(state), connections, is_for_clients: false }
     }
@@ -73,10 +79,10 @@ impl App {
 }
 
 pub(super) async fn serve((stream, address): (TcpStream, IpAddr), app: App, mut permit: Permit) {
-    set_options(&stream, &app.state.config.limits);
+    set_options(&stream, &app.state.current().config.limits);
     let App { router, tls, state, connections, is_for_clients } = app;
     let mut draining = connections.draining();
-    let entry = Entry { state: &state, tls, is_for_clients };
+    let entry = Entry { state: &state, tls: tls(&state.current()), is_for_clients };
     let Some(Entered { io, address, place }) = entry.enter(stream, address, &mut draining).await else { return };
     if let Some(place) = place {
         permit.hold(place);
@@ -87,13 +93,13 @@ pub(super) async fn serve((stream, address): (TcpStream, IpAddr), app: App, mut 
     let watch = Watch::default();
     let requests = Requests::default();
     let afterwards = Afterwards::default();
-    let mut idle = Idle::new(requests.clone(), Duration::from_millis(state.config.limits.header_ms_max));
-    let mut stall = Stall::new(state.config.limits.write_stall_ms_max);
+    let mut idle = Idle::new(requests.clone(), Duration::from_millis(state.current().config.limits.header_ms_max));
+    let mut stall = Stall::new(state.current().config.limits.write_stall_ms_max);
     let marks = stall.marks().clone();
     let io = TokioIo::new(Watched::new(Inspected::new(io, &state, marks.mark()), watch.clone()));
     let after = afterwards.clone();
     let service = service_fn(move |mut request: http::Request<Incoming>| {
-        let peer = peer.behind(&seen_by.config, request.headers());
+        let peer = peer.behind(&seen_by.current().config, request.headers());
         request.extensions_mut().insert(peer);
         request.extensions_mut().insert(permit.clone());
         request.extensions_mut().insert(watch.clone());
@@ -102,7 +108,7 @@ pub(super) async fn serve((stream, address): (TcpStream, IpAddr), app: App, mut 
         request.extensions_mut().insert(requests.begin());
         router.clone().call(request.map(Body::new))
     });
-    let protocol = protocol(&state.config.limits);
+    let protocol = protocol(&state.current().config.limits);
     let mut connection = pin!(protocol.serve_connection_with_upgrades(io, service));
     let again = Again::new();
     let mut is_leaving = draining.has_heard();
@@ -111,7 +117,7 @@ pub(super) async fn serve((stream, address): (TcpStream, IpAddr), app: App, mut 
     }
     // An error is the client's: it left, or spoke no HTTP.
     let _ = poll_fn(|cx| {
-        if draining.poll(cx).is_some() {
+        if draining.poll(cx).is_some_and(Heard::is_end) {
             is_leaving = true;
             idle.hurry(UNASKED_WAIT);
         }

@@ -4,12 +4,16 @@ use crate::drain::{Phase, idle_until_ms};
 use crate::places::Place;
 use dashmap::DashMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{AbortHandle, JoinSet};
+
+/// Of the word, those that are a [`Phase`].
+const PHASE_BITS: u32 = 8;
+const PHASE: u64 = (1 << PHASE_BITS) - 1;
 
 /// A place among the connections, given back when the last task that holds it has ended.
 #[derive(Clone)]
@@ -30,8 +34,8 @@ pub(crate) struct Connections {
     count_max: u32,
     permits: Arc<Semaphore>,
     tasks: Mutex<JoinSet<()>>,
-    /// A [`Phase`].
-    phase: AtomicU8,
+    /// A [`Phase`], and above [`PHASE_BITS`] the config that holds: one load a poll tells of both.
+    word: AtomicU64,
     /// Over which time those are closed that are idle when [`Phase::Closing`] begins.
     idle_ms: AtomicU64,
     /// To be woken by each phase, by [`Draining::id`].
@@ -45,7 +49,7 @@ impl Connections {
             count_max,
             permits: Arc::new(Semaphore::new(usize::try_from(count_max).unwrap_or(Semaphore::MAX_PERMITS))),
             tasks: Mutex::default(),
-            phase: AtomicU8::new(Phase::Serving as u8),
+            word: AtomicU64::new(Phase::Serving as u64),
             idle_ms: AtomicU64::new(0),
             wakers: DashMap::new(),
             next_id: AtomicU64::new(0),
@@ -73,11 +77,11 @@ impl Connections {
 
     pub(crate) fn draining(self: &Arc<Self>) -> Draining {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        Draining { connections: Arc::clone(self), id, is_woken: false, heard: Phase::Serving }
+        Draining { connections: Arc::clone(self), id, is_woken: false, word: Phase::Serving as u64 }
     }
 
     pub(crate) fn phase(&self) -> Phase {
-        Phase::of(self.phase.load(Ordering::SeqCst))
+        phase_of(self.word.load(Ordering::SeqCst))
     }
 
     /// Those that are open now.
@@ -102,7 +106,17 @@ impl Connections {
     }
 
     fn enter(&self, phase: Phase) {
-        self.phase.store(phase as u8, Ordering::SeqCst);
+        self.tell(|word| word & !PHASE | phase as u64);
+    }
+
+    /// Another config holds.
+    pub(crate) fn renew(&self, generation: u64) {
+        self.tell(|word| word & PHASE | generation << PHASE_BITS);
+    }
+
+    fn tell(&self, change: impl Fn(u64) -> u64) {
+        // An Err would say that there is nothing to change to.
+        let _ = self.word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |word| Some(change(word)));
         for waker in &self.wakers {
             waker.wake_by_ref();
         }
@@ -131,14 +145,31 @@ pub(crate) enum Heard {
     Close { idle: Duration },
     /// To end what runs.
     Over,
+    /// To look at the config that holds.
+    Renewed,
 }
 
-/// One connection's ear for the drain. Costs one load a poll, and no lock: it is asked on the token path.
+fn phase_of(word: u64) -> Phase {
+    Phase::of(u8::try_from(word & PHASE).unwrap_or(u8::MAX))
+}
+
+impl Heard {
+    /// Whether the connection is to end.
+    pub(crate) fn is_end(self) -> bool {
+        match self {
+            Self::Close { .. } | Self::Over => true,
+            Self::Renewed => false,
+        }
+    }
+}
+
+/// One connection's ear for the drain, and for another config. Costs one load a poll, and no lock: it is asked on the token path.
 pub(crate) struct Draining {
     connections: Arc<Connections>,
     id: u64,
     is_woken: bool,
-    heard: Phase,
+    /// What it was told last.
+    word: u64,
 }
 
 impl Draining {
@@ -153,17 +184,19 @@ impl Draining {
 
     /// Whether it was told to end before.
     pub(crate) fn has_heard(&self) -> bool {
-        self.heard > Phase::Leaving
+        phase_of(self.word) > Phase::Leaving
     }
 
     /// The same for a task that is woken for other reasons.
     pub(crate) fn heard(&mut self) -> Option<Heard> {
-        let phase = self.connections.phase();
-        if phase <= self.heard {
+        let word = self.connections.word.load(Ordering::SeqCst);
+        if word == self.word {
             return None;
         }
-        self.heard = phase;
+        let (before, phase) = (phase_of(self.word), phase_of(word));
+        self.word = word;
         match phase {
+            _ if phase <= before => Some(Heard::Renewed),
             Phase::Serving | Phase::Leaving => None,
             Phase::Closing => {
                 let idle_ms = idle_until_ms(self.id, self.connections.idle_ms.load(Ordering::SeqCst));

@@ -2,7 +2,7 @@
 //! that client, and the TLS handshake, the dearest, last. Knows nothing of HTTP but how to say no.
 
 use super::connection::UNASKED_WAIT;
-use super::connections::Draining;
+use super::connections::{Draining, Heard};
 use crate::peer::is_trusted;
 use crate::places::{self, Place};
 use crate::state::State;
@@ -58,7 +58,7 @@ impl Entry<'_> {
         let mut entering = pin!(self.pass(stream, address));
         let mut last = None;
         poll_fn(|cx| {
-            if draining.poll(cx).is_some() {
+            if draining.poll(cx).is_some_and(Heard::is_end) {
                 last = Some(Box::pin(tokio::time::sleep(UNASKED_WAIT)));
             }
             if last.as_mut().is_some_and(|last| last.as_mut().poll(cx).is_ready()) {
@@ -86,10 +86,16 @@ impl Entry<'_> {
         Some(Entered { io, address, place })
     }
 
+    /// Whether it is a proxy that begins by saying who its client is.
+    fn is_told_of(&self, peer: IpAddr) -> bool {
+        let current = self.state.current();
+        let config = &current.config;
+        config.proxy_protocol && is_trusted(&config.trusted_proxies, peer)
+    }
+
     /// Who is behind the peer, where that is a proxy which says so.
     async fn client(&self, stream: &mut TcpStream, peer: IpAddr) -> Option<IpAddr> {
-        let config = &self.state.config;
-        if !config.proxy_protocol || !is_trusted(&config.trusted_proxies, peer) {
+        if !self.is_told_of(peer) {
             return Some(peer);
         }
         let fault = match timeout(PROXY_WAIT_MAX, told(stream)).await {
@@ -107,7 +113,7 @@ impl Entry<'_> {
         if self.state.memory.stage().refuses_sessions() {
             return Err(Excess::MemorySession);
         }
-        if is_trusted(&self.state.config.trusted_proxies, address) {
+        if is_trusted(&self.state.current().config.trusted_proxies, address) {
             return Ok(None);
         }
         Ok(self.state.places.take(address)?.map(Arc::new))

@@ -55,6 +55,11 @@ impl Addresses {
         Self { most, all: Handshaking::default(), of_each: BTreeMap::new(), swept_ns: 0 }
     }
 
+    /// Other limits from here on. Who has more by now keeps it.
+    pub(super) fn adopt(&mut self, most: Most) {
+        self.most = most;
+    }
+
     /// One more connection, until [`Self::close`].
     pub(super) fn open(&mut self, address: IpAddr, now_ns: u64) -> Result<(), Excess> {
         self.sweep(now_ns);

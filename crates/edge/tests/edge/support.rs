@@ -1,7 +1,7 @@
 //! A gateway in this process, and clients that see every byte.
 
 use flashlane_backend::{Backends, EndpointConfig, Kind, Tier};
-use flashlane_edge::{EdgeConfig, Haste, KeyConfig, Listeners, Parts, State, Tls};
+use flashlane_edge::{EdgeConfig, Haste, KeyConfig, Listeners, Parts, Shown, State, Tls};
 use flashlane_engine::admission;
 use flashlane_engine::seal::Keyring;
 use flashlane_engine::{Fleet, Modality, Model, ModelRouting, Route, Settings, Shared};
@@ -148,6 +148,7 @@ impl Gateway {
             shared: Arc::new(Shared::new(settings, Arc::new(fleet), Arc::new(ring))),
             keys: keys.to_vec(),
             backends: Arc::new(backends),
+            shown: Shown::default(),
             admission,
             store: Arc::clone(&store),
             metrics: Arc::new(Metrics::new().unwrap()),

@@ -291,8 +291,7 @@ impl Session {
         }
         while let Some((lane, queued)) = self.lanes.pop(usize::MAX) {
             self.speak(lane);
-            self.evict(lane, queued.previous.as_deref());
-            self.turn_away(lane, queued.succession, &refusal, now);
+            self.turn_away((lane, queued.previous.as_deref()), queued.succession, &refusal, now);
         }
         self.stop_prefill(now);
         self.handle_drain(now);
@@ -300,7 +299,14 @@ impl Session {
     }
 
     /// A request that waited is not served; of one that nobody sent, its steers' failure is the answer.
-    pub(super) fn turn_away(&mut self, lane: LaneId, succession: Option<Succession>, refusal: &Refusal, now: Now) {
+    pub(super) fn turn_away(
+        &mut self,
+        (lane, previous): (LaneId, Option<&str>),
+        succession: Option<Succession>,
+        refusal: &Refusal,
+        now: Now,
+    ) {
+        self.evict(lane, previous);
         match succession {
             Some(Succession { steers, .. }) => {
                 self.fail_steers(lane, steers, SteerError::SuccessorFailed, &refusal.message);

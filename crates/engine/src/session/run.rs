@@ -44,8 +44,7 @@ impl Session {
                     self.start(id, now);
                 }
                 Err(refusal) => {
-                    self.evict(lane, queued.previous.as_deref());
-                    self.turn_away(lane, queued.succession, &refusal, now);
+                    self.turn_away((lane, queued.previous.as_deref()), queued.succession, &refusal, now);
                 }
             }
         }

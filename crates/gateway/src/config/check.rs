@@ -33,6 +33,7 @@ fn fault(path: impl Into<String>, message: impl Into<String>) -> Fault {
 /// # Errors
 /// The first fault.
 pub fn check(file: File) -> Result<Config, Fault> {
+    let whole = file.clone();
     if file.keys.is_empty() {
         let why = "no key is configured: expected [[keys]] (`flashlane keys create`), or";
         check_loopback("server.listen", file.server.listen, why)?;
@@ -49,19 +50,7 @@ pub fn check(file: File) -> Result<Config, Fault> {
     check_names(&file.server)?;
     let tls = trust::tls("server.tls", file.server.tls.as_ref())?;
     let admin_tls = trust::tls("server.admin.tls", file.server.admin.tls.as_ref())?;
-    if file.endpoints.is_empty() {
-        return Err(fault("endpoints", "no endpoint: expected at least one [[endpoints]] table"));
-    }
-    let backends = Backends::new(&file.endpoints).map_err(|error| {
-        let named = |endpoint: &EndpointConfig| endpoint.name == error.endpoint;
-        let i = file.endpoints.iter().rposition(named).unwrap_or_default();
-        fault(format!("endpoints[{i}].{}", error.field), told(&error.problem))
-    })?;
-    for (i, endpoint) in file.endpoints.iter().enumerate() {
-        let Some(base_url) = &endpoint.base_url else { continue };
-        base_url::check(base_url, [file.server.listen, file.server.admin_listen])
-            .map_err(|message| fault(format!("endpoints[{i}].base_url"), message))?;
-    }
+    let backends = backends(&whole)?;
     let guards = guards(&file.guards, [file.server.listen, file.server.admin_listen])?;
     let mut fleet = Fleet { endpoints: backends.endpoints().cloned().collect(), ..Fleet::default() };
     if file.models.is_empty() {
@@ -97,7 +86,38 @@ pub fn check(file: File) -> Result<Config, Fault> {
     let (settings, backends) = (file.session, backends.guarded_by(guards));
     let (runtime, telemetry) = (file.runtime, telemetry(file.telemetry)?);
     let (server, keys) = (file.server, file.keys);
-    Ok(Config { runtime, telemetry, server, tls, admin_tls, settings, admission, seal, keys, store, backends, fleet })
+    Ok(Config {
+        file: whole,
+        runtime,
+        telemetry,
+        server,
+        tls,
+        admin_tls,
+        settings,
+        admission,
+        seal,
+        keys,
+        store,
+        backends,
+        fleet,
+    })
+}
+
+fn backends(file: &File) -> Result<Backends, Fault> {
+    if file.endpoints.is_empty() {
+        return Err(fault("endpoints", "no endpoint: expected at least one [[endpoints]] table"));
+    }
+    let backends = Backends::new(&file.endpoints).map_err(|error| {
+        let named = |endpoint: &EndpointConfig| endpoint.name == error.endpoint;
+        let i = file.endpoints.iter().rposition(named).unwrap_or_default();
+        fault(format!("endpoints[{i}].{}", error.field), told(&error.problem))
+    })?;
+    for (i, endpoint) in file.endpoints.iter().enumerate() {
+        let Some(base_url) = &endpoint.base_url else { continue };
+        base_url::check(base_url, [file.server.listen, file.server.admin_listen])
+            .map_err(|message| fault(format!("endpoints[{i}].base_url"), message))?;
+    }
+    Ok(backends)
 }
 
 fn telemetry(config: TelemetryConfig) -> Result<Telemetry, Fault> {

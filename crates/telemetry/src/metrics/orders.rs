@@ -29,6 +29,15 @@ impl Orders {
         })
     }
 
+    /// A row that is not there is none to forget.
+    pub(super) fn forget(&self, endpoint: &str) {
+        for duty in Duty::ALL {
+            let _ = self.state.remove_label_values(&[endpoint, duty.name()]);
+        }
+        let _ = self.weight.remove_label_values(&[endpoint]);
+        let _ = self.changes.remove_label_values(&[endpoint]);
+    }
+
     fn bring_up_to(&self, endpoint: &str, seen: Seen) {
         for duty in Duty::ALL {
             set(&self.state.with_label_values(&[endpoint, duty.name()]), u64::from(seen.order.duty == duty));

@@ -1,7 +1,7 @@
 //! The families by what a scrape shows of them.
 
 use super::*;
-use crate::label::{Closer, Transport};
+use crate::label::{Closer, Reload, Transport};
 use crate::{attempted, outcome};
 use flashlane_engine::admission::Standing;
 use flashlane_engine::router::{Cause, Standing as Health};
@@ -184,4 +184,33 @@ fn a_connection_counts_until_it_is_dropped() {
     assert!(render(&metrics).contains("flashlane_connections_open{transport=\"websocket\"} 1"));
     drop(connection);
     assert!(render(&metrics).contains("flashlane_connections_open{transport=\"websocket\"} 0"));
+}
+
+#[test]
+fn an_endpoint_that_is_gone_has_no_rows() {
+    let metrics = Metrics::new().unwrap();
+    metrics.endpoint_ordered("gpu");
+    metrics.render([("gpu", Upstream::default()), ("other", Upstream::default())], []).unwrap();
+    metrics.endpoint_gone("gpu");
+    metrics.endpoint_gone("never-there");
+    let text = metrics.render([("other", Upstream::default())], []).unwrap();
+    assert!(!text.contains("\"gpu\"") && text.contains("\"other\""), "{text}");
+}
+
+#[test]
+fn a_reload_is_counted_by_what_came_of_it() {
+    let metrics = Metrics::new().unwrap();
+    metrics.config_holds(3, 1_700_000_000_123);
+    metrics.config_reloaded(Reload::Refused);
+    metrics.certificate_expires("clients", 1_900_000_000);
+    let text = render(&metrics);
+    for line in [
+        "flashlane_config_generation 3",
+        "flashlane_config_read_timestamp_seconds 1700000000",
+        "flashlane_config_reloads_total{outcome=\"adopted\"} 0",
+        "flashlane_config_reloads_total{outcome=\"refused\"} 1",
+        "flashlane_certificate_expiry_seconds{certificate=\"clients\"} 1900000000",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
 }

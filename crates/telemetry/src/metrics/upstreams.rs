@@ -85,6 +85,22 @@ impl Upstreams {
         }
     }
 
+    /// A row that is not there is none to forget.
+    pub(super) fn forget(&self, endpoint: &str) {
+        for family in [&self.attempts_failed, &self.opened, &self.reused, &self.resent, &self.unanswered] {
+            let _ = family.remove_label_values(&[endpoint]);
+        }
+        for family in [&self.idle, &self.in_flight, &self.cancelled, &self.told] {
+            let _ = family.remove_label_values(&[endpoint]);
+        }
+        for state in Standing::LABELS {
+            let _ = self.health.remove_label_values(&[endpoint, state]);
+        }
+        for cause in Cause::ALL {
+            let _ = self.outs.remove_label_values(&[endpoint, cause.label()]);
+        }
+    }
+
     pub(super) fn bring_up_to(&self, endpoint: &str, upstream: Upstream) {
         for (family, count) in [
             (&self.opened, upstream.connections_opened),

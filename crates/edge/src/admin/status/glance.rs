@@ -101,7 +101,7 @@ impl Glance {
             return parts.clone();
         }
         seen.catch_up(state);
-        let fleet = Arc::clone(&state.shared.load().fleet);
+        let fleet = Arc::clone(&state.current().shared.fleet);
         let ended: Vec<_> = state.turns.latest(ENDED_MAX).into_iter().map(Record).collect();
         let parts = [
             text(&server(state)),
@@ -241,7 +241,8 @@ fn seen_turn<'a>(
 }
 
 fn limits(state: &State) -> Value {
-    let keys = state.keys.limits();
+    let current = state.current();
+    let keys = current.keys.limits();
     let told: serde_json::Map<_, _> = keys.iter().take(KEYS_MAX).map(|(name, of)| (name.clone(), value(of))).collect();
     let mut limits = json!({"keys": told, "keys_more": keys.len().saturating_sub(KEYS_MAX)});
     for tier in Tier::ALL {

@@ -1,0 +1,113 @@
+//! Keys that are taken back, or may do something else, while their connections are open.
+
+use super::place::{Place, SERVER, endpoint, key, model};
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use std::time::{Duration, Instant};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+const OLD: &str = "old-secret-of-ada-0000";
+const NEW: &str = "new-secret-of-ada-0000";
+const BOB: &str = "the-secret-of-bob-0000";
+
+struct Socket(WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>);
+
+/// What ends a turn, or the connection.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    Completed,
+    /// With its code.
+    Error(String),
+    /// Code and reason.
+    Closed(u16, String),
+}
+
+impl Socket {
+    async fn open(place: &Place, secret: &str) -> Self {
+        let mut asks = format!("ws://{}/v1/responses", place.clients).into_client_request().unwrap();
+        asks.headers_mut().insert("authorization", format!("Bearer {secret}").parse().unwrap());
+        Self(connect_async(asks).await.unwrap().0)
+    }
+
+    async fn create(&mut self, model: &str, words: &str) {
+        let create = json!({"type": "response.create", "model": model, "input": words, "store": false});
+        self.0.send(Message::text(create.to_string())).await.unwrap();
+    }
+
+    async fn end(&mut self) -> End {
+        loop {
+            match self.0.next().await.unwrap().unwrap() {
+                Message::Text(text) => {
+                    let event: Value = serde_json::from_str(&text).unwrap();
+                    match event["type"].as_str().unwrap() {
+                        "response.completed" => return End::Completed,
+                        "error" => return End::Error(event["error"]["code"].as_str().unwrap().to_owned()),
+                        _ => {}
+                    }
+                }
+                Message::Close(frame) => {
+                    let frame = frame.unwrap();
+                    return End::Closed(frame.code.into(), frame.reason.to_string());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    async fn turn(&mut self, model: &str, words: &str) -> End {
+        self.create(model, words).await;
+        self.end().await
+    }
+}
+
+fn revoked() -> End {
+    End::Closed(CloseCode::Policy.into(), "the API key was revoked".to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_keys_sockets_close_the_idle_at_once_and_the_busy_after_their_turn() {
+    let config = |keys: &str| format!("{SERVER}{}{}{keys}", endpoint("sim", "latency", 40), model("m"));
+    let bob = key("bob", &[BOB], "");
+    let place = Place::start("revoked", &config(&format!("{}{bob}", key("ada", &[OLD, NEW], ""))));
+    let (mut idle, mut busy) = (Socket::open(&place, OLD).await, Socket::open(&place, OLD).await);
+    let (mut kept, mut other) = (Socket::open(&place, NEW).await, Socket::open(&place, BOB).await);
+    assert_eq!(idle.turn("m", "hi").await, End::Completed);
+    busy.create("m", "count from 1 to 100").await;
+    place.until("it runs", || place.metrics().contains("flashlane_upstream_turns_in_flight{endpoint=\"sim\"} 1"));
+    place.reload(&config(&format!("{}{bob}", key("ada", &[NEW], ""))));
+    let began = Instant::now();
+    assert_eq!(idle.end().await, revoked());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    // Nothing more begins, and what runs is whole.
+    busy.create("m", "hi").await;
+    assert_eq!(busy.end().await, End::Error("invalid_api_key".to_owned()));
+    assert_eq!(busy.end().await, End::Completed);
+    assert_eq!(busy.end().await, revoked());
+    for socket in [&mut kept, &mut other] {
+        assert_eq!(socket.turn("m", "hi").await, End::Completed, "another secret of the key, and another key");
+    }
+    let mut asks = format!("ws://{}/v1/responses", place.clients).into_client_request().unwrap();
+    asks.headers_mut().insert("authorization", format!("Bearer {OLD}").parse().unwrap());
+    assert!(connect_async(asks).await.unwrap_err().to_string().contains("401"));
+    // The whole key.
+    place.reload(&config(&bob));
+    assert_eq!((kept.end().await, other.turn("m", "hi").await), (revoked(), End::Completed));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_turn_of_a_socket_finds_the_models_and_keys_of_the_config_that_holds() {
+    let config = |models: &str, more: &str| {
+        format!("{SERVER}{}{}{models}{}", endpoint("sim", "latency", 0), model("m"), key("ada", &[NEW], more))
+    };
+    let place = Place::start("next", &config(&model("n"), "models = [\"m\"]"));
+    let mut socket = Socket::open(&place, NEW).await;
+    assert_eq!(socket.turn("n", "hi").await, End::Error("model_not_found".to_owned()));
+    place.reload(&config(&model("n"), "models = [\"m\", \"n\"]"));
+    assert_eq!(socket.turn("n", "hi").await, End::Completed);
+    place.reload(&config(&model("new"), ""));
+    assert_eq!(socket.turn("n", "hi").await, End::Error("model_not_found".to_owned()));
+    assert_eq!(socket.turn("new", "hi").await, End::Completed);
+}
