@@ -2,7 +2,8 @@
 //! a log line, and its timer for the next one, since setting a new timer wakes the thread that waits for the earliest. It counts the
 //! connection's polls, too: hyper asks a body up to three times in one.
 
-use crate::drive::{Drive, Timer};
+use crate::clock::Timer;
+use crate::drive::Drive;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -7,6 +7,7 @@
 
 use crate::drain::Phase;
 use crate::drive::Drive;
+use crate::patience::in_time;
 use crate::record::{record_of, store_failed};
 use crate::state::State;
 use bytes::Bytes;
@@ -188,7 +189,7 @@ impl Job {
         let place = self.state.jobs.place()?;
         // Before it is in the store: what is there and not here counts as dead.
         self.state.jobs.live.insert((self.owner, self.id.clone()), Arc::clone(&self.live));
-        let created = self.state.store.job_create(record, request).await;
+        let created = in_time(&self.state, self.state.store.job_create(record, request)).await;
         let what = "the background response could not be stored";
         created.map_err(|error| store_failed(&self.state.metrics, StoreWork::Write, &error, what))?;
         Ok(place)

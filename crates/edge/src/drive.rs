@@ -9,17 +9,22 @@
 //! queue, the decoder what it may send in one message, and [`crate::socket`] what its own messages may add to the unwritten bytes. A
 //! client that neither reads nor answers pings is dropped by the ping timer.
 
-use crate::clock::{Clock, unix_us};
+mod panicked;
+mod worked;
+
+use crate::clock::{Timer, unix_us};
 use crate::config::EdgeConfig;
 use crate::current::{self, Current, Rights};
 use crate::desk::Signal;
 use crate::error::Error;
 use crate::keys::Caller;
 use crate::live::{self, SessionNumber};
-use crate::record::{record_of, store_failed, usage_of};
+use crate::panics;
+use crate::patience::in_time;
+use crate::record::{record_of, usage_of};
 use crate::state::State;
-use crate::work::{Done, Work};
-use flashlane_backend::{Alarm, Handed, Leaving, Ruled, TokenStream};
+use crate::work::Work;
+use flashlane_backend::{Handed, Leaving, TokenStream};
 use flashlane_engine::admission::{Asked, Ticket, WaiterId};
 use flashlane_engine::router::Digest;
 use flashlane_engine::{
@@ -27,9 +32,9 @@ use flashlane_engine::{
     UpstreamEvent, Usage,
 };
 use flashlane_store::{OwnerId, Page, Record};
-use flashlane_telemetry::label::StoreWork;
 use flashlane_telemetry::log;
 use flashlane_telemetry::turns::{TurnRecord, Whose};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -81,6 +86,10 @@ pub(crate) struct Drive {
     /// What a background turn came to, until its owner keeps it.
     ended: Option<Record>,
     is_gone: bool,
+    /// What is being worked on, in case that it panics.
+    at: Option<TurnId>,
+    /// It panicked where that could not be kept to one turn.
+    is_broken: bool,
 }
 
 impl Drive {
@@ -117,6 +126,8 @@ impl Drive {
             close: None,
             ended: None,
             is_gone: false,
+            at: None,
+            is_broken: false,
         })
     }
 
@@ -185,8 +196,16 @@ impl Drive {
         self.session.tools_not_forwarded()
     }
 
-    /// Feeds the session and does what it asks for.
+    /// Feeds the session and does what it asks for. If that panics, what it was fed comes to nothing, and the other turns go on.
     pub(crate) fn handle(&mut self, now: Now, input: impl FnOnce(&mut Session, Now)) {
+        let begun = self.session.turns_begun();
+        self.at = None;
+        if catch_unwind(AssertUnwindSafe(|| self.feed(now, input))).is_err() {
+            self.panicked(now, |session, now| session.handle_lost(begun, &panics::refusal(), now));
+        }
+    }
+
+    fn feed(&mut self, now: Now, input: impl FnOnce(&mut Session, Now)) {
         input(&mut self.session, now);
         self.run_effects(now);
     }
@@ -211,7 +230,16 @@ impl Drive {
     /// Moves all that is ready from the upstreams, the store and the timer into the session. `also_ns` is a deadline of the owner's:
     /// it is woken then, and finds `Busy`.
     // hot: per token
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, mut now: Now, also_ns: Option<u64>) -> Rest {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, now: Now, also_ns: Option<u64>) -> Rest {
+        self.at = None;
+        catch_unwind(AssertUnwindSafe(|| self.poll_all(cx, now, also_ns))).unwrap_or_else(|_| {
+            self.panicked(now, |session, now| session.handle_broken(&panics::refusal(), now));
+            Rest::Busy
+        })
+    }
+
+    // hot: per token
+    fn poll_all(&mut self, cx: &mut Context<'_>, mut now: Now, also_ns: Option<u64>) -> Rest {
         for _ in 0..ROUNDS_MAX {
             self.poll_work(cx, now);
             self.poll_queued(cx, now);
@@ -230,7 +258,8 @@ impl Drive {
             }
             now = self.now();
             if session_ns.is_some_and(|due_ns| due_ns <= now.mono_ns) {
-                self.handle(now, Session::handle_tick);
+                self.at = None;
+                self.feed(now, Session::handle_tick);
             }
             if also_ns.is_some_and(|due_ns| due_ns <= now.mono_ns) {
                 return Rest::Busy;
@@ -260,6 +289,7 @@ impl Drive {
         let rest = self.poll(cx, now, None);
         self.was_busy_since(now);
         match (self.session.answer(), rest) {
+            (None, _) if self.is_broken => Poll::Ready(Answer::Refused(panics::refusal())),
             (Some(answer), _) => Poll::Ready(answer),
             (None, Rest::Quiet) => Poll::Pending,
             (None, Rest::Busy | Rest::Full) => {
@@ -329,6 +359,7 @@ impl Drive {
         let mut index = 0;
         while let Some((turn, stream)) = self.streams.get_mut(index) {
             let turn = *turn;
+            self.at = Some(turn);
             let session = &mut self.session;
             if session.outgoing().len() >= self.current.config.limits.outgoing_bytes_high {
                 return Round::Full;
@@ -355,47 +386,6 @@ impl Drive {
         if self.has_changed { Round::Moved } else { round }
     }
 
-    fn poll_work(&mut self, cx: &mut Context<'_>, now: Now) {
-        let mut index = 0;
-        while let Some((turn, work)) = self.work.get_mut(index) {
-            let turn = *turn;
-            let done = work.poll(cx, (&*self.state.store, self.owner), now.unix_ms);
-            let Poll::Ready(done) = done else {
-                index += 1;
-                continue;
-            };
-            self.work.swap_remove(index);
-            let metrics = Arc::clone(&self.state.metrics);
-            match done {
-                Done::Loaded(found) => {
-                    let what = "the stored response could not be read";
-                    let found = found.map_err(|error| store_failed(&metrics, StoreWork::Read, &error, what));
-                    self.handle(now, |session, now| session.handle_loaded(turn, found, now));
-                }
-                Done::Unfinished => self.handle(now, |session, now| session.handle_unfinished(turn, now)),
-                Done::Found(found) => {
-                    let what = "the stored items could not be read";
-                    let found = found.map_err(|error| store_failed(&metrics, StoreWork::Read, &error, what));
-                    self.handle(now, |session, now| session.handle_found(turn, found, now));
-                }
-                Done::Counted(counted) => {
-                    self.handle(now, |session, now| session.handle_counted(turn, &counted, now));
-                }
-                Done::Ruled(Ruled { guard, ruling, took }) => {
-                    self.state.metrics.ruled(&guard, &ruling, took);
-                    log::ruling(&self.request_id, &guard, &ruling);
-                    self.handle(now, |session, now| session.handle_ruling(turn, ruling, now));
-                }
-                Done::Committed(result, began_ns) => {
-                    metrics.store_committed(self.now().mono_ns.saturating_sub(began_ns));
-                    let what = "the response could not be stored";
-                    let result = result.map_err(|error| store_failed(&metrics, StoreWork::Write, &error, what));
-                    self.handle(now, |session, now| session.handle_committed(turn, result, now));
-                }
-            }
-        }
-    }
-
     /// Turns that wait, and are to look how they stand.
     fn poll_queued(&mut self, cx: &mut Context<'_>, now: Now) {
         let mut index = 0;
@@ -405,6 +395,7 @@ impl Drive {
                 continue;
             }
             let (turn, waiter) = (*turn, *waiter);
+            self.at = Some(turn);
             self.look(turn, waiter, now);
             self.run_effects(now);
         }
@@ -436,6 +427,7 @@ impl Drive {
     }
 
     fn run(&mut self, effect: Effect, now: Now) {
+        self.at = effect.turn().or(self.at);
         match effect {
             Effect::Ask(turn, ticket) => self.ask(turn, *ticket),
             Effect::Look(turn, waiter) => self.look(turn, waiter, now),
@@ -480,12 +472,12 @@ impl Drive {
             Effect::Load(turn, source) => self.load(turn, source, now),
             Effect::Find(turn, ids) => {
                 let ids = ids.iter().map(|id| id.as_ref().to_owned()).collect();
-                let find = self.state.store.find_items(self.owner, ids, now.unix_ms);
+                let find = in_time(&self.state, self.state.store.find_items(self.owner, ids, now.unix_ms));
                 self.work.push((turn, Work::Find(find)));
                 self.has_changed = true;
             }
             Effect::Commit(turn, record) => {
-                let commit = self.state.store.commit(record_of(*record));
+                let commit = in_time(&self.state, self.state.store.commit(record_of(*record)));
                 self.work.push((turn, Work::Commit(commit, self.now().mono_ns)));
                 self.has_changed = true;
             }
@@ -516,16 +508,17 @@ impl Drive {
 
     /// Asks the store for what a turn goes on from.
     fn load(&mut self, turn: TurnId, source: Source, now: Now) {
-        let (store, jobs) = (&self.state.store, &self.state.jobs);
+        let (state, store, jobs) = (&self.state, &self.state.store, &self.state.jobs);
         let work = match source {
             Source::Conversation(id) => {
-                Work::LoadItems(store.conversation_items(self.owner, &id, Page::WHOLE, now.unix_ms))
+                let items = store.conversation_items(self.owner, &id, Page::WHOLE, now.unix_ms);
+                Work::LoadItems(in_time(state, items))
             }
             Source::Response(id) if jobs.live(self.owner, &id).is_some() => {
-                let standing = store.retrieve(self.owner, &id, now.unix_ms);
+                let standing = in_time(state, store.retrieve(self.owner, &id, now.unix_ms));
                 Work::Standing(id, standing)
             }
-            Source::Response(id) => Work::Load(store.load(self.owner, &id, now.unix_ms)),
+            Source::Response(id) => Work::Load(in_time(state, store.load(self.owner, &id, now.unix_ms))),
         };
         self.work.push((turn, work));
         self.has_changed = true;
@@ -587,29 +580,4 @@ enum Round {
 
 fn earliest(a: Option<u64>, b: Option<u64>) -> Option<u64> {
     a.into_iter().chain(b).min()
-}
-
-/// One timer for all deadlines.
-#[derive(Default)]
-pub(crate) struct Timer {
-    alarm: Option<Alarm>,
-    /// What `alarm` is set to, until it rings.
-    armed_ns: Option<u64>,
-}
-
-impl Timer {
-    /// Ready at `deadline_ns`, or earlier. Setting a timer takes a lock, and the next deadline moves with every token: so a later one
-    /// leaves the timer as it is, and is found when that rings.
-    fn poll(&mut self, deadline_ns: u64, clock: &Clock, cx: &mut Context<'_>) -> Poll<()> {
-        let alarm = self.alarm.get_or_insert_with(|| Alarm::new(clock.instant(deadline_ns)));
-        if self.armed_ns.is_none_or(|armed_ns| armed_ns > deadline_ns) {
-            alarm.set(clock.instant(deadline_ns));
-            self.armed_ns = Some(deadline_ns);
-        }
-        let rung = alarm.poll(cx);
-        if rung.is_ready() {
-            self.armed_ns = None;
-        }
-        rung
-    }
 }

@@ -31,6 +31,8 @@ mod memory;
 mod models;
 mod origin;
 mod paced;
+mod panics;
+mod patience;
 mod peer;
 mod places;
 mod record;

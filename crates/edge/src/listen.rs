@@ -18,6 +18,7 @@ use connection::App;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -45,10 +46,34 @@ impl Listeners {
     /// # Errors
     /// An address that cannot be bound; the error names the setting that changes it.
     pub async fn bind(config: &EdgeConfig) -> Result<Self, Error> {
+        Self::take(config, None, None).await
+    }
+
+    /// The same with sockets that are bound already, each in the place of one of ours.
+    ///
+    /// # Errors
+    /// As [`Self::bind`].
+    pub async fn take(
+        config: &EdgeConfig,
+        clients: Option<std::net::TcpListener>,
+        admin: Option<std::net::TcpListener>,
+    ) -> Result<Self, Error> {
         Ok(Self {
-            clients: bind(config.listen, "listen", "listen").await?,
-            admin: bind(config.admin_listen, "admin_listen", "admin-listen").await?,
+            clients: match clients {
+                Some(clients) => taken(clients, config.listen, "listen")?,
+                None => bind(config.listen, "listen", "listen").await?,
+            },
+            admin: match admin {
+                Some(admin) => taken(admin, config.admin_listen, "admin_listen")?,
+                None => bind(config.admin_listen, "admin_listen", "admin-listen").await?,
+            },
         })
+    }
+
+    /// The sockets of clients and of operators, for another process to serve on.
+    #[must_use]
+    pub fn sockets(&self) -> (BorrowedFd<'_>, BorrowedFd<'_>) {
+        (self.clients.as_fd(), self.admin.as_fd())
     }
 
     /// Where clients connect.
@@ -114,6 +139,11 @@ async fn end_turns(state: &State, wait_max: Duration) {
     tracing::warn!("turns still running after {} ms are failed", state.current().config.drain.busy_ms_max);
     state.connections.cut();
     state.connections.have_ended(Duration::from_millis(state.current().config.limits.close_ms_max)).await;
+}
+
+fn taken(socket: std::net::TcpListener, address: SocketAddr, setting: &'static str) -> Result<TcpListener, Error> {
+    let ready = socket.set_nonblocking(true).and_then(|()| TcpListener::from_std(socket));
+    ready.map_err(|source| Error::Bind { address, setting, flag: setting, source })
 }
 
 async fn bind(address: SocketAddr, setting: &'static str, flag: &'static str) -> Result<TcpListener, Error> {

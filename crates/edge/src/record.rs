@@ -9,8 +9,18 @@ use flashlane_telemetry::label::StoreWork;
 
 pub(crate) fn store_failed(metrics: &Metrics, work: StoreWork, error: &flashlane_store::Error, what: &str) -> Refusal {
     metrics.store_failed(work);
+    store_refusal(error, what)
+}
+
+/// What a client is told of it; `what` says what could not be done.
+pub(crate) fn store_refusal(error: &flashlane_store::Error, what: &str) -> Refusal {
     tracing::error!(error = error as &dyn std::error::Error, "{what}");
-    Refusal::new(ErrorKind::Internal, format!("Sorry, {what}. Please try again, or send \"store\": false."))
+    let message = format!("Sorry, {what}. Please try again, or send \"store\": false.");
+    // What is too large is so the next time, too.
+    if let flashlane_store::Error::RecordTooLarge { .. } = error {
+        return Refusal::new(ErrorKind::Internal, message);
+    }
+    Refusal::new(ErrorKind::StoreUnavailable, message).with_retry_after_ms(Some(1000))
 }
 
 /// A response as the store takes it.

@@ -4,7 +4,7 @@
 use crate::drain::Phase;
 use crate::reply::Refused;
 use crate::state::State;
-use crate::{auth, conversations, http as turns, models, origin, places, stored, ws};
+use crate::{auth, conversations, http as turns, models, origin, panics, places, stored, ws};
 use axum::Router;
 use axum::extract::{self, Request};
 use axum::middleware::{self, Next};
@@ -63,8 +63,8 @@ async fn stamp(extract::State(state): extract::State<Arc<State>>, mut request: R
     };
     let header = HeaderValue::from_str(&id);
     let version = request.version();
-    request.extensions_mut().insert(RequestId(id));
-    let mut response = next.run(request).await;
+    request.extensions_mut().insert(RequestId(Arc::clone(&id)));
+    let mut response = panics::answered(&state, &id, next.run(request)).await;
     if let Some(kind) = response.extensions().get::<ErrorKind>() {
         state.metrics.error(*kind);
     }

@@ -3,7 +3,7 @@
 use crate::admin::Glance;
 use crate::assembling::Assembling;
 use crate::background::Jobs;
-use crate::clock::Clock;
+use crate::clock::{Clock, unix_ms};
 use crate::config::EdgeConfig;
 use crate::count::Counting;
 use crate::current::{Current, Shown};
@@ -85,7 +85,7 @@ impl State {
     pub fn new(parts: Parts) -> Self {
         let Parts { config, tls, admin_tls, shared, keys, backends, shown, admission, .. } = parts;
         let Parts { store, metrics, turns, trace_sample_percent, .. } = parts;
-        let clock = Clock::new();
+        let clock = Clock::new(unix_ms);
         let admission = admission::Settings { own: own_limits(&keys), ..admission };
         let current = Current {
             number: 1,
@@ -122,6 +122,13 @@ impl State {
             counting: Counting::default(),
             stop: Stop::new(),
         }
+    }
+
+    /// With another clock on the wall: milliseconds since the Unix epoch, asked for once a second.
+    #[must_use]
+    pub fn with_wall(mut self, unix_ms: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        self.clock = Clock::new(unix_ms);
+        self
     }
 
     /// Asks the server to leave. The first who asks decides how; whether this was the first.

@@ -6,6 +6,7 @@ use crate::background;
 use crate::follow::Reader;
 use crate::http::Held;
 use crate::keys::Caller;
+use crate::record::store_refusal;
 use crate::reply::{JSON, Refused};
 use crate::state::State;
 use axum::extract::rejection::PathRejection;
@@ -154,8 +155,7 @@ fn not_found(id: &str) -> Refused {
 }
 
 pub(crate) fn failed(error: &flashlane_store::Error) -> Refused {
-    tracing::error!(error = error as &dyn std::error::Error, "the store cannot answer");
-    Refused::new(ErrorKind::Internal, "Sorry, the stored response could not be reached. Please try again.")
+    Refused(store_refusal(error, "the store could not be reached"))
 }
 
 pub(crate) fn json_of(body: Bytes) -> Response {

@@ -53,6 +53,8 @@ pub enum ErrorKind {
     /// No endpoint can take the turn.
     Overloaded,
     ShuttingDown,
+    /// What is to be kept cannot be, or what was kept cannot be read.
+    StoreUnavailable,
 }
 
 /// One row of the table.
@@ -83,7 +85,7 @@ const fn row(status: u16, api_type: &'static str, code: Option<&'static str>, la
 const INVALID: &str = "invalid_request_error";
 
 impl ErrorKind {
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::InvalidJson,
         Self::MissingParameter,
         Self::InvalidType,
@@ -117,6 +119,7 @@ impl ErrorKind {
         Self::UpstreamTimeout,
         Self::Overloaded,
         Self::ShuttingDown,
+        Self::StoreUnavailable,
     ];
 
     /// What this kind is on every surface.
@@ -163,6 +166,10 @@ impl ErrorKind {
             Self::UpstreamFailed => row(502, "server_error", Some("server_error"), "upstream_failed"),
             Self::UpstreamTimeout => row(504, "server_error", Some("server_error"), "upstream_timeout"),
             Self::Overloaded => row(503, "service_unavailable_error", Some("server_is_overloaded"), "overloaded"),
+            Self::StoreUnavailable => Row {
+                response_code: "server_error",
+                ..row(503, "service_unavailable_error", Some("store_unavailable"), "store_unavailable")
+            },
             // Not as one that is overloaded: Codex gives a turn up for that, and asks again for this.
             Self::ShuttingDown => Row {
                 response_code: "server_error",

@@ -4,18 +4,21 @@ use crate::announce;
 use crate::app;
 use crate::config::{Config, Invalid, Listen};
 use crate::descriptors;
+use crate::handover::{Inherited, Legacy};
+use crate::lifetime::Lifetime;
+use crate::notify::Supervisor;
 use crate::reload::{Hangup, Reloading};
-use crate::shutdown::{Signals, Stop};
+use crate::shutdown::Signals;
 use crate::source::{self, Flags, Latency, Source};
+use crate::store::Place;
 use anyhow::Context as _;
 use flashlane_cli::address;
-use flashlane_edge::{Haste, Listeners};
-use flashlane_telemetry::log;
+use flashlane_edge::Listeners;
+use flashlane_telemetry::{log, panics};
 use std::env;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::sync::Arc;
 use tokio::runtime::Builder;
 
@@ -79,6 +82,7 @@ pub fn config_named() -> Option<PathBuf> {
 /// # Errors
 /// [`Invalid`] for a bad config; otherwise what kept it from serving.
 pub fn run(args: &Args) -> anyhow::Result<End> {
+    let inherited = Inherited::of_environment()?;
     let named = config_named();
     let file = match (&args.config, &named) {
         (Some(path), _) => Some(("--config", path)),
@@ -86,12 +90,17 @@ pub fn run(args: &Args) -> anyhow::Result<End> {
         (None, None) => None,
     };
     let source = read(args, file)?;
-    let listen = Listen { clients: args.listen, admin: args.admin_listen };
+    // Sockets that are there go before any address, and are held to the same rules.
+    let listen = Listen {
+        clients: inherited.clients_address().or(args.listen),
+        admin: inherited.admin_address().or(args.admin_listen),
+    };
     let config = Config::parse(&source.name, &source.text, listen)?;
     if args.check {
         return check(&source, file.is_none());
     }
     log::set_up(config.telemetry.config.log_format)?;
+    panics::set_up();
     if source.is_new {
         let mut out = io::stdout().lock();
         writeln!(
@@ -103,19 +112,30 @@ pub fn run(args: &Args) -> anyhow::Result<End> {
     let source_name = source.name.clone();
     let reloading = Reloading::new(source, listen, config.file.clone());
     let runtime = config.runtime.build().context(NO_THREADS)?;
-    let end = runtime.block_on(serve(config, source_name, reloading));
+    let end = runtime.block_on(serve(config, source_name, reloading, inherited));
     // A name that is still being looked up must not hold up the end.
     runtime.shutdown_background();
     end
 }
 
-async fn serve(mut config: Config, source_name: String, reloading: Reloading) -> anyhow::Result<End> {
+async fn serve(
+    mut config: Config,
+    source_name: String,
+    reloading: Reloading,
+    mut inherited: Inherited,
+) -> anyhow::Result<End> {
     let limits = &mut config.server.limits;
     limits.connections_max = descriptors::clients_max(limits.connections_max);
     // From here on a signal drains: before it there is nothing to lose.
-    let mut signals = Signals::new().context("signals cannot be listened for")?;
+    let signals = Signals::new().context("signals cannot be listened for")?;
     let hangup = Hangup::new().context("signals cannot be listened for")?;
-    let listeners = Listeners::bind(&config.server).await?;
+    let supervisor = Supervisor::of_environment();
+    let predecessor = inherited.take_predecessor();
+    let listeners = Listeners::take(&config.server, inherited.clients, inherited.admin).await?;
+    let legacy = match config.store {
+        Place::Memory(_) => Some(Arc::new(Legacy::of(&listeners)?)),
+        Place::Folder(_) => None,
+    };
     let addresses = announce::Addresses {
         clients: listeners.clients_address()?,
         is_tls: config.tls.is_some(),
@@ -128,38 +148,26 @@ async fn serve(mut config: Config, source_name: String, reloading: Reloading) ->
     if !addresses.is_admin_tls && !addresses.admin.ip().is_loopback() {
         tracing::warn!("the admin token crosses the network in the clear: there is no [server.admin.tls]");
     }
-    let busy_ms_max = config.server.drain.busy_ms_max;
     let traces = config.telemetry.traces.take();
     let state = app::state(config, &source_name)?;
     let exporting = traces.map(|post| app::export(post, &state));
     announce::announce(&mut io::stdout().lock(), addresses, &state.current().shared.fleet)?;
-    let mut reloading = pin!(reloading.run(Arc::clone(&state), hangup));
-
-    let mut serving = pin!(listeners.serve(Arc::clone(&state)));
-    tokio::select! {
-        () = &mut serving => return Ok(End::Drained),
-        never = &mut reloading => match never {},
-        signal = signals.next() => {
-            state.stop(haste_of(signal));
-            tracing::info!("{}: running turns have {busy_ms_max} ms to end; a second signal ends them now", signal.name());
-        }
+    supervisor.ready();
+    if let Some(predecessor) = predecessor {
+        Inherited::ready(&predecessor);
     }
-    let end = tokio::select! {
-        () = serving => End::Drained,
-        _ = signals.next() => End::CutShort,
+    let (serving, reloading) = (listeners.serve(Arc::clone(&state)), reloading.run(Arc::clone(&state), hangup));
+    let serving = async {
+        tokio::select! {
+            () = serving => {}
+            never = reloading => match never {},
+        }
     };
+    let end = Lifetime { state, signals, supervisor, legacy }.last(serving).await;
     if let Some(exporting) = exporting {
         exporting.stop().await;
     }
     Ok(end)
-}
-
-/// Nobody balances between servers that are ended by hand.
-fn haste_of(signal: Stop) -> Haste {
-    match signal {
-        Stop::Interrupt => Haste::AtOnce,
-        Stop::Terminate => Haste::Announced,
-    }
 }
 
 /// `file` is the config's, and what names it.

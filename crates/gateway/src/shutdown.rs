@@ -1,32 +1,36 @@
-//! When to stop: the signals that ask for it. What stopping means, others know.
+//! The signals that ask for a stop, or for a successor. What comes of them, others know.
 
 use std::io;
 #[cfg(unix)]
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// A signal that asks for it.
+/// What came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
-    /// SIGINT: a person at the terminal.
+pub enum Asked {
+    /// SIGINT: a person at the terminal wants it to stop.
     Interrupt,
-    /// SIGTERM: a supervisor.
+    /// SIGTERM: a supervisor does.
     Terminate,
+    /// SIGUSR2: another process of the same program is to take over.
+    Replace,
 }
 
-impl Stop {
+impl Asked {
     pub fn name(self) -> &'static str {
         match self {
             Self::Interrupt => "SIGINT",
             Self::Terminate => "SIGTERM",
+            Self::Replace => "SIGUSR2",
         }
     }
 }
 
-/// SIGINT (Ctrl-C) and SIGTERM, from when this exists on.
+/// SIGINT (Ctrl-C), SIGTERM and SIGUSR2, from when this exists on.
 #[cfg(unix)]
 pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    replace: Signal,
 }
 
 #[cfg(unix)]
@@ -34,14 +38,19 @@ impl Signals {
     /// # Errors
     /// When the system does not let us listen.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            replace: signal(SignalKind::user_defined2())?,
+        })
     }
 
     /// Waits for the next one.
-    pub async fn next(&mut self) -> Stop {
+    pub async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.interrupt.recv() => Stop::Interrupt,
-            _ = self.terminate.recv() => Stop::Terminate,
+            _ = self.interrupt.recv() => Asked::Interrupt,
+            _ = self.terminate.recv() => Asked::Terminate,
+            _ = self.replace.recv() => Asked::Replace,
         }
     }
 }
@@ -59,8 +68,8 @@ impl Signals {
     }
 
     /// Waits for the next one.
-    pub async fn next(&mut self) -> Stop {
+    pub async fn next(&mut self) -> Asked {
         let _ = tokio::signal::ctrl_c().await;
-        Stop::Interrupt
+        Asked::Interrupt
     }
 }

@@ -10,6 +10,8 @@ pub enum Error {
     Full { bytes_max: usize, records_max: usize },
     #[error("{queue_max} requests wait for the store already")]
     Busy { queue_max: usize },
+    #[error("the store has not answered within {ms_max} ms")]
+    Slow { ms_max: u64 },
     #[error("the store is closed")]
     Closed,
     #[error("another process holds the data folder {}", folder.display())]

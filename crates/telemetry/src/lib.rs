@@ -5,6 +5,7 @@ pub mod label;
 pub mod log;
 pub mod metrics;
 pub mod otlp;
+pub mod panics;
 mod refusals;
 pub mod turns;
 

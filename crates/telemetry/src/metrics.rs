@@ -6,6 +6,7 @@ mod buckets;
 mod configs;
 mod connections;
 mod family;
+mod faults;
 mod gaps;
 mod gates;
 mod guards;
@@ -39,6 +40,7 @@ pub struct Metrics {
     registry: Registry,
     configs: configs::Configs,
     connections: connections::Connections,
+    faults: faults::Faults,
     gates: gates::Gates,
     guards: guards::Guards,
     memory: memory::Memory,
@@ -64,6 +66,7 @@ impl Metrics {
         Ok(Self {
             configs: configs::Configs::new(&registry)?,
             connections: connections::Connections::new(&registry)?,
+            faults: faults::Faults::new(&registry)?,
             gates: gates::Gates::new(&registry)?,
             guards: guards::Guards::new(&registry)?,
             memory: memory::Memory::new(&registry)?,

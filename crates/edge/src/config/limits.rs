@@ -64,6 +64,8 @@ pub struct LimitsConfig {
     pub write_stall_ms_max: u64,
     /// How long a client may take to answer a WebSocket close, in milliseconds. Default 2,000.
     pub close_ms_max: u64,
+    /// How long a turn waits for the store, in milliseconds; then it is refused or failed by a 503. Default 10,000: far beyond a disk that works.
+    pub store_ms_max: u64,
     /// From how many unwritten bytes on a client's upstreams are not read, until the client has read. Default 65,536. From as many
     /// unwritten bytes of answers to its own messages on (errors, pongs), the client itself is not read.
     pub outgoing_bytes_high: usize,
@@ -99,6 +101,7 @@ impl Default for LimitsConfig {
             pings_unanswered_max: 2,
             write_stall_ms_max: 30_000,
             close_ms_max: 2_000,
+            store_ms_max: 10_000,
             outgoing_bytes_high: 64 * 1024,
             background_turns_max: 256,
         }

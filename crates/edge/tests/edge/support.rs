@@ -118,12 +118,33 @@ impl Gateway {
         Self::start_fleet(endpoints, Arc::new(MemoryStore::new(Limits::default())), admission, &[], edit).await
     }
 
+    /// With a clock on the wall that a test may set.
+    pub async fn start_with_wall(
+        endpoint: EndpointConfig,
+        admission: admission::Settings,
+        wall: impl Fn() -> u64 + Send + Sync + 'static,
+        edit: impl FnOnce(&mut EdgeConfig, &mut Settings),
+    ) -> Self {
+        let store = Arc::new(MemoryStore::new(Limits::default()));
+        Self::start_state(&[endpoint], store, (admission, &[]), edit, |state| state.with_wall(wall)).await
+    }
+
     async fn start_fleet(
         endpoints: &[EndpointConfig],
         store: Arc<dyn Store>,
         admission: admission::Settings,
         keys: &[KeyConfig],
         edit: impl FnOnce(&mut EdgeConfig, &mut Settings),
+    ) -> Self {
+        Self::start_state(endpoints, store, (admission, keys), edit, |state| state).await
+    }
+
+    async fn start_state(
+        endpoints: &[EndpointConfig],
+        store: Arc<dyn Store>,
+        (admission, keys): (admission::Settings, &[KeyConfig]),
+        edit: impl FnOnce(&mut EdgeConfig, &mut Settings),
+        finish: impl FnOnce(State) -> State,
     ) -> Self {
         let any_port = "127.0.0.1:0".parse().unwrap();
         let mut config = EdgeConfig { listen: any_port, admin_listen: any_port, ..EdgeConfig::default() };
@@ -141,7 +162,7 @@ impl Gateway {
         let (address, admin) = (listeners.clients_address().unwrap(), listeners.admin_address().unwrap());
         let tls = config.tls.as_ref().map(|tls| Tls::load(tls).unwrap());
         let admin_tls = config.admin.tls.as_ref().map(|tls| Tls::load(tls).unwrap());
-        let state = Arc::new(State::new(Parts {
+        let state = State::new(Parts {
             config,
             tls,
             admin_tls,
@@ -154,7 +175,8 @@ impl Gateway {
             metrics: Arc::new(Metrics::new().unwrap()),
             turns: Arc::new(Turns::new(1000)),
             trace_sample_percent: Some(100),
-        }));
+        });
+        let state = Arc::new(finish(state));
         let serving = tokio::spawn(listeners.serve(Arc::clone(&state)));
         Self { address, admin, store, state, serving }
     }

@@ -63,6 +63,30 @@ pub enum Effect {
     },
 }
 
+impl Effect {
+    /// The turn that it is for, where it is for one alone.
+    #[must_use]
+    pub fn turn(&self) -> Option<TurnId> {
+        match self {
+            Self::Count(turn, _)
+            | Self::Inquire(turn, _)
+            | Self::Ask(turn, _)
+            | Self::Look(turn, _)
+            | Self::Open(turn, _)
+            | Self::Park(turn)
+            | Self::Abort(turn)
+            | Self::Answering(turn)
+            | Self::Prepare(turn, _)
+            | Self::Load(turn, _)
+            | Self::Find(turn, _)
+            | Self::Commit(turn, _)
+            | Self::EndJob(turn, _)
+            | Self::Finish(turn, _) => Some(*turn),
+            Self::Forget(_) | Self::Release(..) | Self::Warm(_) | Self::Prefilled(_) | Self::Close { .. } => None,
+        }
+    }
+}
+
 /// What a turn goes on from, by its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {

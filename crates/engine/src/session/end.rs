@@ -284,18 +284,45 @@ impl Session {
 
     /// The server can wait no longer: all that runs and all that waits is failed, so that its client can ask elsewhere.
     pub fn handle_over(&mut self, now: Now) {
-        let refusal = Why::Restart.refusal();
+        self.fail_all(&Why::Restart.refusal(), now);
+        self.handle_drain(now);
+        self.advance(now);
+    }
+
+    /// Nothing is sure of this session's turns any more: all that runs and all that waits is failed.
+    pub fn handle_broken(&mut self, refusal: &Refusal, now: Now) {
+        self.fail_all(refusal, now);
+        self.advance(now);
+    }
+
+    /// How many turns have begun.
+    #[must_use]
+    pub fn turns_begun(&self) -> u32 {
+        self.turns_begun
+    }
+
+    /// What the client sent last came to nothing by a mistake of ours, and so did the turns that it had begun: those from `number` on.
+    pub fn handle_lost(&mut self, number: u32, refusal: &Refusal, now: Now) {
+        let begun: Vec<_> = self.lanes.running().map(|turn| turn.id).filter(|id| id.number >= number).collect();
+        if begun.is_empty() {
+            self.refuse(refusal, now);
+        }
+        for id in begun {
+            self.give_up(id, refusal, now);
+        }
+        self.advance(now);
+    }
+
+    fn fail_all(&mut self, refusal: &Refusal, now: Now) {
         let running: Vec<_> = self.lanes.running().map(|turn| turn.id).collect();
         for id in running {
-            self.give_up(id, &refusal, now);
+            self.give_up(id, refusal, now);
         }
         while let Some((lane, queued)) = self.lanes.pop(usize::MAX) {
             self.speak(lane);
-            self.turn_away((lane, queued.previous.as_deref()), queued.succession, &refusal, now);
+            self.turn_away((lane, queued.previous.as_deref()), queued.succession, refusal, now);
         }
         self.stop_prefill(now);
-        self.handle_drain(now);
-        self.advance(now);
     }
 
     /// A request that waited is not served; of one that nobody sent, its steers' failure is the answer.

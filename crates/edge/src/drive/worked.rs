@@ -1,0 +1,55 @@
+//! What a turn's work beside its upstream came to, told to its session.
+
+use super::Drive;
+use crate::record::store_failed;
+use crate::work::Done;
+use flashlane_backend::Ruled;
+use flashlane_engine::Now;
+use flashlane_telemetry::label::StoreWork;
+use flashlane_telemetry::log;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+impl Drive {
+    pub(super) fn poll_work(&mut self, cx: &mut Context<'_>, now: Now) {
+        let mut index = 0;
+        while let Some((turn, work)) = self.work.get_mut(index) {
+            let turn = *turn;
+            self.at = Some(turn);
+            let done = work.poll(cx, (&*self.state.store, self.owner), now.unix_ms);
+            let Poll::Ready(done) = done else {
+                index += 1;
+                continue;
+            };
+            self.work.swap_remove(index);
+            let metrics = Arc::clone(&self.state.metrics);
+            match done {
+                Done::Loaded(found) => {
+                    let what = "the stored response could not be read";
+                    let found = found.map_err(|error| store_failed(&metrics, StoreWork::Read, &error, what));
+                    self.feed(now, |session, now| session.handle_loaded(turn, found, now));
+                }
+                Done::Unfinished => self.feed(now, |session, now| session.handle_unfinished(turn, now)),
+                Done::Found(found) => {
+                    let what = "the stored items could not be read";
+                    let found = found.map_err(|error| store_failed(&metrics, StoreWork::Read, &error, what));
+                    self.feed(now, |session, now| session.handle_found(turn, found, now));
+                }
+                Done::Counted(counted) => {
+                    self.feed(now, |session, now| session.handle_counted(turn, &counted, now));
+                }
+                Done::Ruled(Ruled { guard, ruling, took }) => {
+                    self.state.metrics.ruled(&guard, &ruling, took);
+                    log::ruling(&self.request_id, &guard, &ruling);
+                    self.feed(now, |session, now| session.handle_ruling(turn, ruling, now));
+                }
+                Done::Committed(result, began_ns) => {
+                    metrics.store_committed(self.now().mono_ns.saturating_sub(began_ns));
+                    let what = "the response could not be stored";
+                    let result = result.map_err(|error| store_failed(&metrics, StoreWork::Write, &error, what));
+                    self.feed(now, |session, now| session.handle_committed(turn, result, now));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Listening sockets that come from elsewhere and go elsewhere: from systemd or from the process before this one, by `LISTEN_FDS`; and to
+//! the process after it, which serves on the same sockets before this one stops. No connection is refused meanwhile: the sockets, and
+//! what waits at them, are the kernel's, and stay.
+//!
+//! Knows nothing of what is served.
+
+use command_fds::{CommandFdExt as _, FdMapping, FdMappingCollision};
+use flashlane_edge::Listeners;
+use listenfd::ListenFd;
+use std::env;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Child, Command};
+use std::time::Duration;
+
+/// The sockets' names in `LISTEN_FDNAMES`, in the order in which they count where they have none.
+const NAMES: [&str; 3] = ["clients", "admin", "predecessor"];
+/// As systemd numbers them.
+const FIRST_FD: i32 = 3;
+const READY: &[u8] = b"READY=1";
+/// How long a successor may take until it serves: it reads its config and asks no one.
+const READY_WAIT_MAX: Duration = Duration::from_secs(30);
+const LOOK_PERIOD: Duration = Duration::from_millis(50);
+
+/// Why a socket cannot be used, or a successor not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("the socket '{name}' that was passed in is of the wrong kind: TCP listeners are expected")]
+    Socket { name: &'static str, source: io::Error },
+    #[error("the successor cannot be started")]
+    Start { source: io::Error },
+    #[error("the successor's sockets cannot be passed on")]
+    Pass { source: FdMappingCollision },
+    #[error("the successor has ended with {status}: its log says why")]
+    Ended { status: std::process::ExitStatus },
+    #[error("the successor was not ready within {} s", READY_WAIT_MAX.as_secs())]
+    Silent,
+}
+
+/// What this process was started with.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    pub clients: Option<TcpListener>,
+    pub admin: Option<TcpListener>,
+    /// Who waits for this process to serve.
+    predecessor: Option<UnixDatagram>,
+}
+
+impl Inherited {
+    /// As the environment says; to be asked once, before there are threads.
+    ///
+    /// # Errors
+    /// A socket of another kind.
+    pub fn of_environment() -> Result<Self, Error> {
+        let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let names: Vec<&str> = names.split(':').collect();
+        let mut passed = ListenFd::from_env();
+        let is_named = NAMES.iter().any(|name| names.contains(name));
+        let place = |name| if is_named { names.iter() } else { NAMES.iter() }.position(|known| *known == name);
+        let mut listener = |name| {
+            let taken = place(name).map_or(Ok(None), |place| passed.take_tcp_listener(place));
+            taken.map_err(|source| Error::Socket { name, source })
+        };
+        let (clients, admin) = (listener("clients")?, listener("admin")?);
+        let predecessor = place("predecessor").map_or(Ok(None), |place| passed.take_unix_datagram(place));
+        Ok(Self { clients, admin, predecessor: predecessor.unwrap_or_default() })
+    }
+
+    pub fn clients_address(&self) -> Option<SocketAddr> {
+        self.clients.as_ref()?.local_addr().ok()
+    }
+
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref()?.local_addr().ok()
+    }
+
+    /// Tells the process before this one that it may go.
+    pub fn ready(predecessor: &UnixDatagram) {
+        // If it is gone, it need not know.
+        let _ = predecessor.send(READY);
+    }
+
+    pub fn take_predecessor(&mut self) -> Option<UnixDatagram> {
+        self.predecessor.take()
+    }
+}
+
+/// What a successor is started with, kept as long as there may be one: an open copy keeps a socket listening.
+#[derive(Debug)]
+pub struct Legacy {
+    clients: OwnedFd,
+    admin: OwnedFd,
+}
+
+impl Legacy {
+    /// # Errors
+    /// The system gives no more descriptors.
+    pub fn of(listeners: &Listeners) -> io::Result<Self> {
+        let (clients, admin) = listeners.sockets();
+        Ok(Self { clients: clients.try_clone_to_owned()?, admin: admin.try_clone_to_owned()? })
+    }
+
+    /// Starts the program that this one was started as, anew, with the same arguments; comes back when it serves. One that does not is
+    /// ended.
+    ///
+    /// # Errors
+    /// Why there is none. Nothing has changed then.
+    pub async fn pass_on(&self) -> Result<(), Error> {
+        let start = |source| Error::Start { source };
+        let (ours, theirs) = UnixDatagram::pair().map_err(start)?;
+        ours.set_nonblocking(true).map_err(start)?;
+        let ours = tokio::net::UnixDatagram::from_std(ours).map_err(start)?;
+        let mut child = self.start(theirs)?;
+        let ready = tokio::time::timeout(READY_WAIT_MAX, ready(&ours, &mut child)).await.unwrap_or(Err(Error::Silent));
+        if ready.is_err() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        ready
+    }
+
+    fn start(&self, theirs: UnixDatagram) -> Result<Child, Error> {
+        let copy = |fd: &OwnedFd| fd.try_clone().map_err(|source| Error::Start { source });
+        let passed = [copy(&self.clients)?, copy(&self.admin)?, theirs.into()];
+        let mappings = (FIRST_FD..).zip(passed).map(|(child_fd, parent_fd)| FdMapping { parent_fd, child_fd });
+        let mut arguments = env::args_os();
+        // By the name that it was called by: behind it is the new program now.
+        let mut command = Command::new(arguments.next().unwrap_or_else(|| "flashlane".into()));
+        command.args(arguments).env("LISTEN_FDS", NAMES.len().to_string()).env("LISTEN_FDNAMES", NAMES.join(":"));
+        command.env_remove("LISTEN_PID").env_remove("WATCHDOG_PID");
+        command.fd_mappings(mappings.collect()).map_err(|source| Error::Pass { source })?;
+        command.spawn().map_err(|source| Error::Start { source })
+    }
+}
+
+async fn ready(ours: &tokio::net::UnixDatagram, child: &mut Child) -> Result<(), Error> {
+    let mut said = [0; READY.len()];
+    loop {
+        // Its end closes nothing that could be waited for: we hold the other half's copy until it has started.
+        if let Ok(Ok(_)) = tokio::time::timeout(LOOK_PERIOD, ours.recv(&mut said)).await {
+            return Ok(());
+        }
+        if let Some(status) = child.try_wait().map_err(|source| Error::Start { source })? {
+            return Err(Error::Ended { status });
+        }
+    }
+}
