@@ -39,6 +39,10 @@ impl Session {
 
     /// Time has passed.
     pub fn handle_tick(&mut self, now: Now) {
+        // First: a turn that is failed has no place to look for.
+        if self.revoked_at().is_some_and(|at| at <= now.mono_ns) {
+            self.end_revoked(now);
+        }
         let is_due = |turn: &&Turn| self.due_at(turn).is_some_and(|at| at <= now.mono_ns);
         let due: Vec<_> = self.lanes.running().filter(is_due).map(|turn| turn.id).collect();
         for turn in due {
@@ -53,9 +57,6 @@ impl Session {
         if self.life == Life::Open && self.ends_ns.is_some_and(|at| at <= now.mono_ns) {
             self.life = Life::Draining(Why::Age);
             self.advance(now);
-        }
-        if self.revoked_at().is_some_and(|at| at <= now.mono_ns) {
-            self.end_revoked(now);
         }
     }
 
