@@ -52,7 +52,7 @@ impl Socket {
                     let frame = frame.unwrap();
                     return End::Closed(frame.code.into(), frame.reason.to_string());
                 }
-                _ => {}
+                Message::Binary(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
             }
         }
     }

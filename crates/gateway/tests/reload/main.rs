@@ -1,6 +1,6 @@
 //! The config read again by a running gateway: what is taken over, what is kept, and that nothing which runs takes harm.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may fail this way")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test may fail this way")]
 
 mod changes;
 mod keys;

@@ -26,11 +26,11 @@ fn config(round: u64) -> String {
     );
     text += &endpoint("stays", "latency", 20);
     text += &endpoint("changes", "latency", 20 + u32::try_from(round % 2).unwrap());
-    if round % 3 == 0 {
+    if round.is_multiple_of(3) {
         text += &endpoint("comes-and-goes", "throughput", 20);
     }
     text += &model("m");
-    if round % 5 == 0 {
+    if round.is_multiple_of(5) {
         text += &model("sometimes");
     }
     text
@@ -65,6 +65,17 @@ async fn stream(address: &str) -> Result<(), String> {
     if pieces == expected && whole.as_ref() == Some(&expected) { Ok(()) } else { Err(reply) }
 }
 
+/// One after the other, until it is over: the first that is broken.
+async fn streams_on(address: String, is_over: Arc<AtomicBool>, whole: Arc<AtomicU64>) -> Option<String> {
+    while !is_over.load(Ordering::Relaxed) {
+        if let Err(broken) = stream(&address).await {
+            return Some(broken);
+        }
+        whole.fetch_add(1, Ordering::Relaxed);
+    }
+    None
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_stream_is_dropped_or_damaged_by_reloads() {
     let (reloads, streams) = (number("FLASHLANE_RELOADS", 100), number("FLASHLANE_STREAMS", 50));
@@ -73,15 +84,7 @@ async fn no_stream_is_dropped_or_damaged_by_reloads() {
     let tasks: Vec<_> = (0..streams)
         .map(|_| {
             let (address, is_over, whole) = (place.clients.clone(), Arc::clone(&is_over), Arc::clone(&whole));
-            tokio::spawn(async move {
-                while !is_over.load(Ordering::Relaxed) {
-                    if let Err(broken) = stream(&address).await {
-                        return Some(broken);
-                    }
-                    whole.fetch_add(1, Ordering::Relaxed);
-                }
-                None
-            })
+            tokio::spawn(streams_on(address, is_over, whole))
         })
         .collect();
     let began = Instant::now();
