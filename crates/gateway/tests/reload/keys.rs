@@ -39,7 +39,8 @@ impl Socket {
 
     async fn end(&mut self) -> End {
         loop {
-            match self.0.next().await.unwrap().unwrap() {
+            let next = tokio::time::timeout(Duration::from_secs(90), self.0.next()).await;
+            match next.unwrap().unwrap().unwrap() {
                 Message::Text(text) => {
                     let event: Value = serde_json::from_str(&text).unwrap();
                     match event["type"].as_str().unwrap() {
