@@ -33,8 +33,8 @@ pub enum Guarding {
     Asked(Box<Asked>),
     /// Its output flows: the guard took too long, and may be passed by.
     Late(Box<Asked>),
-    /// All of it.
-    Passed,
+    /// All of it, by the guard of this mark. None: the model had no guard when the turn began.
+    Passed(Option<u64>),
     Unjudged,
 }
 
@@ -53,7 +53,7 @@ impl Guarding {
     pub fn held_until(&self) -> Option<u64> {
         match self {
             Self::Asked(asked) => Some(asked.due_ns),
-            Self::NotYet | Self::Late(_) | Self::Passed | Self::Unjudged => None,
+            Self::NotYet | Self::Late(_) | Self::Passed(_) | Self::Unjudged => None,
         }
     }
 }
@@ -78,8 +78,8 @@ impl Session {
     pub(super) fn inquire(&mut self, id: TurnId, now: Now) {
         let shared = Arc::clone(&self.shared);
         let Some(turn) = self.lanes.turn(id).filter(|turn| matches!(turn.guarding, Guarding::NotYet)) else { return };
-        turn.guarding = Guarding::Passed;
         let guard = shared.fleet.model(&turn.draft.model).and_then(|model| model.guard.clone());
+        turn.guarding = Guarding::Passed(guard.as_ref().map(|guard| guard.mark));
         let Some((guard, body, asked)) = guard.and_then(|guard| question(&shared, turn, guard)) else { return };
         let due_ns = now.after_ms(guard.deadline_ms);
         let (pieces, instructions) = asked;
@@ -94,12 +94,12 @@ impl Session {
         let is_held = match &turn.guarding {
             Guarding::Asked(_) => true,
             Guarding::Late(_) => false,
-            Guarding::NotYet | Guarding::Passed | Guarding::Unjudged => return,
+            Guarding::NotYet | Guarding::Passed(_) | Guarding::Unjudged => return,
         };
         match ruling {
             Ruling::Pass => {
-                let asked = std::mem::replace(&mut turn.guarding, Guarding::Passed);
-                if let Guarding::Asked(asked) | Guarding::Late(asked) = asked {
+                if let Guarding::Asked(asked) | Guarding::Late(asked) = std::mem::take(&mut turn.guarding) {
+                    turn.guarding = Guarding::Passed(Some(asked.guard.mark));
                     asked.pass(&self.shared);
                 }
                 self.release_held(id, now);
@@ -240,7 +240,8 @@ fn question(shared: &Shared, turn: &Turn, guard: Arc<Guard>) -> Option<Question>
 
 /// A turn has its answer: where its guard has passed all before it, that is no news to it when it comes back.
 pub(super) fn pass_output(shared: &Shared, turn: &Turn, output: &Piece) {
-    let Some(mark) = mark(shared, turn).filter(|_| matches!(turn.guarding, Guarding::Passed)) else { return };
+    // Not the guard that the model has by now: a config may have come meanwhile.
+    let Guarding::Passed(Some(mark)) = turn.guarding else { return };
     output.passed.set(mark);
     if let Contract::Responses(draft) = &turn.draft.contract
         && draft.store

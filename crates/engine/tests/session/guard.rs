@@ -3,16 +3,20 @@
 use crate::peer::{Peers, STEPS, Step, fleet};
 use crate::scripts::{SEEDS, seeded};
 use flashlane_engine::guard::{Guard, Otherwise, Policy, Ruling};
-use flashlane_engine::{Ended, ErrorKind, Stage, UpstreamEvent, UpstreamFailure};
+use flashlane_engine::{Ended, ErrorKind, Fleet, Stage, UpstreamEvent, UpstreamFailure};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
 fn guarded(otherwise: Otherwise) -> Peers {
+    Peers::on(guarded_fleet(otherwise))
+}
+
+fn guarded_fleet(otherwise: Otherwise) -> Fleet {
     let mut fleet = fleet();
     let guard = Guard { name: "policy".into(), mark: mark(), deadline_ms: 1_000, otherwise };
     // `small` has none.
     fleet.models[0].guard = Some(Arc::new(guard));
-    Peers::on(fleet)
+    fleet
 }
 
 fn mark() -> u64 {
@@ -357,4 +361,20 @@ fn seeded_long_scripts_with_verdicts_leave_nothing_behind() {
         ended += peers.finish_and_check().watch.ended.len();
     }
     assert!(ended > 0, "no script let a turn end well");
+}
+
+#[test]
+fn a_guard_that_a_config_brings_meanwhile_has_passed_nothing() {
+    let mut peers = Peers::new();
+    peers.apply(Step::CreateStored);
+    peers.adopt(guarded_fleet(Otherwise::Refuse));
+    answer(&mut peers);
+    peers.apply(Step::Committed);
+    let stored = previous(&peers);
+    peers.message(&create("m", "between", ""));
+    peers.rule(Ruling::Pass);
+    answer(&mut peers);
+    peers.message(&create("m", "then", &stored));
+    assert_eq!(asked(&peers), ["hi", "a\na\n", "then"], "what was answered without it is new to it");
+    peers.finish_and_check();
 }

@@ -252,6 +252,13 @@ impl Peers {
         }
     }
 
+    /// Another config's fleet, of the same endpoints.
+    pub fn adopt(&mut self, fleet: Fleet) {
+        self.fleet = Arc::new(fleet);
+        let shared = Arc::new(Shared::new(Settings::default(), Arc::clone(&self.fleet), ring()));
+        self.session.adopt(shared, None);
+    }
+
     pub fn message(&mut self, text: &str) {
         if !self.gone {
             self.session.handle_message(text.as_bytes(), self.now);
