@@ -241,6 +241,8 @@ impl Drive {
     // hot: per token
     fn poll_all(&mut self, cx: &mut Context<'_>, mut now: Now, also_ns: Option<u64>) -> Rest {
         for _ in 0..ROUNDS_MAX {
+            // What begins within a round is polled in the next one.
+            self.has_changed = false;
             self.poll_work(cx, now);
             self.poll_queued(cx, now);
             let rest = match self.poll_streams(cx, now) {
@@ -355,7 +357,6 @@ impl Drive {
     // hot: per token
     fn poll_streams(&mut self, cx: &mut Context<'_>, now: Now) -> Round {
         let mut round = Round::Still;
-        self.has_changed = false;
         let mut index = 0;
         while let Some((turn, stream)) = self.streams.get_mut(index) {
             let turn = *turn;
@@ -489,7 +490,9 @@ impl Drive {
             Effect::EndJob(_, record) => self.ended = Some(record_of(*record)),
             Effect::Finish(turn, outcome) => {
                 // A verdict that is still to come is nobody's any more.
+                let before = self.work.len();
                 self.work.retain(|(of, work)| *of != turn || !matches!(work, Work::Inquire(_)));
+                self.has_changed |= self.work.len() < before;
                 self.state.live.ends(self.number, turn);
                 self.finished.push(*outcome);
             }

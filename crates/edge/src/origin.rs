@@ -55,7 +55,9 @@ fn check(state: &State, request: &Request) -> Result<(), Refused> {
 /// `is_open`: no proof is asked for, so that a name that was pointed at this machine must not get through.
 pub(crate) fn check_admin(config: &EdgeConfig, request: &Request, is_open: bool) -> Result<(), Refused> {
     let headers = request.headers();
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    // HTTP/2 has the one in its target.
+    let target = request.uri().authority().map(http::uri::Authority::as_str);
+    let host = target.or_else(|| headers.get(HOST).and_then(|host| host.to_str().ok()));
     let is_own_page = |origin: &HeaderValue| {
         let Ok(origin) = origin.to_str() else { return false };
         let is_listeners =

@@ -238,8 +238,12 @@ impl Session {
             }
             Asked::Granted(grant, allowance) => {
                 turn.times.stages.enter(Stage::Route, now.mono_ns);
+                // The turn's from here on: a panic on the way ends it, and gives it back.
+                turn.state = TurnState::Opening { grant, announce_at: None };
                 self.tell_allowance(id, Some(grant.decision), allowance, now);
                 if let Err(refusal) = self.open(id, grant, now) {
+                    // Nothing was sent that could be dropped.
+                    self.lanes.turn(id).into_iter().for_each(|turn| turn.state = TurnState::Waiting);
                     self.effects.push_back(Effect::Release(grant, Ending::NOTHING));
                     self.fail(id, &refusal, now);
                 }
