@@ -39,7 +39,7 @@ context_tokens_max = 64
 ENGINES_MODEL = '\n[[models]]\nname = "{name}"\nroute = "throughput-only"\n'
 
 IDS = re.compile(r"\b(resp|msg|rs|fc|ctc|cmp|call|chatcmpl)_?-?[0-9a-f]{16,}(_\d+)?\b")
-OF_ITS_OWN = ("created_at", "completed_at", "encrypted_content")
+OF_ITS_OWN = ("created_at", "completed_at", "encrypted_content", "request_id")
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,7 @@ CASES = {
     "cut": (WORDS, None, TEXT, "failed", None),
 }
 # What differs from answer to answer.
-OWN = ("id", "created_at", "completed_at", "call_id", "store")
+OWN = ("id", "created_at", "completed_at", "call_id", "store", "request_id")
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,9 @@ def test_a_good_config_passes_the_check(tmp_path):
 
 
 def test_a_termination_closes_sockets_cleanly_and_ends_with_zero():
-    with Flashlane() as gateway, connect(f"ws://127.0.0.1:{gateway.port}/v1/responses") as connection:
+    # The times of a service behind a balancer are longer than a test has.
+    config = DEMO + "\n[server.drain]\nlisten_ms = 200\nidle_ms = 500\n"
+    with Flashlane(config) as gateway, connect(f"ws://127.0.0.1:{gateway.port}/v1/responses") as connection:
         assert gateway.process.stop() == 0
         with pytest.raises(ConnectionClosedError):
             connection.recv(timeout=5)

@@ -99,7 +99,7 @@ def endpoints(gateway: Flashlane) -> dict[str, dict]:
 
 def focus_by_tab(browser: Browser, label: str) -> None:
     """Goes there as somebody without a mouse does."""
-    for _ in range(80):
+    for _ in range(300):
         browser.press("Tab")
         if browser.ask("document.activeElement.getAttribute('aria-label') || document.activeElement.textContent") == label:
             return

@@ -8,6 +8,7 @@ the id. As a control each is done by the owner too, to whom most of them answer 
 import http.client
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -53,6 +54,8 @@ class Answer:
         body, headers = self.body, {name: value for name, value in self.headers.items() if name not in OF_ITS_OWN}
         for value in (value for these in ids for value in these.values()):
             body = body.replace(value, f"<{value.split('_')[0]}>")
+        # An error over a WebSocket has its request's id within.
+        body = re.sub(r"req_[0-9a-f]{32}", "<req>", body)
         return self.status, headers, body
 
 
