@@ -48,6 +48,8 @@ class Browser:
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
         self.call("Page.addScriptToEvaluateOnNewDocument", source=WATCH)
+        # Tab past the last element begins anew, instead of leaving for a window that nobody sees.
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)
 
     def __enter__(self) -> Browser:
         return self
@@ -87,7 +89,17 @@ class Browser:
             self.asked_for.append(params["url"])
 
     def open(self, url: str) -> None:
+        """Goes there, and is there when it returns: what is asked next is not answered by the page of before."""
+        self.ask("window.left = true")
         self.call("Page.navigate", url=url)
+        poll_until(self._has_arrived, 20, f"the page {url}", every_s=0.02)
+
+    def _has_arrived(self) -> bool:
+        try:
+            return bool(self.ask("!window.left && document.readyState === 'complete'"))
+        except RuntimeError:
+            # Asked between the two pages.
+            return False
 
     def ask(self, expression: str) -> object:
         """What an expression of JavaScript is in the page."""
