@@ -4,17 +4,15 @@ use crate::client::Remote;
 use crate::config::EndpointConfig;
 use crate::error::{Error, Problem};
 use crate::files;
-use crate::guard::{Guards, Ruled};
+use crate::guard::Guards;
 use crate::hosted::Hosted;
 use crate::openai::OpenAi;
 use crate::responses::Responses;
 use crate::simulator::Simulator;
 use crate::stream::TokenStream;
-use flashlane_engine::guard::Inquiry;
 use flashlane_engine::router::Load;
 use flashlane_engine::{Endpoint, EndpointId, UpstreamFailure, UpstreamRequest};
 use std::collections::BTreeSet;
-use std::pin::Pin;
 use std::sync::Arc;
 
 /// As many as an [`EndpointId`] can tell apart, and more than anyone needs.
@@ -106,10 +104,10 @@ impl Backends {
         Self { guards: Arc::new(guards), ..self }
     }
 
-    /// Asks a guard. Needs tokio's reactor and timer; dropping it takes the question back.
+    /// Those of the config that these endpoints came with.
     #[must_use]
-    pub fn inquire(&self, inquiry: Inquiry) -> Pin<Box<dyn Future<Output = Ruled> + Send>> {
-        self.guards.ask(inquiry)
+    pub fn guards(&self) -> &Arc<Guards> {
+        &self.guards
     }
 
     /// The endpoints as a fleet has them, by their ids: the retired ones too.

@@ -1,6 +1,7 @@
 //! Who asks, and what they say of themselves. With keys configured, whoever has none is refused before anything else is looked at; without
 //! any, every caller is served (on loopback alone), but callers with different `Authorization`s never see each other's state.
 
+use crate::current::Current;
 use crate::keys::Caller;
 use crate::peer::Peer;
 use crate::reply::Refused;
@@ -14,8 +15,9 @@ use flashlane_engine::{ErrorKind, Owner};
 use flashlane_store::OwnerId;
 use flashlane_telemetry::label::KeyFault;
 use http::HeaderMap;
-use http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
+use http::header::{AUTHORIZATION, HeaderValue};
 use sha2::{Digest as _, Sha256};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// The layer: handlers find the [`Caller`] in the request's extensions.
@@ -35,9 +37,22 @@ pub(crate) async fn guard(
             let id = extensions.get::<RequestId>().map_or("", |RequestId(id)| id);
             state.metrics.key_refused(fault);
             state.refusals.refused(fault, from, id, state.clock.now().mono_ns);
-            let mut response = Refused::new(ErrorKind::InvalidApiKey, told(fault)).into_response();
-            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            response
+            Refused::new(ErrorKind::InvalidApiKey, told(fault)).into_response()
+        }
+    }
+}
+
+/// Where a request's body is whole, which may have taken long: what holds by now, and the caller by that.
+///
+/// # Errors
+/// Its key was revoked meanwhile.
+pub(crate) fn still<'a>(state: &State, caller: Option<&'a Caller>) -> Result<(Arc<Current>, Cow<'a, Caller>), Refused> {
+    let (current, caller) = (state.current.load_full(), caller.ok_or(crate::Error::NoCaller)?);
+    match current.again(caller) {
+        Some(caller) => Ok((current, caller)),
+        None => {
+            let message = "The API key was revoked while the request came. Ask whoever runs this server for a key.";
+            Err(Refused::new(ErrorKind::InvalidApiKey, message))
         }
     }
 }

@@ -29,6 +29,7 @@ use tokio::task::JoinSet;
 const STOP_WAIT_MAX: Duration = Duration::from_secs(5);
 const STOPPED: &str = "The server was shut down before the response was complete.";
 const RESTARTED: &str = "The server restarted before the response was complete.";
+const BROKEN: &str = "Sorry, the server made a mistake. Please try again.";
 const NOT_KEPT: &str = "The response could not be stored.";
 
 type Key = (OwnerId, String);
@@ -235,6 +236,10 @@ impl Job {
             self.finish(record).await;
             return false;
         }
+        if self.drive.is_broken() {
+            self.end_without(BROKEN).await;
+            return false;
+        }
         let store = &self.state.store;
         if let Some(response) = began
             && let Err(error) = store.job_start(self.owner, &self.id, response).await
@@ -255,15 +260,20 @@ impl Job {
     }
 
     async fn finish(&mut self, record: Record) {
-        let events = std::mem::take(&mut self.unkept);
-        let next = self.sequence.saturating_sub(events.len() as u64);
+        let events = self.unkept.clone();
         let finished = patiently(&PAUSES_MS, || self.state.store.job_finish(record.clone(), events.clone())).await;
         if let Err(error) = finished {
             self.state.metrics.store_failed(StoreWork::Write);
             tracing::error!(error = &error as &dyn Error, "a background response could not be stored");
-            let end = End { is_cancelled: false, is_streamed: self.live.is_streamed, next, message: NOT_KEPT };
-            end_without(&self.state, self.owner, &self.id, &end).await;
+            self.end_without(NOT_KEPT).await;
         }
+    }
+
+    /// There is no record of how it ended.
+    async fn end_without(&mut self, message: &'static str) {
+        let next = self.sequence.saturating_sub(self.unkept.len() as u64);
+        let end = End { is_cancelled: false, is_streamed: self.live.is_streamed, next, message };
+        end_without(&self.state, self.owner, &self.id, &end).await;
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Everything is looked for under the caller's own key: another's conversation is not there.
 
+use crate::auth::still;
 use crate::http::collect;
 use crate::keys::Caller;
 use crate::reply::Refused;
@@ -32,6 +33,7 @@ pub(crate) async fn create(
 ) -> Result<Response, Refused> {
     let (head, body) = request.into_parts();
     let body = collect(&state, &head.headers, body).await?;
+    let (_, caller) = still(&state, Some(&caller))?;
     // All of its fields may be left out, and so may the object.
     let fields = if body.is_empty() { b"{}" } else { &*body };
     let fields = Fields::parse(fields).map_err(refused)?;
@@ -65,6 +67,7 @@ pub(crate) async fn update(
     let (head, body) = request.into_parts();
     let (owner, id) = (caller.owner_id(), named(id)?);
     let body = collect(&state, &head.headers, body).await?;
+    still(&state, Some(&caller))?;
     let metadata = metadata_of(&Fields::parse(&body).map_err(refused)?)?.ok_or_else(|| {
         let message = "Missing required parameter: 'metadata'.";
         Refused(Refusal::new(ErrorKind::MissingParameter, message).with_param("metadata"))
@@ -114,6 +117,7 @@ pub(crate) async fn add_items(
     let (head, body) = request.into_parts();
     let (owner, id) = (caller.owner_id(), named(id)?);
     let body = collect(&state, &head.headers, body).await?;
+    let (_, caller) = still(&state, Some(&caller))?;
     let fields = Fields::parse(&body).map_err(refused)?;
     let items = items_of(&fields, &random_hex()?, |raw| check(&caller, raw))?;
     if items.is_empty() {

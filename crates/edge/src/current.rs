@@ -5,11 +5,12 @@ use crate::config::EdgeConfig;
 use crate::keys::{Caller, KeyConfig, Keys, own_limits};
 use crate::state::State;
 use crate::tls::Tls;
-use flashlane_backend::{Backends, Change, Full};
+use flashlane_backend::{Backends, Change, Full, Guards};
 use flashlane_engine::router::Digest;
 use flashlane_engine::seal::Keyring;
 use flashlane_engine::{EndpointId, Fleet, Owner, Settings, Shared, Tier, admission};
 use serde_json::Value;
+use std::borrow::Cow;
 use std::sync::{Arc, PoisonError};
 
 /// How long what runs may go on after its key was revoked: within a minute of the config's change the connection is closed.
@@ -26,6 +27,8 @@ pub struct Current {
     pub(crate) tls: Option<Tls>,
     pub(crate) admin_tls: Option<Tls>,
     pub shared: Arc<Shared>,
+    /// Those that its models name: who goes by an older config asks the guards of that one.
+    pub(crate) guards: Arc<Guards>,
     pub(crate) keys: Keys,
     /// What the file says; operators may have changed it since.
     pub(crate) admission: admission::Settings,
@@ -81,6 +84,15 @@ impl Current {
         Some(Rights { shared: Arc::clone(shared), only: *only })
     }
 
+    /// The same caller by this config. None: its key is not one of this config's.
+    pub(crate) fn again<'a>(&self, caller: &'a Caller) -> Option<Cow<'a, Caller>> {
+        if caller.generation == self.number {
+            return Some(Cow::Borrowed(caller));
+        }
+        let Rights { shared, only } = self.rights(caller.owner, caller.secret)?;
+        Some(Cow::Owned(Caller { shared, only, generation: self.number, ..caller.clone() }))
+    }
+
     /// What clients are shown in TLS, and operators.
     #[must_use]
     pub fn certificates(&self) -> [(&'static str, Option<&Tls>); 2] {
@@ -104,6 +116,7 @@ impl Current {
             keys: Keys::new(&keys, &shared, number),
             admission: admission::Settings { own: own_limits(&keys), ..admission },
             shared,
+            guards: Arc::clone(backends.guards()),
             shown,
         }
     }

@@ -7,7 +7,7 @@ use flashlane_engine::admission::{
     Admission, Asked, Ending, Foreseen, Grant, Prefill, Prepared, Settings, Standing, Terms, Ticket, WaiterId,
 };
 use flashlane_engine::router::{Change, Load, Order, Seen};
-use flashlane_engine::{EndpointId, Fleet, Now, Prefilled, Tier};
+use flashlane_engine::{EndpointId, Fleet, Now, Tier};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
@@ -61,13 +61,12 @@ impl Desk {
     }
 
     /// Tells whether the endpoint was drained, and this was the last that ran there.
-    pub(crate) fn end_prefill(&self, prefilled: &Prefilled, now: Now) -> bool {
+    pub(crate) fn end_prefill(&self, leave: Prefill, tokens: u64, now: Now) -> bool {
         let mut held = self.held();
-        held.signals.remove(&prefilled.leave.id);
-        let tokens = prefilled.usage.input.saturating_add(prefilled.usage.output);
-        held.admission.end_prefill(prefilled.leave.id, tokens, now);
+        held.signals.remove(&leave.id);
+        held.admission.end_prefill(leave.id, tokens, now);
         held.wake();
-        held.admission.is_drained(prefilled.leave.endpoint)
+        held.admission.is_drained(leave.endpoint)
     }
 
     /// How a turn that waits stands; its signal before is worth nothing any more.

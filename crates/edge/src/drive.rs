@@ -9,6 +9,7 @@
 //! queue, the decoder what it may send in one message, and [`crate::socket`] what its own messages may add to the unwritten bytes. A
 //! client that neither reads nor answers pings is dropped by the ping timer.
 
+mod claims;
 mod panicked;
 mod worked;
 
@@ -24,6 +25,7 @@ use crate::patience::in_time;
 use crate::record::{record_of, usage_of};
 use crate::state::State;
 use crate::work::Work;
+use claims::{Claim, Claims};
 use flashlane_backend::{Handed, Leaving, TokenStream};
 use flashlane_engine::admission::{Asked, Ticket, WaiterId};
 use flashlane_engine::router::Digest;
@@ -74,6 +76,7 @@ pub(crate) struct Drive {
     /// The turn that was cancelled last, for the one that takes its place.
     leaving: Option<Leaving>,
     work: Vec<(TurnId, Work)>,
+    claims: Claims,
     /// Turns that wait for a place.
     queued: Vec<(TurnId, WaiterId, Signal)>,
     /// A stream or store work began or ended: whoever polls must look again.
@@ -93,20 +96,21 @@ pub(crate) struct Drive {
 }
 
 impl Drive {
-    /// Begins a session of `caller`'s; `make` says of which kind, with the snapshot that it shares.
+    /// Begins a session of `caller`'s, whom `current` has let in; `make` says of which kind, with the snapshot that it shares.
     pub(crate) fn new(
         state: Arc<State>,
-        caller: &Caller,
+        (current, caller): (Arc<Current>, &Caller),
         request_id: Arc<str>,
         make: impl FnOnce(Arc<Shared>, IdSource, Owner) -> Session,
     ) -> Result<Self, Error> {
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|source| Error::Random { source })?;
-        let (shared, current) = (Arc::clone(&caller.shared), state.current.load_full());
+        let shared = Arc::clone(&caller.shared);
         Ok(Self {
             session: make(Arc::clone(&shared), IdSource::new(seed), caller.owner)
                 .with_request_id(Arc::clone(&request_id)),
             number: state.live.session(),
+            claims: Claims::new(Arc::clone(&state)),
             state,
             shared,
             owner: caller.owner_id(),
@@ -174,7 +178,12 @@ impl Drive {
     }
 
     pub(crate) fn is_drained(&self) -> bool {
-        self.streams.is_empty() && self.work.is_empty() && self.session.is_drained()
+        self.is_broken || (self.streams.is_empty() && self.work.is_empty() && self.session.is_drained())
+    }
+
+    /// It panicked where that could not be kept to one turn: nothing more comes of it.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.is_broken
     }
 
     /// Whether it asks for nothing, and nothing runs for it.
@@ -291,8 +300,9 @@ impl Drive {
         let rest = self.poll(cx, now, None);
         self.was_busy_since(now);
         match (self.session.answer(), rest) {
-            (None, _) if self.is_broken => Poll::Ready(Answer::Refused(panics::refusal())),
             (Some(answer), _) => Poll::Ready(answer),
+            // A panic has left it without an answer, and with nothing that could bring one.
+            (None, _) if self.is_drained() => Poll::Ready(Answer::Refused(panics::refusal())),
             (None, Rest::Quiet) => Poll::Pending,
             (None, Rest::Busy | Rest::Full) => {
                 cx.waker().wake_by_ref();
@@ -403,14 +413,24 @@ impl Drive {
     }
 
     fn look(&mut self, turn: TurnId, waiter: WaiterId, now: Now) {
-        self.queued.retain(|(_, known, _)| *known != waiter);
+        self.leave_queue(waiter);
         let asked = self.state.desk.look(waiter, now);
         self.answer(turn, asked, now);
+    }
+
+    fn leave_queue(&mut self, waiter: WaiterId) {
+        self.queued.retain(|(_, known, _)| *known != waiter);
+        self.claims.end(Claim::Place(waiter));
     }
 
     /// Tells the session what admission says.
     fn answer(&mut self, turn: TurnId, asked: (Asked, Option<Signal>), now: Now) {
         let (asked, signal) = self.state.shed(asked, now);
+        match &asked {
+            Asked::Granted(grant, _) => self.claims.take(turn, Claim::Grant(*grant)),
+            Asked::Queued(place) => self.claims.take(turn, Claim::Place(place.waiter)),
+            Asked::Refused(..) => {}
+        }
         if let (Asked::Queued(place), Some(signal)) = (&asked, signal) {
             self.queued.push((turn, place.waiter, signal));
             self.has_changed = true;
@@ -433,10 +453,11 @@ impl Drive {
             Effect::Ask(turn, ticket) => self.ask(turn, *ticket),
             Effect::Look(turn, waiter) => self.look(turn, waiter, now),
             Effect::Forget(waiter) => {
-                self.queued.retain(|(_, known, _)| *known != waiter);
+                self.leave_queue(waiter);
                 self.state.desk.forget(waiter, now);
             }
             Effect::Release(grant, ending) => {
+                self.claims.end(Claim::Grant(grant));
                 let (change, is_drained) = self.state.desk.release(grant, &ending, now);
                 if let Some(change) = change {
                     self.state.endpoint_changed(&self.shared.fleet, change);
@@ -446,8 +467,7 @@ impl Drive {
                 }
             }
             Effect::Inquire(turn, inquiry) => {
-                let inquiry = self.state.backends().inquire(inquiry);
-                self.work.push((turn, Work::Inquire(inquiry)));
+                self.work.push((turn, Work::Inquire(self.current.guards.ask(inquiry))));
                 self.has_changed = true;
             }
             Effect::Open(turn, request) => {
@@ -531,18 +551,22 @@ impl Drive {
     /// by the signal.
     fn prepare(&mut self, turn: TurnId, ticket: &Ticket, now: Now) {
         let (leave, signal) = self.state.prepare(ticket, now).unzip();
+        if let Some(leave) = leave {
+            self.claims.take(turn, Claim::Prefill(leave));
+        }
         self.queued.extend(leave.zip(signal).map(|(leave, signal)| (turn, leave.id, signal)));
         self.session.handle_prepared(turn, leave, now);
     }
 
     /// The prompt was read, or not: what it cost is its owner's.
     fn prefilled(&mut self, prefilled: Prefilled, now: Now) {
-        self.queued.retain(|(_, known, _)| *known != prefilled.leave.id);
-        if self.state.desk.end_prefill(&prefilled, now) {
-            log::drained(&self.shared.fleet, prefilled.leave.endpoint);
-        }
         self.state.metrics.prefilled(&prefilled);
         let Prefilled { leave, response_id, model, usage, .. } = prefilled;
+        self.queued.retain(|(_, known, _)| *known != leave.id);
+        self.claims.end(Claim::Prefill(leave));
+        if self.state.desk.end_prefill(leave, usage.input.saturating_add(usage.output), now) {
+            log::drained(&self.shared.fleet, leave.endpoint);
+        }
         if usage != Usage::default() {
             self.state.bill(usage_of(self.owner, leave.tier, (response_id, &model, usage), now));
         }
@@ -558,8 +582,9 @@ impl Drive {
 impl Drop for Drive {
     fn drop(&mut self) {
         let now = self.now();
-        self.client_gone(now);
-        self.settle();
+        // Whatever one of these comes to, the other is done, and the claims are dropped.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.client_gone(now)));
+        let _ = catch_unwind(AssertUnwindSafe(|| self.settle()));
         self.state.live.leaves(self.number);
     }
 }
@@ -584,3 +609,6 @@ enum Round {
 fn earliest(a: Option<u64>, b: Option<u64>) -> Option<u64> {
     a.into_iter().chain(b).min()
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 
 use crate::afterwards::Afterwards;
 use crate::allowance;
+use crate::auth;
 use crate::background;
 use crate::drive::{Drive, Rest};
 use crate::follow::Reader;
@@ -85,11 +86,11 @@ async fn serve(
     let began_ns = state.clock.now().mono_ns;
     let (head, body) = request.into_parts();
     let body = collect(&state, &head.headers, body).await?;
-    let caller = head.extensions.get::<Caller>().ok_or(crate::Error::NoCaller)?;
+    let (current, caller) = auth::still(&state, head.extensions.get::<Caller>())?;
     let origin = caller.origin(&head.headers);
     let wants_timing = allowance::wants_timing(&head.headers);
     let tracing = trace::tracing(&state, &head.headers);
-    let mut drive = Drive::new(state, caller, id, |shared, ids, owner| {
+    let mut drive = Drive::new(state, (current, &caller), id, |shared, ids, owner| {
         Session::http(shared, ids, owner).with_origin(origin).with_timing_told(wants_timing).with_tracing(tracing)
     })?;
     let wants_route = head.headers.contains_key(allowance::ROUTE);

@@ -94,6 +94,7 @@ impl State {
             admin_tls,
             keys: Keys::new(&keys, &shared, 1),
             shared,
+            guards: Arc::clone(backends.guards()),
             admission,
             shown,
             config,

@@ -59,11 +59,15 @@ pub(crate) async fn upgrade(
     let limits = frame_limits(&state.current().config.limits);
     let Handshake { accept, deflate, deflate_header, timing, timing_within, rate_limits } = handshake;
     let decoder = Decoder::new(limits, deflate);
+    let (current, caller) = match auth::still(&state, Some(&caller)) {
+        Ok(still) => still,
+        Err(refused) => return refused.into_response(),
+    };
     let origin = caller.origin(request.headers());
     let model = auth::model(request.headers());
     let tracing = trace::tracing(&state, request.headers());
     let mut allowance = Allowance::default();
-    let drive = Drive::new(Arc::clone(&state), &caller, id, |shared, ids, owner| {
+    let drive = Drive::new(Arc::clone(&state), (current, &caller), id, |shared, ids, owner| {
         let traits = Traits { owner, origin, keys: origin.keys(None), ..Traits::default() };
         let foreseen = state.expect(&shared.fleet, traits, model.as_deref());
         allowance = foreseen.map(|foreseen| foreseen.allowance).unwrap_or_default();

@@ -23,9 +23,16 @@ impl Drive {
         }));
         self.has_changed = true;
         if failed.is_err() {
+            panics::tell(&self.state, &self.request_id);
             self.is_broken = true;
             self.close = Some((close_code::INTERNAL_ERROR, "the server made a mistake"));
             let _ = catch_unwind(AssertUnwindSafe(|| self.client_gone(now)));
+        }
+        // What the session has lost on the way would be held until its connection ends.
+        let Self { claims, session, state, number, .. } = self;
+        let lost = claims.settle(|turn| session.has(turn), now).into_iter().chain(at);
+        for turn in lost.filter(|turn| !session.has(*turn)) {
+            state.live.ends(*number, turn);
         }
     }
 }

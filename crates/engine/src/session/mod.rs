@@ -565,6 +565,12 @@ impl Session {
         self.lanes.running().next().is_some()
     }
 
+    /// Whether this turn runs.
+    #[must_use]
+    pub fn has(&self, turn: TurnId) -> bool {
+        self.lanes.running().any(|running| running.id == turn)
+    }
+
     /// Whether nothing runs and nothing waits.
     #[must_use]
     pub fn is_idle(&self) -> bool {

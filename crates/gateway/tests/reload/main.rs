@@ -9,3 +9,4 @@ mod place;
 mod rig;
 mod storm;
 mod tls;
+mod upload;

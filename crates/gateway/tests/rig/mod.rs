@@ -1,6 +1,8 @@
 //! The built binary as a child: started, read line by line, and ended by its own process id. Knows no verb.
 #![allow(dead_code, clippy::unwrap_used, reason = "each test file uses its part; a test may fail this way")]
 
+pub mod guard;
+
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;

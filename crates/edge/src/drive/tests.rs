@@ -1,0 +1,166 @@
+//! What a session in motion holds, and gives back however it ends.
+
+use super::*;
+use crate::state::Parts;
+use flashlane_backend::{Backends, EndpointConfig, Kind, Tier as TierOf};
+use flashlane_engine::admission::{self, Ending};
+use flashlane_engine::router::{Duty, Order};
+use flashlane_engine::seal::Keyring;
+use flashlane_engine::{EndpointId, Fleet, Modality, Model, ModelRouting, Route, Settings};
+use flashlane_store::{Limits, MemoryStore};
+use flashlane_telemetry::{Metrics, Turns};
+use flashlane_wire::websocket::Encoder;
+use std::future::poll_fn;
+use std::num::NonZeroU32;
+
+const ENDPOINT: EndpointId = EndpointId(0);
+
+/// One endpoint that begins and does not go on, for so many turns at once.
+fn state(turns_max: u32) -> Arc<State> {
+    let silent = EndpointConfig {
+        first_token_ms: Some(60_000),
+        ..EndpointConfig::new("silent", TierOf::Latency, Kind::Simulator)
+    };
+    let backends = Backends::new(&[silent]).unwrap();
+    let model = Model {
+        name: "demo".into(),
+        context_tokens_max: 131_072,
+        modalities: vec![Modality::Text],
+        route: Route::LatencyFirst,
+        upstream_latency: None,
+        upstream_throughput: None,
+        routing: ModelRouting::default(),
+        guard: None,
+    };
+    let fleet = Fleet {
+        endpoints: backends.endpoints().cloned().collect(),
+        models: vec![model],
+        created_unix_s: 1_700_000_000,
+        rules: Arc::default(),
+    };
+    let ring = Keyring::new(&[7; 32], &[], 1 << 20).unwrap();
+    let mut admission = admission::Settings::default();
+    admission.limits.latency.turns_max = NonZeroU32::new(turns_max);
+    Arc::new(State::new(Parts {
+        config: EdgeConfig::default(),
+        tls: None,
+        admin_tls: None,
+        shared: Arc::new(Shared::new(Settings::default(), Arc::new(fleet), Arc::new(ring))),
+        keys: Vec::new(),
+        backends: Arc::new(backends),
+        shown: <_>::default(),
+        admission,
+        store: Arc::new(MemoryStore::new(Limits::default())),
+        metrics: Arc::new(Metrics::new().unwrap()),
+        turns: Arc::new(Turns::new(10)),
+        trace_sample_percent: None,
+    }))
+}
+
+fn websocket(shared: Arc<Shared>, ids: IdSource, owner: Owner) -> Session {
+    Session::websocket(shared, ids, owner, Encoder::new(None), false)
+}
+
+fn drive(state: &Arc<State>) -> Drive {
+    let current = state.current.load_full();
+    let shared = Arc::clone(&current.shared);
+    let caller = Caller { owner: Owner::default(), key: None, secret: None, generation: 1, only: None, shared };
+    Drive::new(Arc::clone(state), (current, &caller), "req_1".into(), websocket).unwrap()
+}
+
+fn create(drive: &mut Drive, lane: &str, more: &str) {
+    let event =
+        format!(r#"{{"type":"response.create","model":"demo","input":"hi","store":false,"stream_id":"{lane}"{more}}}"#);
+    let now = drive.now();
+    drive.handle(now, |session, now| session.handle_message(event.as_bytes(), now));
+}
+
+async fn poll(drive: &mut Drive) {
+    poll_fn(|cx| {
+        let now = drive.now();
+        drive.poll(cx, now, None);
+        Poll::Ready(())
+    })
+    .await;
+}
+
+fn in_flight(state: &State) -> u32 {
+    state.desk.seen(ENDPOINT, state.clock.now()).0.in_flight
+}
+
+fn told(drive: &mut Drive) -> String {
+    String::from_utf8_lossy(drive.outgoing().ready()).into_owned()
+}
+
+/// As a panic in the middle of its states might leave it.
+fn lose(drive: &mut Drive) {
+    let now = drive.now();
+    let fresh = websocket(Arc::clone(&drive.shared), IdSource::new([1; 32]), Owner::default());
+    drive.handle(now, |session, _| {
+        *session = fresh;
+        panic!("a mistake in a state");
+    });
+}
+
+#[tokio::test]
+async fn what_a_session_loses_by_a_panic_is_free_at_once() {
+    let state = state(1);
+    let (mut first, mut second) = (drive(&state), drive(&state));
+    create(&mut first, "a", "");
+    create(&mut second, "a", "");
+    poll(&mut first).await;
+    assert_eq!((in_flight(&state), first.claims.grants().len(), second.queued.len()), (1, 1, 1));
+    lose(&mut first);
+    poll(&mut second).await;
+    assert_eq!((in_flight(&state), second.claims.grants().len()), (1, 1), "the place is the next one's");
+    assert!(state.live.first(9).iter().all(|(number, _)| *number == second.number), "it is seen to run no more");
+    // And one that waits, too: whoever comes next is the first.
+    let mut third = drive(&state);
+    create(&mut third, "a", "");
+    lose(&mut third);
+    drop(second);
+    let mut last = drive(&state);
+    create(&mut last, "a", "");
+    assert_eq!((in_flight(&state), last.claims.grants().len()), (1, 1));
+}
+
+/// The leave of three of four turns is taken from them, so that giving it back is a mistake, and one more in the middle of mending the first,
+/// the second and the third.
+#[tokio::test]
+async fn a_panic_while_another_is_mended_loses_no_place() {
+    let state = state(4);
+    let mut drive = drive(&state);
+    for lane in ["a", "b", "c", "d"] {
+        create(&mut drive, lane, "");
+    }
+    let (grants, turns) = (drive.claims.grants(), drive.streams.iter().map(|(turn, _)| *turn).collect::<Vec<_>>());
+    assert_eq!((in_flight(&state), grants.len(), turns.len()), (4, 4, 4));
+    let now = drive.now();
+    for grant in grants.iter().take(3) {
+        state.desk.release(*grant, &Ending::NOTHING, now);
+    }
+    assert_eq!(in_flight(&state), 1);
+    drive.work.push((turns[0], Work::Count(Box::pin(async { panic!("a mistake in a turn's work") }))));
+    poll(&mut drive).await;
+    assert!(drive.is_broken() && drive.is_drained());
+    assert_eq!(drive.take_close().map(|(code, _)| code), Some(1011));
+    drop(drive);
+    assert_eq!(in_flight(&state), 0);
+}
+
+#[tokio::test]
+async fn what_begins_while_those_that_wait_are_looked_at_is_polled_in_the_same_poll() {
+    let state = state(1);
+    let (mut runs, mut waits) = (drive(&state), drive(&state));
+    create(&mut runs, "a", "");
+    create(&mut waits, "a", "");
+    // The store is asked for what this one goes on from, once the turn before it has ended.
+    create(&mut waits, "a", r#","previous_response_id":"resp_none""#);
+    poll(&mut waits).await;
+    assert!(!told(&mut waits).contains("error"), "{}", told(&mut waits));
+    let cordoned = |order| Ok::<_, ()>(Order { duty: Duty::Cordoned, ..order });
+    state.desk.obey(ENDPOINT, cordoned, waits.now()).unwrap();
+    poll(&mut waits).await;
+    let told = told(&mut waits);
+    assert!(told.contains("server_is_overloaded") && told.contains("previous_response_not_found"), "{told}");
+}
