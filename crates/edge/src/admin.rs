@@ -37,6 +37,7 @@ pub(crate) fn router(state: &Arc<State>, is_private: bool) -> Router {
     open()
         .merge(Router::new().route("/metrics", get(metrics)).layer(behind(Door::Metrics)))
         .merge(guarded().layer(behind(Door::Guarded)))
+        .merge(changing().layer(behind(Door::Changing)))
         .merge(Router::new().route("/status/live", get(status::live)).layer(behind(Door::Late)))
         .merge(always_guarded().layer(behind(Door::Always)))
         .fallback(unknown_path)
@@ -54,12 +55,15 @@ fn guarded() -> Router<Arc<State>> {
     Router::new()
         .route("/usage", get(usage::show))
         .route("/limits", get(limits::show))
-        .route("/limits/{tier}", patch(limits::change))
         .route("/turns", get(turns::list))
         .route("/turns/{id}", get(turns::one))
         .route("/status", get(status::show))
         .route("/endpoints", get(endpoints::show))
-        .route("/endpoints/{name}", patch(endpoints::change))
+}
+
+/// For this machine, unless the config says how operators prove that they may: then for those alone who do.
+fn changing() -> Router<Arc<State>> {
+    Router::new().route("/limits/{tier}", patch(limits::change)).route("/endpoints/{name}", patch(endpoints::change))
 }
 
 /// For those alone who prove that they may: `/config`, `/drain`.

@@ -71,7 +71,8 @@ impl Default for EdgeConfig {
 #[serde(default, deny_unknown_fields)]
 pub struct AdminConfig {
     /// SHA-256 of the token that operators send as `Authorization: Bearer TOKEN`, in hexadecimal: of one, or of two while it is changed.
-    /// `/config` and `/drain` always ask for it, all but `/livez` and `/readyz` where the listener is beyond loopback. Default none.
+    /// `/config` and `/drain` always ask for it, and where there is one, so does what changes limits and endpoints; all but `/livez` and
+    /// `/readyz` where the listener is beyond loopback. Default none.
     pub token_sha256: Vec<Digest>,
     /// Whether `/metrics` is open beyond loopback too. Default false.
     pub metrics_open: bool,

@@ -15,7 +15,6 @@ use crate::listen::{Draining, Heard};
 use crate::paced::{Late, Paced};
 use crate::reply::{JSON, Refused};
 use crate::routes::RequestId;
-use crate::stall::{Mark, Marks};
 use crate::state::State;
 use crate::trace;
 use crate::watch::{Watch, Watching};
@@ -235,8 +234,6 @@ pub(crate) struct Held {
     _watching: Option<Watching>,
     _request: Option<Requests>,
     afterwards: Option<Afterwards>,
-    /// Of HTTP/2, where each answer waits for its client alone.
-    mark: Option<Mark>,
 }
 
 impl Held {
@@ -245,8 +242,7 @@ impl Held {
         let is_exclusive = head.version < Version::HTTP_2;
         let watch = head.extensions.remove::<Watch>().filter(|_| is_exclusive);
         let afterwards = head.extensions.remove::<Afterwards>().filter(|_| is_exclusive);
-        let mark = head.extensions.remove::<Marks>().filter(|_| !is_exclusive).map(|marks| marks.mark());
-        Self { _watching: watch.map(Watch::begin), _request: head.extensions.remove(), afterwards, mark }
+        Self { _watching: watch.map(Watch::begin), _request: head.extensions.remove(), afterwards }
     }
 
     /// The turn's answer is whole.
@@ -266,9 +262,6 @@ impl http_body::Body for EventStream {
         let Self { drive, quiet_in, held, ear } = self.get_mut();
         let Some(running) = drive else { return Poll::Ready(None) };
         ear.hear(cx, running);
-        if let Some(mark) = &mut held.mark {
-            mark.end();
-        }
         // hyper asks again after a frame, and again after it has flushed: without a wake there is nothing new.
         let poll_number = held.afterwards.as_ref().map(Afterwards::poll_number);
         if poll_number.is_some() && *quiet_in == poll_number && !running.is_drained() {
@@ -281,9 +274,6 @@ impl http_body::Body for EventStream {
             && let Some(ended) = drive.take()
         {
             held.end(ended);
-        }
-        if let Some(mark) = &mut held.mark {
-            mark.begin();
         }
         Poll::Ready(frame.map(|bytes| Ok(Frame::data(bytes))))
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Context;
 use std::time::Duration;
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// The requests of one connection: how many have begun, and by its clones how many run. Each request has one, and so has the event
 /// stream that answers it.
@@ -27,6 +27,8 @@ impl Requests {
 pub(crate) struct Idle {
     requests: Requests,
     period: Duration,
+    /// Until a first request, where it is waited for no longer than this.
+    first: Option<Pin<Box<Sleep>>>,
     /// How many requests had begun at the last look; None if one was running then.
     begun_before: Option<u64>,
     sleep: Pin<Box<Sleep>>,
@@ -35,9 +37,10 @@ pub(crate) struct Idle {
 }
 
 impl Idle {
-    pub(crate) fn new(requests: Requests, period: Duration) -> Self {
+    pub(crate) fn new(requests: Requests, period: Duration, first_until: Option<Instant>) -> Self {
+        let first = first_until.map(|until| Box::pin(sleep_until(until)));
         let sleep = Box::pin(tokio::time::sleep(period));
-        Self { requests, period, begun_before: Some(0), sleep, is_armed: false }
+        Self { requests, period, first, begun_before: Some(0), sleep, is_armed: false }
     }
 
     /// From now on the period is that short.
@@ -50,6 +53,14 @@ impl Idle {
     /// Whether there has been a request.
     pub(crate) fn was_asked(&self) -> bool {
         self.requests.0.load(Ordering::Relaxed) > 0
+    }
+
+    /// True when a first request should have come and has not. All polls must be of one task.
+    pub(crate) fn poll_late(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.first.is_some() && self.was_asked() {
+            self.first = None;
+        }
+        self.first.as_mut().is_some_and(|first| first.as_mut().poll(cx).is_ready())
     }
 
     /// True at the end of each period in which nothing was asked for and nothing is being answered. All polls must be of one task.

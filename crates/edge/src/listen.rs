@@ -4,8 +4,11 @@
 mod connection;
 mod connections;
 mod entry;
+mod guests;
+mod streams;
 
 pub(crate) use connections::{Connections, Draining, Heard, Permit};
+pub(crate) use streams::marked;
 
 use crate::admin;
 use crate::background;
@@ -24,8 +27,10 @@ use std::task::Poll;
 use std::time::Duration;
 use tokio::net::TcpListener;
 
-/// Most operator connections at once.
+/// Most operator connections at once, guests among them.
 const ADMIN_CONNECTIONS_MAX: u32 = 64;
+/// And guests that were closed for another one, and are not gone yet.
+const ADMIN_LEAVING_MAX: u32 = 16;
 /// After an `accept` that failed for want of resources (file descriptors), so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// After the drain, for followers of what it has ended: one read of the store and one write.
@@ -96,10 +101,13 @@ impl Listeners {
     pub async fn serve(self, state: Arc<State>) {
         let Self { clients, admin } = self;
         background::recover(&state).await;
-        let operators = Connections::new(ADMIN_CONNECTIONS_MAX);
+        let operators = Connections::new(ADMIN_CONNECTIONS_MAX + ADMIN_LEAVING_MAX);
         let is_private = admin.local_addr().is_ok_and(|address| address.ip().is_loopback());
         let admin_router = admin::router(&state, is_private).layer(Extension(Arc::clone(&operators)));
-        let admin_app = App::for_operators(admin_router, &state, Arc::clone(&operators));
+        let admin_app = {
+            let count_max = usize::try_from(ADMIN_CONNECTIONS_MAX).unwrap_or(usize::MAX);
+            App::for_operators(admin_router, &state, Arc::clone(&operators), count_max)
+        };
         let admin_accepting = operators.spawn(async move { accept_all(&admin, &admin_app).await });
         let watching = Arc::clone(&state);
         operators.spawn(async move { watching.memory.watch().await });
@@ -158,15 +166,13 @@ async fn bind(address: SocketAddr, setting: &'static str, flag: &'static str) ->
 /// Ends only by being dropped.
 async fn accept_all(listener: &TcpListener, app: &App) {
     loop {
-        if app.is_for_clients {
+        if app.is_for_clients() {
             app.memory_allows().await;
         }
         // Before the accept: what there is no place for waits in the kernel's bounded backlog.
         let permit = app.connections.permit().await;
         match listener.accept().await {
-            Ok((stream, from)) => {
-                drop(app.connections.spawn(connection::serve((stream, from.ip()), app.clone(), permit)));
-            }
+            Ok((stream, from)) => app.begin((stream, from.ip()), permit),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -181,7 +187,7 @@ async fn accept_rest(listener: &TcpListener, app: &App) {
         while let Some(permit) = app.connections.permit_now()
             && let Poll::Ready(Ok((stream, from))) = listener.poll_accept(cx)
         {
-            app.connections.spawn(connection::serve((stream, from.ip()), app.clone(), permit));
+            app.begin((stream, from.ip()), permit);
         }
         Poll::Ready(())
     })

@@ -8,6 +8,7 @@ use crate::listen::Permit;
 use crate::peer::Peer;
 use crate::reply::Refused;
 use crate::state::State;
+pub(crate) use addresses::Network;
 use addresses::{Addresses, Handshakes, Most};
 use axum::body::Body;
 use axum::extract::{self, Request};
@@ -119,6 +120,7 @@ pub(crate) fn refusal(excess: Excess) -> Refusal {
         Excess::MemorySession | Excess::MemoryTurn => {
             (ErrorKind::Overloaded, "The server is short of memory. Please try again later.")
         }
+        Excess::Operators => (ErrorKind::RateLimited, "Too many operators are connected. Please try again in 1s."),
         Excess::Proxy => (ErrorKind::InvalidValue, "The proxy does not say who its client is."),
     };
     Refusal::new(kind, message).with_retry_after_ms(Some(RETRY_AFTER_MS))

@@ -1,17 +1,17 @@
-//! A client over HTTP that takes nothing of what there is for it. Seen where bytes wait for it: at the connection's writes, and over HTTP/2,
-//! where each answer has a window of its own, at each event stream's frames.
+//! A client over HTTP that takes nothing of what there is for it. Seen where bytes wait for it: at a connection's writes, and over HTTP/2,
+//! where each answer has a window of its own, at each answer's frames.
 //!
-//! Looks twice in the time that a client has, so that what runs pays a store for a wait and nothing else. Knows nothing of what waits.
+//! Who writes pays a store for a wait, and nothing while there is none. Knows nothing of what waits.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::Context;
 use std::time::Duration;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Where bytes may wait for a client: 0 while none do, else another number for each wait.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Mark {
     shown: Arc<AtomicU64>,
     waits: u64,
@@ -28,65 +28,49 @@ impl Mark {
     }
 }
 
-/// The marks of one connection, each with what the last look saw there.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Marks(Arc<Mutex<Vec<Seen>>>);
-
-/// A mark, and what it showed at the last look.
-#[derive(Debug)]
-struct Seen(Weak<AtomicU64>, u64);
-
-impl Marks {
-    pub(crate) fn mark(&self) -> Mark {
-        let mark = Mark::default();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Seen(Arc::downgrade(&mark.shown), 0));
-        mark
-    }
-
-    /// Whether one of them waits as it did at the last look.
-    fn look(&self) -> bool {
-        let mut is_stalled = false;
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain_mut(|Seen(mark, seen)| {
-            let Some(mark) = mark.upgrade() else { return false };
-            let shown = mark.load(Ordering::Relaxed);
-            is_stalled |= shown != 0 && shown == std::mem::replace(seen, shown);
-            true
-        });
-        is_stalled
-    }
-}
-
 /// See the module.
 pub(crate) struct Stall {
-    marks: Marks,
-    period: Duration,
-    sleep: Pin<Box<Sleep>>,
-    /// `sleep` will wake the task.
-    is_armed: bool,
+    shown: Arc<AtomicU64>,
+    wait_max: Duration,
+    /// The wait that was seen last, and when it will have been too long.
+    seen: Option<(u64, Instant)>,
+    /// Made for the first wait: most clients take all at once.
+    sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl Stall {
-    pub(crate) fn new(ms_max: u64) -> Self {
-        let period = Duration::from_millis(ms_max.div_ceil(2));
-        Self { marks: Marks::default(), period, sleep: Box::pin(sleep(period)), is_armed: false }
+    pub(crate) fn new(mark: &Mark, ms_max: u64) -> Self {
+        Self { shown: Arc::clone(&mark.shown), wait_max: Duration::from_millis(ms_max), seen: None, sleep: None }
     }
 
-    pub(crate) fn marks(&self) -> &Marks {
-        &self.marks
-    }
-
-    /// True when the client has taken nothing for one period at least, and two at most. All polls must be of one task.
+    /// True when the client has taken nothing for that long. To be asked after each poll of who writes, by the same task.
+    // hot: per token
     pub(crate) fn poll_over(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.is_armed && !self.sleep.is_elapsed() {
-            return false;
+        match self.shown.load(Ordering::Relaxed) {
+            0 => false,
+            wait => self.poll_wait(wait, cx),
         }
-        let mut is_over = false;
-        while self.sleep.as_mut().poll(cx).is_ready() {
-            is_over |= self.marks.look();
-            self.sleep.as_mut().reset(Instant::now() + self.period);
+    }
+
+    fn poll_wait(&mut self, wait: u64, cx: &mut Context<'_>) -> bool {
+        let due = self.due(wait, Instant::now());
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        if sleep.deadline() != due {
+            sleep.as_mut().reset(due);
         }
-        self.is_armed = true;
-        is_over
+        sleep.as_mut().poll(cx).is_ready()
+    }
+
+    /// When this wait will have been too long.
+    fn due(&mut self, wait: u64, now: Instant) -> Instant {
+        match self.seen {
+            Some((seen, due)) if seen == wait => due,
+            Some(_) | None => {
+                let due = now + self.wait_max;
+                self.seen = Some((wait, due));
+                due
+            }
+        }
     }
 }
 
@@ -95,21 +79,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_is_a_stall_when_two_looks_in_a_row_see_it() {
-        let marks = Marks::default();
-        let (mut one, mut other) = (marks.mark(), marks.mark());
-        one.begin();
-        assert!(!marks.look());
-        one.end();
-        other.begin();
-        assert!(!marks.look());
-        one.begin();
-        other.end();
-        other.begin();
-        assert!(!marks.look(), "another wait");
-        drop(one);
-        assert!(marks.look());
-        drop(other);
-        assert!(!marks.look());
+    fn a_wait_is_too_long_after_exactly_its_time_and_another_wait_has_its_own() {
+        let mut mark = Mark::default();
+        let mut stall = Stall::new(&mark, 30_000);
+        let began = Instant::now();
+        let at = |ms| began + Duration::from_millis(ms);
+        let shown = |mark: &Mark| mark.shown.load(Ordering::Relaxed);
+        assert_eq!(shown(&mark), 0, "nothing waits");
+        mark.begin();
+        assert_eq!([0, 1, 29_999].map(|ms| stall.due(shown(&mark), at(ms))), [at(30_000); 3]);
+        mark.end();
+        assert_eq!(shown(&mark), 0, "it has taken something");
+        mark.begin();
+        assert_eq!([29_999, 31_000].map(|ms| stall.due(shown(&mark), at(ms))), [at(59_999); 2]);
     }
 }

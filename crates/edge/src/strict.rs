@@ -1,6 +1,8 @@
 //! What is asked of every request before its route, of clients and of operators, and cannot be seen from its bytes alone. That is seen
 //! before ([`crate::inspected`]).
 
+use crate::listen::marked;
+use crate::stall::Mark;
 use crate::state::State;
 use axum::body::Body;
 use axum::extract::{self, Request};
@@ -10,7 +12,11 @@ use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use http::{Method, StatusCode, Version};
 use std::sync::Arc;
 
-pub(crate) async fn guard(extract::State(state): extract::State<Arc<State>>, request: Request, next: Next) -> Response {
+pub(crate) async fn guard(
+    extract::State(state): extract::State<Arc<State>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     // hyper counts those of HTTP/1.1 itself, and answers the same.
     if request.headers().len() > state.current().config.limits.headers_max {
         let mut response = Response::new(Body::empty());
@@ -20,7 +26,11 @@ pub(crate) async fn guard(extract::State(state): extract::State<Arc<State>>, req
     let may_upgrade = request.version() < Version::HTTP_2
         && request.method() == Method::GET
         && request.headers().contains_key(UPGRADE);
+    let mark = request.extensions_mut().remove::<Mark>();
     let mut response = next.run(request).await;
+    if let Some(mark) = mark {
+        response = response.map(|body| marked(body, mark));
+    }
     // What comes behind a handshake is not inspected: it is no request, or it is never read.
     if may_upgrade && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

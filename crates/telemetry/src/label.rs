@@ -220,11 +220,13 @@ pub enum Excess {
     MemoryTurn,
     /// A trusted proxy did not say who its client is, or not in time.
     Proxy,
+    /// On the admin listener, which is full: somebody who had not shown who they are was closed for another one.
+    Operators,
 }
 
 impl Excess {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Connections, Self::Handshakes, Self::MemorySession, Self::MemoryTurn, Self::Proxy];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Connections, Self::Handshakes, Self::MemorySession, Self::MemoryTurn, Self::Proxy, Self::Operators];
 
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -234,6 +236,7 @@ impl Excess {
             Self::MemorySession => "memory_session",
             Self::MemoryTurn => "memory_turn",
             Self::Proxy => "proxy_protocol",
+            Self::Operators => "operators",
         }
     }
 }

@@ -1,8 +1,10 @@
-//! Who may ask what on the admin listener. On loopback all is open but what shows or ends the server (`/config`, `/drain`); beyond it
-//! everything is asked for the admin token or a client certificate, but for the health of the process, and the metrics where the config
-//! opens them. Knows nothing of what is behind the doors.
+//! Who may ask what on the admin listener. On loopback all is open but what shows or ends the server (`/config`, `/drain`), and, where the
+//! config has a token or an authority for certificates, what changes it; beyond loopback everything is asked for the admin token or a
+//! client certificate, but for the health of the process, and the metrics where the config opens them. Whoever passes as one who may is no
+//! guest of the listener any more. Knows nothing of what is behind the doors.
 
 use crate::config::AdminConfig;
+use crate::listen::Permit;
 use crate::peer::Peer;
 use crate::reply::Refused;
 use crate::state::State;
@@ -24,7 +26,9 @@ pub(super) enum Door {
     Metrics,
     /// Open to this machine.
     Guarded,
-    /// The same; but proof may come later, since a browser's WebSocket sends none: its handler looks for [`Proof`].
+    /// Open to this machine as long as nobody can prove anything.
+    Changing,
+    /// As [`Self::Guarded`]; but proof may come later, since a browser's WebSocket sends none: its handler looks for [`Proof`].
     Late,
     /// Open to nobody without proof.
     Always,
@@ -79,22 +83,30 @@ fn check(gate: &Gate, request: &Request) -> Result<Proof, Refused> {
     let current = gate.state.current();
     let config = &current.config;
     let peer = request.extensions().get::<Peer>().copied();
-    let is_open = is_open(gate.door, &config.admin, gate.is_private && peer.is_some_and(|peer| peer.is_loopback()));
+    let is_from_here = gate.is_private && peer.is_some_and(|peer| peer.is_loopback());
+    let is_open = is_open(gate.door, &config.admin, is_from_here);
     origin::check_admin(config, request, is_open)?;
-    if is_open || peer.is_some_and(|peer| peer.has_certificate) {
-        return Ok(Proof::Needless);
+    if !is_open && peer.is_none_or(|peer| !peer.has_certificate) {
+        if gate.door == Door::Late {
+            return Ok(Proof::AskedFor);
+        }
+        let token = request.headers().get(AUTHORIZATION).and_then(|value| auth::bearer(value.as_bytes()));
+        prove(&config.admin, token, request.uri().path())?;
     }
-    if gate.door == Door::Late {
-        return Ok(Proof::AskedFor);
+    // What is open to all proves nothing.
+    if (!is_open || is_from_here)
+        && let Some(permit) = request.extensions().get::<Permit>()
+    {
+        permit.prove();
     }
-    let token = request.headers().get(AUTHORIZATION).and_then(|value| auth::bearer(value.as_bytes()));
-    prove(&config.admin, token, request.uri().path()).map(|()| Proof::Needless)
+    Ok(Proof::Needless)
 }
 
 fn is_open(door: Door, config: &AdminConfig, is_from_here: bool) -> bool {
     match door {
         Door::Metrics => is_from_here || config.metrics_open,
         Door::Guarded | Door::Late => is_from_here,
+        Door::Changing => is_from_here && !config.can_ask(),
         Door::Always => false,
     }
 }
@@ -138,13 +150,16 @@ mod tests {
     fn a_door_is_open_to_those_who_need_no_proof() {
         let closed = config(&[]);
         let opened = AdminConfig { metrics_open: true, ..config(&[]) };
-        for (door, here, open_here, open_there, opened_there) in [
+        let with_token = config(&["token"]);
+        for (door, open_here, asked_here, open_there, opened_there) in [
             (Door::Metrics, true, true, false, true),
             (Door::Guarded, true, true, false, false),
+            (Door::Changing, true, false, false, false),
             (Door::Late, true, true, false, false),
-            (Door::Always, true, false, false, false),
+            (Door::Always, false, false, false, false),
         ] {
-            assert_eq!(is_open(door, &closed, here), open_here, "{door:?}");
+            assert_eq!(is_open(door, &closed, true), open_here, "{door:?}");
+            assert_eq!(is_open(door, &with_token, true), asked_here, "{door:?}");
             assert_eq!(is_open(door, &closed, false), open_there, "{door:?}");
             assert_eq!(is_open(door, &opened, false), opened_there, "{door:?}");
         }

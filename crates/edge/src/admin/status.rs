@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! Arriving ── {"token": ...} within 5 s, and it is allowed ──> Watching ── a push a second, and at events
-//!    └─────────────── late, or not allowed: close ──────────────────────────────┴── the listener ends: close 1001
+//!    └───── late, not allowed, or one too many: close ────────────────────────┴── the listener ends: close 1001
 //! ```
 
 pub(super) mod glance;
@@ -103,25 +103,24 @@ pub(super) async fn live(
             return Refused::new(ErrorKind::InvalidValue, "This connection cannot be upgraded.").into_response();
         }
     };
-    let Some(watching) = state.live.watch(WATCHERS_MAX) else {
-        return Refused::new(ErrorKind::Overloaded, "Too many look on already.").into_response();
-    };
     let connections = Arc::clone(&operators);
-    operators.spawn(async move {
+    let held = permit.clone();
+    let task = operators.spawn(async move {
         if let Some((io, early)) = ws::taken_over(on_upgrade).await {
             let line = Line {
                 io,
                 state,
                 proof,
-                _watching: watching,
+                permit,
+                _watching: None,
                 decoder: decoder(),
                 out: Vec::new(),
                 phase: Phase::Arriving,
             };
             line.run(early, &connections).await;
         }
-        drop(permit);
     });
+    held.goes_on_by(task);
     response
 }
 
@@ -140,7 +139,9 @@ struct Line {
     io: Io,
     state: Arc<State>,
     proof: Proof,
-    _watching: Watching,
+    permit: Permit,
+    /// Once it is allowed.
+    _watching: Option<Watching>,
     decoder: Decoder,
     out: Vec<u8>,
     phase: Phase,
@@ -215,10 +216,21 @@ impl Line {
         }
         if let (Some(login), Phase::Arriving) = (login, &self.phase) {
             match serde_json::from_str::<Login>(&login) {
-                Ok(Login { token }) if self.proof.is_given(&self.state, token.as_deref()) => self.push(),
+                Ok(Login { token }) if self.proof.is_given(&self.state, token.as_deref()) => self.look_on(),
                 Ok(_) => self.close(UNAUTHORIZED, "the admin token is asked for"),
                 Err(_) => self.close(close_code::INVALID_PAYLOAD, "the first message is no {\"token\": ...}"),
             }
+        }
+    }
+
+    /// Whoever it is has shown that they may.
+    fn look_on(&mut self) {
+        self.permit.prove();
+        self._watching = self.state.live.watch(WATCHERS_MAX);
+        if self._watching.is_some() {
+            self.push();
+        } else {
+            self.close(close_code::TRY_AGAIN_LATER, "too many look on already");
         }
     }
 

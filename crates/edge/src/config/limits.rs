@@ -60,7 +60,7 @@ pub struct LimitsConfig {
     /// long to answer; so has an HTTP client to take a byte.
     pub pings_unanswered_max: u32,
     /// How long a client may take no byte while there is something to write to it, in milliseconds. Default 30,000. One that takes longer is
-    /// dropped, and its turns are cancelled.
+    /// dropped, and its turns are cancelled; of HTTP/2 one stream is reset alone.
     pub write_stall_ms_max: u64,
     /// How long a client may take to answer a WebSocket close, in milliseconds. Default 2,000.
     pub close_ms_max: u64,

@@ -2,6 +2,8 @@
 
 use super::connections::{Connections, Heard, Permit};
 use super::entry::{Entered, Entry};
+use super::guests::{Came, Guests};
+use super::streams::Streams;
 use crate::afterwards::Afterwards;
 use crate::again::Again;
 use crate::config::LimitsConfig;
@@ -10,7 +12,7 @@ use crate::idle::{Idle, Requests};
 use crate::inspected::Inspected;
 use crate::peer::Peer;
 use crate::routes;
-use crate::stall::Stall;
+use crate::stall::{Mark, Stall};
 use crate::state::State;
 use crate::strict;
 use crate::tls::Tls;
@@ -19,10 +21,11 @@ use axum::Router;
 use axum::body::Body;
 use axum::middleware;
 use flashlane_backend::Io;
-use flashlane_telemetry::label::{Cut, Transport};
+use flashlane_telemetry::label::{Cut, Excess, Transport};
+use http::Version;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use socket2::{SockRef, TcpKeepalive};
 use std::future::poll_fn;
@@ -32,10 +35,13 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tower::Service as _;
 
 /// How long a connection may take to ask for something that had not yet when the drain began: it may have been on its way.
 pub(super) const UNASKED_WAIT: Duration = Duration::from_secs(1);
+/// How long a connection of an operator may take until its first request, its TLS handshake included.
+const GUEST_WAIT_MAX: Duration = Duration::from_secs(5);
 /// hyper's own lower bound.
 const HEADER_BYTES_MIN: usize = 8192;
 /// Requests over one HTTP/2 connection that were reset before anybody saw them, and those that we had to reset for what they were. One
@@ -49,17 +55,25 @@ pub(super) struct App {
     tls: fn(&Current) -> Option<Tls>,
     state: Arc<State>,
     pub(super) connections: Arc<Connections>,
-    pub(super) is_for_clients: bool,
+    /// None: it is for clients.
+    guests: Option<Arc<Guests>>,
 }
 
 impl App {
     pub(super) fn for_clients(state: &Arc<State>) -> Self {
         let (router, connections) = (routes::router(state), Arc::clone(&state.connections));
-        Self { is_for_clients: true, ..Self::new(router, |current| current.tls.clone(), state, connections) }
+        Self::new(router, |current| current.tls.clone(), state, connections)
     }
 
-    pub(super) fn for_operators(router: Router, state: &Arc<State>, connections: Arc<Connections>) -> Self {
-        Self::new(router, |current| current.admin_tls.clone(), state, connections)
+    /// So many at once.
+    pub(super) fn for_operators(
+        router: Router,
+        state: &Arc<State>,
+        connections: Arc<Connections>,
+        count_max: usize,
+    ) -> Self {
+        let app = Self::new(router, |current| current.admin_tls.clone(), state, connections);
+        Self { guests: Some(Guests::new(count_max)), ..app }
     }
 
     fn new(
@@ -69,7 +83,28 @@ impl App {
         connections: Arc<Connections>,
     ) -> Self {
         let router = router.layer(middleware::from_fn_with_state(Arc::clone(state), strict::guard));
-        Self { router, tls, state: Arc::clone(state), connections, is_for_clients: false }
+        Self { router, tls, state: Arc::clone(state), connections, guests: None }
+    }
+
+    pub(super) fn is_for_clients(&self) -> bool {
+        self.guests.is_none()
+    }
+
+    /// Serves one, in a task of its own.
+    pub(super) fn begin(&self, (stream, address): (TcpStream, IpAddr), permit: Permit) {
+        let came = self.guests.as_ref().map(|guests| guests.enter(address));
+        if let Some(Came::Instead(_) | Came::NoRoom) = &came {
+            self.state.metrics.excess(Excess::Operators);
+        }
+        let stay = match came {
+            None => None,
+            Some(Came::In(stay) | Came::Instead(stay)) => Some(Arc::new(stay)),
+            Some(Came::NoRoom) => return,
+        };
+        let task = self.connections.spawn(serve((stream, address), self.clone(), permit.with_stay(stay.clone())));
+        if let Some(stay) = stay {
+            stay.begins_by(task);
+        }
     }
 
     /// Waits while memory is too short for one more connection.
@@ -78,11 +113,12 @@ impl App {
     }
 }
 
-pub(super) async fn serve((stream, address): (TcpStream, IpAddr), app: App, mut permit: Permit) {
+async fn serve((stream, address): (TcpStream, IpAddr), app: App, mut permit: Permit) {
     set_options(&stream, &app.state.current().config.limits);
-    let App { router, tls, state, connections, is_for_clients } = app;
+    let asks_until = (!app.is_for_clients()).then(|| Instant::now() + GUEST_WAIT_MAX);
+    let App { router, tls, state, connections, .. } = app;
     let mut draining = connections.draining();
-    let entry = Entry { state: &state, tls: tls(&state.current()), is_for_clients };
+    let entry = Entry { state: &state, tls: tls(&state.current()), operator_until: asks_until };
     let Some(Entered { io, address, place }) = entry.enter(stream, address, &mut draining).await else { return };
     if let Some(place) = place {
         permit.hold(place);
@@ -93,10 +129,13 @@ pub(super) async fn serve((stream, address): (TcpStream, IpAddr), app: App, mut 
     let watch = Watch::default();
     let requests = Requests::default();
     let afterwards = Afterwards::default();
-    let mut idle = Idle::new(requests.clone(), Duration::from_millis(state.current().config.limits.header_ms_max));
-    let mut stall = Stall::new(state.current().config.limits.write_stall_ms_max);
-    let marks = stall.marks().clone();
-    let io = TokioIo::new(Watched::new(Inspected::new(io, &state, marks.mark()), watch.clone()));
+    let header_wait_max = Duration::from_millis(state.current().config.limits.header_ms_max);
+    let mut idle = Idle::new(requests.clone(), header_wait_max, asks_until);
+    let mark = Mark::default();
+    let mut stall = Stall::new(&mark, state.current().config.limits.write_stall_ms_max);
+    let io = TokioIo::new(Watched::new(Inspected::new(io, &state, mark), watch.clone()));
+    let streams = Streams::new(&connections, &state);
+    let protocol = protocol(&state.current().config.limits, streams.clone());
     let after = afterwards.clone();
     let service = service_fn(move |mut request: http::Request<Incoming>| {
         let peer = peer.behind(&seen_by.current().config, request.headers());
@@ -104,11 +143,12 @@ pub(super) async fn serve((stream, address): (TcpStream, IpAddr), app: App, mut 
         request.extensions_mut().insert(permit.clone());
         request.extensions_mut().insert(watch.clone());
         request.extensions_mut().insert(after.clone());
-        request.extensions_mut().insert(marks.clone());
+        if request.version() == Version::HTTP_2 {
+            request.extensions_mut().insert(streams.begin());
+        }
         request.extensions_mut().insert(requests.begin());
         router.clone().call(request.map(Body::new))
     });
-    let protocol = protocol(&state.current().config.limits);
     let mut connection = pin!(protocol.serve_connection_with_upgrades(io, service));
     let again = Again::new();
     let mut is_leaving = draining.has_heard();
@@ -121,19 +161,22 @@ pub(super) async fn serve((stream, address): (TcpStream, IpAddr), app: App, mut 
             is_leaving = true;
             idle.hurry(UNASKED_WAIT);
         }
+        if idle.poll_late(cx) {
+            return Poll::Ready(Ok(()));
+        }
         if idle.poll_over(cx) || (is_leaving && idle.was_asked()) {
             is_leaving = false;
             connection.as_mut().graceful_shutdown();
-        }
-        if stall.poll_over(cx) {
-            state.metrics.client_cut(Cut::Stalled);
-            return Poll::Ready(Ok(()));
         }
         let polled = again.poll(cx, |cx| {
             afterwards.begin_poll();
             connection.as_mut().poll(cx)
         });
         afterwards.settle();
+        if polled.is_pending() && stall.poll_over(cx) {
+            state.metrics.client_cut(Cut::Stalled);
+            return Poll::Ready(Ok(()));
+        }
         polled
     })
     .await;
@@ -173,8 +216,8 @@ fn patience(limits: &LimitsConfig) -> Duration {
     Duration::from_millis(limits.ping_ms).saturating_mul(limits.pings_unanswered_max.saturating_add(1))
 }
 
-fn protocol(limits: &LimitsConfig) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+fn protocol(limits: &LimitsConfig, streams: Streams) -> auto::Builder<Streams> {
+    let mut builder = auto::Builder::new(streams);
     builder
         .http1()
         .timer(TokioTimer::new())

@@ -1,5 +1,6 @@
 //! The connections of one listener: their number, their tasks, and how they learn that it is time to end.
 
+use super::guests::Stay;
 use crate::drain::{Phase, idle_until_ms};
 use crate::places::Place;
 use dashmap::DashMap;
@@ -21,9 +22,34 @@ pub(crate) struct Permit {
     _permit: Option<Arc<OwnedSemaphorePermit>>,
     /// Its client's own, among those of the same address.
     _place: Option<Arc<Place>>,
+    /// An operator's.
+    stay: Option<Arc<Stay>>,
 }
 
 impl Permit {
+    fn new(permit: Option<OwnedSemaphorePermit>) -> Self {
+        Self { _permit: permit.map(Arc::new), _place: None, stay: None }
+    }
+
+    /// Among operators.
+    pub(super) fn with_stay(self, stay: Option<Arc<Stay>>) -> Self {
+        Self { stay, ..self }
+    }
+
+    /// Whoever is at the other end has shown that they may be there.
+    pub(crate) fn prove(&self) {
+        if let Some(stay) = &self.stay {
+            stay.prove();
+        }
+    }
+
+    /// The connection is this task's now.
+    pub(crate) fn goes_on_by(&self, task: AbortHandle) {
+        if let Some(stay) = &self.stay {
+            stay.goes_on_by(task);
+        }
+    }
+
     pub(crate) fn hold(&mut self, place: Arc<Place>) {
         self._place = Some(place);
     }
@@ -59,13 +85,12 @@ impl Connections {
     /// Waits until there is a place for one more.
     pub(super) async fn permit(&self) -> Permit {
         // An Err would say that the semaphore is closed; nobody closes it.
-        Permit { _permit: Arc::clone(&self.permits).acquire_owned().await.ok().map(Arc::new), _place: None }
+        Permit::new(Arc::clone(&self.permits).acquire_owned().await.ok())
     }
 
     /// A place for one more, if there is one.
     pub(super) fn permit_now(&self) -> Option<Permit> {
-        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
-        Some(Permit { _permit: Some(Arc::new(permit)), _place: None })
+        Arc::clone(&self.permits).try_acquire_owned().ok().map(|permit| Permit::new(Some(permit)))
     }
 
     /// Runs a task until it ends, or [`Self::end`]. It must hold its connection's [`Permit`].

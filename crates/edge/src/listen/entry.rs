@@ -19,7 +19,7 @@ use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// How long a proxy may take to say who its client is: it does so with its first bytes.
 const PROXY_WAIT_MAX: Duration = Duration::from_secs(5);
@@ -32,8 +32,8 @@ const REFUSED_BYTES_MAX: usize = 4096;
 pub(super) struct Entry<'a> {
     pub(super) state: &'a State,
     pub(super) tls: Option<Tls>,
-    /// Of operators nothing is kept away: they have places of their own.
-    pub(super) is_for_clients: bool,
+    /// Of operators: until when they are to have passed. Nothing else is kept away of them: they have places of their own.
+    pub(super) operator_until: Option<Instant>,
 }
 
 /// A connection to be served.
@@ -55,11 +55,11 @@ enum ProxyFault {
 impl Entry<'_> {
     /// None: it is not served. Once draining has begun, it has a moment more.
     pub(super) async fn enter(self, stream: TcpStream, address: IpAddr, draining: &mut Draining) -> Option<Entered> {
+        let mut last = self.operator_until.map(|until| Box::pin(sleep_until(until)));
         let mut entering = pin!(self.pass(stream, address));
-        let mut last = None;
         poll_fn(|cx| {
             if draining.poll(cx).is_some_and(Heard::is_end) {
-                last = Some(Box::pin(tokio::time::sleep(UNASKED_WAIT)));
+                last = Some(Box::pin(sleep_until(Instant::now() + UNASKED_WAIT)));
             }
             if last.as_mut().is_some_and(|last| last.as_mut().poll(cx).is_ready()) {
                 return Poll::Ready(None);
@@ -69,8 +69,12 @@ impl Entry<'_> {
         .await
     }
 
+    fn is_for_clients(&self) -> bool {
+        self.operator_until.is_none()
+    }
+
     async fn pass(self, mut stream: TcpStream, peer: IpAddr) -> Option<Entered> {
-        let (address, place) = if self.is_for_clients {
+        let (address, place) = if self.is_for_clients() {
             let address = self.client(&mut stream, peer).await?;
             match self.place(address) {
                 Ok(place) => (address, place),
@@ -121,7 +125,7 @@ impl Entry<'_> {
 
     async fn shake_hands(&self, stream: TcpStream, address: IpAddr) -> Option<Io> {
         let Some(tls) = &self.tls else { return Some(Io::Plain(stream)) };
-        let place = match self.is_for_clients.then(|| self.state.places.handshake(address)).transpose() {
+        let place = match self.is_for_clients().then(|| self.state.places.handshake(address)).transpose() {
             Ok(place) => place,
             Err(excess) => {
                 self.state.metrics.excess(excess);

@@ -34,8 +34,18 @@ pub(super) struct Addresses {
     swept_ns: u64,
 }
 
+/// An address of IPv4, or the first 64 bits of one of IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Network(u128);
+pub(crate) struct Network(u128);
+
+impl Network {
+    pub(crate) fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => Self(v4.to_ipv6_mapped().to_bits()),
+            IpAddr::V6(v6) => Self(v6.to_bits() >> 64 << 64),
+        }
+    }
+}
 
 #[derive(Debug, Default)]
 struct Row {
@@ -64,7 +74,7 @@ impl Addresses {
     pub(super) fn open(&mut self, address: IpAddr, now_ns: u64) -> Result<(), Excess> {
         self.sweep(now_ns);
         let most = self.most.connections;
-        let row = self.of_each.entry(network(address)).or_default();
+        let row = self.of_each.entry(Network::of(address)).or_default();
         if most.is_some_and(|most| row.connections >= most) {
             return Err(Excess::Connections);
         }
@@ -73,7 +83,7 @@ impl Addresses {
     }
 
     pub(super) fn close(&mut self, address: IpAddr, now_ns: u64) {
-        let key = network(address);
+        let key = Network::of(address);
         let Some(row) = self.of_each.get_mut(&key) else { return };
         row.connections = row.connections.saturating_sub(1);
         if row.is_at_rest(now_ns) {
@@ -89,7 +99,7 @@ impl Addresses {
             return Err(Excess::Handshakes);
         }
         if let Some(address) = address {
-            let row = self.of_each.entry(network(address)).or_default();
+            let row = self.of_each.entry(Network::of(address)).or_default();
             if !row.handshaking.may_begin(of_one, now_ns) {
                 return Err(Excess::Handshakes);
             }
@@ -101,7 +111,7 @@ impl Addresses {
 
     pub(super) fn end_handshake(&mut self, address: Option<IpAddr>) {
         self.all.end();
-        if let Some(row) = address.and_then(|address| self.of_each.get_mut(&network(address))) {
+        if let Some(row) = address.and_then(|address| self.of_each.get_mut(&Network::of(address))) {
             row.handshaking.end();
         }
     }
@@ -141,13 +151,6 @@ impl Handshaking {
         let Some(per_second) = most.per_second else { return 0 };
         let cost_ns = SECOND_NS.checked_div(u64::from(per_second)).unwrap_or(SECOND_NS);
         self.rested_ns.max(now_ns).saturating_add(cost_ns)
-    }
-}
-
-fn network(address: IpAddr) -> Network {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => Network(v4.to_ipv6_mapped().to_bits()),
-        IpAddr::V6(v6) => Network(v6.to_bits() >> 64 << 64),
     }
 }
 

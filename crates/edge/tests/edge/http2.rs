@@ -13,6 +13,7 @@ const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
@@ -156,27 +157,86 @@ async fn more_fields_than_are_allowed_are_refused_and_the_connection_goes_on() {
     assert_eq!((first & 0x3f, second), (0x08, 0x88));
 }
 
+/// A request for a stream of events.
+fn create(id: u32) -> Vec<u8> {
+    let body = serde_json::json!({"model": "demo", "input": "hi", "stream": true}).to_string();
+    let head = [&[0x83, 0x86, 0x04, 13][..], b"/v1/responses", &[0x01, 9], b"localhost"].concat();
+    [frame(HEADERS, END_HEADERS, id, &head), frame(DATA, END_STREAM, id, body.as_bytes())].concat()
+}
+
+/// What came of one kind, as its stream and payload.
+fn of_kind(bytes: &[u8], wanted: u8) -> Vec<(u32, Vec<u8>)> {
+    let mut at = 0;
+    let mut found = Vec::new();
+    for (kind, payload) in frames(bytes) {
+        if kind == wanted {
+            let id = u32::from_be_bytes(bytes[at + 5..at + 9].try_into().unwrap());
+            found.push((id, payload.to_vec()));
+        }
+        at += 9 + payload.len();
+    }
+    found
+}
+
+const CANCEL: [u8; 4] = 8_u32.to_be_bytes();
+
 #[tokio::test]
-async fn streams_whose_window_is_never_opened_are_ended_and_their_upstreams_cut() {
+async fn a_stream_whose_window_is_never_opened_is_reset_alone_and_its_upstream_cut() {
     let server = Upstream::start(vec![begun()]).await.unwrap();
     let gateway = Gateway::start_with(upstream(&server.base_url()), |config, _| {
-        config.limits.write_stall_ms_max = 200;
+        config.limits.write_stall_ms_max = 500;
     });
     let gateway = gateway.await;
     let mut stream = connected(&gateway).await;
-    // No stream may be sent a byte of its body.
+    // No stream may be sent a byte of its body, but for the second.
     stream.write_all(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])).await.unwrap();
-    let body = serde_json::json!({"model": "demo", "input": "hi", "stream": true}).to_string();
-    let head = [&[0x83, 0x86, 0x04, 13][..], b"/v1/responses", &[0x01, 9], b"localhost"].concat();
     for id in [1, 3, 5] {
-        stream.write_all(&frame(HEADERS, END_HEADERS, id, &head)).await.unwrap();
-        stream.write_all(&frame(DATA, END_STREAM, id, body.as_bytes())).await.unwrap();
+        stream.write_all(&create(id)).await.unwrap();
     }
+    stream.write_all(&frame(WINDOW_UPDATE, 0, 3, &[0, 1, 0, 0])).await.unwrap();
+    let began = std::time::Instant::now();
     let mut said = Vec::new();
-    soon("the end", stream.read_to_end(&mut said)).await.unwrap();
-    assert_eq!(frames(&said).iter().filter(|(kind, _)| *kind == HEADERS).count(), 3);
-    let is_cut = |seen: &Seen| seen.requests.len() == 3 && seen.requests.iter().all(|request| request.ended.is_some());
-    soon("the cancels", server.until(is_cut)).await;
+    let resets = soon("two resets", async {
+        loop {
+            assert!(stream.read_buf(&mut said).await.unwrap() > 0, "the connection goes on");
+            let resets = of_kind(&said, RST_STREAM);
+            if resets.len() == 2 {
+                return resets;
+            }
+        }
+    });
+    let mut resets = resets.await;
+    resets.sort_unstable();
+    assert_eq!(resets, [(1, CANCEL.to_vec()), (5, CANCEL.to_vec())]);
+    assert!(began.elapsed() >= std::time::Duration::from_millis(500), "{:?}", began.elapsed());
+    let ended = |seen: &Seen| seen.requests.iter().filter(|request| request.ended.is_some()).count();
+    soon("the cancels", server.until(|seen| seen.requests.len() == 3 && ended(seen) == 2)).await;
+    // The second is still answered, and so is who comes now.
+    assert!(of_kind(&said, DATA).iter().any(|(id, _)| *id == 3));
+    stream.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 7, &request_block(&[]))).await.unwrap();
+    soon("an answer", async {
+        while !of_kind(&said, HEADERS).iter().any(|(id, _)| *id == 7) {
+            assert!(stream.read_buf(&mut said).await.unwrap() > 0);
+        }
+    })
+    .await;
+    assert_eq!(ended(&server.seen()), 2);
+    assert!(gateway.metrics().await.contains("flashlane_clients_cut_total{reason=\"stalled\"} 2\n"));
+}
+
+#[tokio::test]
+async fn an_answer_in_one_piece_that_is_not_taken_is_reset_too() {
+    let gateway = Gateway::start_with(simulated(), |config, _| config.limits.write_stall_ms_max = 300).await;
+    let mut stream = connected(&gateway).await;
+    stream.write_all(&frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0])).await.unwrap();
+    stream.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &request_block(&[]))).await.unwrap();
+    let mut said = Vec::new();
+    soon("a reset", async {
+        while of_kind(&said, RST_STREAM) != [(1, CANCEL.to_vec())] {
+            assert!(stream.read_buf(&mut said).await.unwrap() > 0, "the connection goes on");
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -28,6 +28,7 @@ mod life;
 mod limit;
 mod limits;
 mod models;
+mod operators;
 mod origin;
 mod pressure;
 mod queue;
