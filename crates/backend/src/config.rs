@@ -2,6 +2,7 @@
 
 mod exam;
 mod hosted;
+mod own;
 mod probing;
 
 use crate::backends::Backend;
@@ -10,6 +11,7 @@ use crate::client::dial::{Dialer, Version};
 use crate::client::way::{Identity, Proxy, Way};
 use crate::client::{Limits, Remote};
 use crate::error::{Error, Problem};
+use crate::hosted::profile::{QUEUE_MS_MAX, QUEUE_MS_MIN};
 use crate::openai::OpenAi;
 use crate::openai::dialect::Dialect;
 use crate::openai::request::Template;
@@ -19,156 +21,223 @@ use crate::simulator::Simulator;
 use flashlane_engine as engine;
 use flashlane_engine::{Hidden, Share, Speaks};
 use flashlane_simulator::Profile;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// An hour: longer waits are no limits.
 const MS_MAX: u64 = 3_600_000;
+const CONNECT_MS: u64 = 3_000;
+const FIRST_BYTE_MS: u64 = 120_000;
+const IDLE_MS: u64 = 60_000;
+const IDLE_CONNECTIONS: u64 = 8;
 const IDLE_CONNECTIONS_MAX: u64 = 1024;
+const IDLE_CONNECTION_MS: u64 = 55_000;
+const CONNECTION_MS: u64 = 300_000;
+const WEIGHT: u32 = 1;
 const WEIGHT_MAX: u64 = 1000;
 /// Wide enough for any key; a longer one is some other file.
 const KEY_BYTES_MAX: usize = 8 * 1024;
 
 /// `[[endpoints]]`: where tokens come from.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EndpointConfig {
-    /// What logs and metrics call it. Unique.
+    /// What logs and metrics call it; unique.
     pub name: String,
-    /// `"latency"` (wafer-scale hardware) or `"throughput"` (GPUs). A model's route names the tiers in order.
+    /// `"latency"` (wafer-scale hardware) or `"throughput"` (GPUs): what a model's route names.
     pub tier: Tier,
-    /// `"openai"`: any server of the Chat Completions API. `"responses"`: one that speaks the Responses API itself. `"cerebras"`, `"groq"`, `"sambanova"`: these services, with what their limits,
-    /// queues and tiers ask for. `"simulator"`: plays a model in this process, needs nothing else, and says everywhere that it is simulated.
+    /// `"openai"` (any server of the Chat Completions API), `"responses"` (one that speaks the Responses API itself:
+    /// [when](BACKENDS.md#servers-of-the-responses-api)), `"cerebras"`, `"groq"` or `"sambanova"` (these services, with what their limits,
+    /// queues and tiers ask for: [how](BACKENDS.md#hosted-services)), or `"simulator"` (plays a model in this process, needs nothing else,
+    /// and says everywhere that it is simulated).
     pub backend: Kind,
-    /// Turns that this gateway runs there at once. Default: as many as come. What an engine would queue is better placed elsewhere.
+    /// Turns that this gateway runs there at once: what an engine would queue is better placed elsewhere.
+    ///
+    /// Default: as many as come.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub concurrency_max: Option<u32>,
-    /// Its share of its tier's turns beside the others': twice the weight is twice the turns. 1 (default) to 1,000.
+    /// Its share of its tier's turns beside the others': twice the weight is twice the turns.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = WEIGHT_MAX), extend("default" = WEIGHT))]
     pub weight: Option<u32>,
 
-    /// Not for `"simulator"`, from here to `simulated`. The URL below which `/chat/completions` lies (`/responses` with
-    /// `"responses"`), such as `"http://127.0.0.1:8000/v1"`. Default: none for `"openai"` and `"responses"`, a service's own otherwise.
+    /// The URL below which `/chat/completions` lies (`/responses` with `"responses"`), such as `"http://127.0.0.1:8000/v1"`; not where
+    /// flashlane itself listens.
+    ///
+    /// Default: required; a hosted service's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub base_url: Option<String>,
-    /// Only for `"openai"`. The engine's ways: `"generic"` (the default: OpenAI's own), `"cerebras"`, `"groq"`, `"sambanova"`, `"vllm"`, `"sglang"`,
-    /// `"llama_cpp"`, `"ollama"`. Engines differ in the fields that they know or refuse.
+    /// The engine's ways, since engines differ in the fields that they know or refuse: [what
+    /// differs](BACKENDS.md).
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = Dialect::default()))]
     pub dialect: Option<Dialect>,
-    /// Only for `"responses"`: what its turns go over. `"http"` (the default): a request each. `"websocket"`: the API's WebSocket mode, on
-    /// connections that are kept for the next turns; for servers that have it, such as another flashlane.
+    /// What its turns go over: `"http"`, a request for each turn; `"websocket"`, the API's WebSocket mode, on connections that are kept for
+    /// the next turns, for servers that have it, such as another flashlane ([which servers have it](BACKENDS.md#servers-of-the-responses-api)). It needs `http_version` 1.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = Transport::default()))]
     pub transport: Option<Transport>,
-    /// The environment variable that holds the API key. Default: no key is sent to `"openai"` and `"responses"`; a service's own otherwise, such as
-    /// `CEREBRAS_API_KEY`. Keys themselves are never written in a config.
+    /// The environment variable that holds the API key. Keys themselves are never written in a config.
+    ///
+    /// Default: no key is sent; a hosted service's own (`CEREBRAS_API_KEY`, `GROQ_API_KEY`, `SAMBANOVA_API_KEY`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_key_env: Option<String>,
-    /// The file that holds the API key, as mounted by an orchestrator. Blanks around it are dropped. Instead of `api_key_env`.
+    /// The file that holds it, as mounted by an orchestrator; instead of the variable. Blanks around the key are dropped.
+    ///
+    /// Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api_key_file: Option<PathBuf>,
-    /// 1 (default): a connection of its own for every running turn, the fastest way. 2: one connection for all turns, for servers that want it:
-    /// negotiated over https, and assumed (prior knowledge) over http.
+    /// 1: a connection of its own for every running turn, the fastest way. 2: one connection for all, for servers that want it:
+    /// negotiated over `https://`, and over `http://` assumed without asking.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 2), extend("default" = 1))]
     pub http_version: Option<u8>,
-    /// A PEM file of certificates to trust beside the public ones, for servers with a private authority. Default: none. Certificates are always
-    /// verified.
+    /// PEM certificates to trust beside the public ones, for servers with a private authority. Certificates are always checked. `https://`
+    /// only.
+    ///
+    /// Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
-    /// A PEM file: the certificate by which this gateway shows who it is, then those that lead to its authority. Default: none.
+    /// PEM: the certificate by which this gateway shows who it is, with those that lead to its authority. `https://` only.
+    ///
+    /// Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_certificate_file: Option<PathBuf>,
-    /// A PEM file: its private key, unencrypted.
+    /// PEM: its private key, unencrypted.
+    ///
+    /// Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_key_file: Option<PathBuf>,
-    /// The proxy that opens tunnels there (`CONNECT`), such as `"http://proxy:3128"`. Default: none; the environment's are not heeded.
+    /// `"http://proxy:3128"`: the proxy that is asked for a tunnel (`CONNECT`). TLS goes through it to the endpoint, whose name the proxy
+    /// resolves.
+    ///
+    /// Default: none; those of the environment are not heeded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy: Option<String>,
-    /// The environment variable that holds the proxy's `user:password`. Default: none are sent.
+    /// The environment variable that holds the proxy's `user:password`.
+    ///
+    /// Default: none is sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proxy_login_env: Option<String>,
-    /// Milliseconds for name, TCP and TLS together. Default 3,000: long enough for one lost packet, short enough to try the next endpoint.
+    /// Name, TCP and TLS together: long enough for one lost packet, short enough to try the next endpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = MS_MAX), extend("default" = CONNECT_MS))]
     pub connect_ms_max: Option<u64>,
-    /// Milliseconds from the request to the first byte of the answer's body. Default 120,000: engines queue and read the prompt before it,
-    /// whether or not they send the head at once.
+    /// From the request to the first byte of the answer's body: engines queue and read the prompt before it, whether or not they send the
+    /// head at once.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = MS_MAX), extend("default" = FIRST_BYTE_MS))]
     pub first_byte_ms_max: Option<u64>,
-    /// Milliseconds without a byte in the middle of an answer. Default 60,000: engines pause while they read a long prompt beside it, and a
-    /// pause beyond that is a dead peer. Noticed up to a quarter late.
+    /// Without a byte in the middle of an answer: engines pause while they read a long prompt beside it, and a pause beyond that is a dead
+    /// peer. Noticed up to a quarter late.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = MS_MAX), extend("default" = IDLE_MS))]
     pub idle_ms_max: Option<u64>,
-    /// Open connections kept for the next turns. Default 8: each costs 16 KiB here and a descriptor there. HTTP/1.1 only.
+    /// Open connections kept for the next turns: each costs 16 KiB here and a descriptor there. HTTP/1.1 only.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = IDLE_CONNECTIONS_MAX), extend("default" = IDLE_CONNECTIONS))]
     pub idle_connections_max: Option<u64>,
-    /// Milliseconds that such a connection is kept at most. Default 55,000: below the 60 s of common load balancers; 4,500 with dialect
-    /// `"vllm"` or `"sglang"`, which close after 5 s without a word. What a server announces (`Keep-Alive: timeout=5`) is heeded besides.
+    /// How long each is kept: below the 60 s of common load balancers, and the 5 s after which vLLM and SGLang close without a word. A
+    /// shorter `Keep-Alive` of the server is heeded.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = MS_MAX), extend("default" = IDLE_CONNECTION_MS, "x-else" = {"with dialect `\"vllm\"` or `\"sglang\"`": Dialect::Vllm.idle_ms()}))]
     pub idle_connection_ms_max: Option<u64>,
-    /// Milliseconds after which a connection gets no more turns, used or not: the next one resolves the name anew. Default 300,000: a
-    /// service that moves is found again within five minutes.
+    /// After which a connection gets no more turns, however well it is kept: the next one resolves the name anew, so that a service that
+    /// has moved is found. Names are resolved for each connection, by the system; no redirect is followed.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = MS_MAX), extend("default" = CONNECTION_MS))]
     pub connection_ms_max: Option<u64>,
 
-    /// The server at `base_url` only plays a model, as `flashlane simulate` does: every place that shows the endpoint says so. Default false.
+    /// The server only plays a model, as `flashlane simulate` does: every place that shows the endpoint says so.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = false))]
     pub simulated: Option<bool>,
 
-    /// Only for `"openai"` with dialect `"vllm"`, `"sglang"` or `"llama_cpp"`: milliseconds between two looks at its `/metrics`, by which the least loaded
-    /// endpoint is chosen. Default: its own turns are all that this gateway knows. SGLang and llama.cpp have metrics only when told to.
+    /// Only with dialect `"vllm"`, `"sglang"` or `"llama_cpp"`: how often to look at the engine's `/metrics`, so that the
+    /// least loaded endpoint of a tier is told by all of its requests and not by this gateway's own. SGLang and llama.cpp have metrics only
+    /// when told to (`--enable-metrics`, `--metrics`).
+    ///
+    /// Default: never.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = probing::MS_MIN, max = probing::MS_MAX))]
     pub probe_ms: Option<u64>,
 
-    /// Only for `"openai"` with dialect `"vllm"` or `"sglang"`: requests say how urgent they are, so that the engine lets some go first. Default false:
-    /// an engine that was not started for it (`--scheduling-policy priority`, `--enable-priority-scheduling`) ignores or refuses it.
+    /// Only with dialect `"vllm"` or `"sglang"`: each request says whether it is urgent (`service_tier` `priority`, `fast`, `ultrafast`, or
+    /// the header `x-flashlane-tier: latency`), ordinary or patient (background responses, sub-agents, `flex`), so that the engine lets
+    /// some go first. Only for an engine that was started with `--scheduling-policy priority` (vLLM) or `--enable-priority-scheduling`
+    /// (SGLang): others ignore it or refuse the request.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = false))]
     pub priorities: Option<bool>,
 
-    /// Only for `"cerebras"`, `"groq"` and `"sambanova"`, from here to `warm_ms_max`. The service's tier for all requests: `"auto"`, `"default"`, `"flex"`
-    /// or `"priority"` at Cerebras, `"auto"`, `"on_demand"`, `"flex"` or `"performance"` at Groq. Default: none is named.
+    /// The service's tier for all requests: `"auto"`, `"default"`, `"flex"`, `"priority"` at Cerebras (an account may have fewer);
+    /// `"auto"`, `"on_demand"`, `"flex"`, `"performance"` at Groq; SambaNova has none.
+    ///
+    /// Default: none is named.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_tier: Option<String>,
-    /// Milliseconds that a request may wait in the service's queue (50 to 20,000): the service refuses at once what would wait longer, and
-    /// another tier takes the turn. Only Cerebras has it, in the tiers `"auto"` and `"flex"`. Default: as long as it takes.
+    /// Cerebras, tiers `"auto"` and `"flex"`: how long a request may wait in its queue. What would wait longer is refused
+    /// there at once, and another tier takes the turn.
+    ///
+    /// Default: as long as it takes.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = QUEUE_MS_MIN, max = QUEUE_MS_MAX))]
     pub queue_ms_max: Option<u64>,
-    /// Tokens that an answer may have where the client sets no limit. Default 32,768: services reserve it from the key's limit on tokens, so
-    /// that the whole context would allow a fraction of the requests; an agent's longest answers are below.
+    /// Tokens that an answer may have where the client sets no limit. The service reserves them from the key's tokens a minute, so the
+    /// whole context would allow a fraction of the requests; an agent's longest answers are below.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = hosted::TOKENS_MAX), extend("default" = hosted::COMPLETION_TOKENS))]
     pub completion_tokens_max: Option<u64>,
-    /// Requests from this size on, in bytes, are sent in gzip. Default: none: it pays where the way there has less than some 200 Mbit/s.
+    /// Cerebras: requests from this size on go out in gzip. On code it saves some 70 % for some 8 ms a 400 KB, which pays where the way
+    /// there has less than some 200 Mbit/s. After a 415 none is sent so.
+    ///
+    /// Default: never.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = hosted::GZIP_BYTES_MIN, max = hosted::GZIP_BYTES_MAX))]
     pub gzip_bytes_min: Option<u64>,
-    /// Milliseconds that a packet to the service and back must take for gzip to be worth its time, 0 to 1,000. Default 5: packing costs 8 ms a 400 KB
-    /// and saves such a request some 1.7 round trips. 0: wherever the service is. It is measured as connections are opened.
+    /// Cerebras: how far away the service must be for that, by the quickest of its answers to a new connection: packing costs 8 ms a 400
+    /// KB, and saves such a request some 1.7 round trips. 0: wherever it is.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = hosted::GZIP_ROUND_TRIP_MS_MAX), extend("default" = hosted::GZIP_ROUND_TRIP_MS))]
     pub gzip_round_trip_ms_min: Option<u64>,
-    /// Connections kept open and warm while sessions use the endpoint. Default 2: a session and its first sub-agent. HTTP/2 keeps its one.
+    /// Connections kept open and warm while sessions use the endpoint: a session's and its first sub-agent's. HTTP/2 keeps its one; 0 opens
+    /// none ahead.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = hosted::WARM_CONNECTIONS_MAX), extend("default" = hosted::WARM_CONNECTIONS))]
     pub warm_connections: Option<u64>,
-    /// Milliseconds that they are kept warm after the last session began or turn ran. Default 300,000: as long as prompts are cached there.
+    /// How long they are kept warm after the last session began or turn ran: as long as the service promises to keep a prompt in its cache.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = MS_MAX), extend("default" = hosted::WARM_MS))]
     pub warm_ms_max: Option<u64>,
 
-    /// Only for `"simulator"`, from here on. The hardware to play: `"wafer"` (first token after 30 ms, 1,500 tokens a second; the
-    /// default in tier latency) or `"gpu"` (250 ms, 65 tokens a second; the default in tier throughput).
+    /// The hardware to play: `"wafer"` (first token after 30 ms, 1,500 tokens a second) in tier latency, `"gpu"` (250 ms, 65 tokens a second) in tier throughput.
+    /// Chosen paces, not measurements of any hardware.
+    ///
+    /// Default: by tier.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<ProfileName>,
-    /// Milliseconds to the first token. Default: the profile's.
+    /// Milliseconds to the first token.
+    ///
+    /// Default: the profile's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_token_ms: Option<u32>,
-    /// Tokens a second after the first; 0: all at once. Default: the profile's.
+    /// Tokens a second after the first; 0: all at once.
+    ///
+    /// Default: the profile's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_per_second: Option<u32>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Tier {
     Latency,
     Throughput,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     Simulator,
@@ -179,14 +248,14 @@ pub enum Kind {
     Responses,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ProfileName {
     Wafer,
     Gpu,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
     #[default]
@@ -204,7 +273,9 @@ impl From<Tier> for engine::Tier {
 }
 
 impl Kind {
-    fn name(self) -> &'static str {
+    /// As the config writes it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::Simulator => "simulator",
             Self::OpenAi => "openai",
@@ -267,8 +338,9 @@ impl EndpointConfig {
         if self.name.is_empty() {
             return Err(self.error("name", Problem::Empty));
         }
+        self.has_no_field_of_others()?;
         match self.backend {
-            Kind::Simulator => self.simulator(),
+            Kind::Simulator => Ok(self.simulator()),
             Kind::OpenAi => self.openai(),
             Kind::Cerebras | Kind::Groq | Kind::Sambanova => self.hosted(),
             Kind::Responses => self.responses(),
@@ -294,7 +366,7 @@ impl EndpointConfig {
         let unlimited = u64::from(u32::MAX);
         self.within("concurrency_max", self.concurrency_max.map_or(1, u64::from), 1, unlimited)?;
         self.within("weight", self.weight.map_or(1, u64::from), 1, WEIGHT_MAX)?;
-        Ok(Share { concurrency_max: self.concurrency_max, weight: self.weight.unwrap_or(1) })
+        Ok(Share { concurrency_max: self.concurrency_max, weight: self.weight.unwrap_or(WEIGHT) })
     }
 
     /// Whether it only plays a model.
@@ -306,74 +378,19 @@ impl EndpointConfig {
         Error { endpoint: self.name.clone(), field, problem }
     }
 
-    pub(crate) fn refuse(&self, fields: &[(&'static str, bool)]) -> Result<(), Error> {
-        match fields.iter().find(|(_, is_set)| *is_set) {
-            Some((field, _)) => Err(self.error(field, Problem::NotForBackend { backend: self.backend.name() })),
-            None => Ok(()),
-        }
-    }
-
-    fn simulator(&self) -> Result<Backend, Error> {
-        self.refuse(&[
-            ("base_url", self.base_url.is_some()),
-            ("dialect", self.dialect.is_some()),
-            ("transport", self.transport.is_some()),
-            ("api_key_env", self.api_key_env.is_some()),
-            ("api_key_file", self.api_key_file.is_some()),
-            ("http_version", self.http_version.is_some()),
-            ("ca_file", self.ca_file.is_some()),
-            ("client_certificate_file", self.client_certificate_file.is_some()),
-            ("client_key_file", self.client_key_file.is_some()),
-            ("proxy", self.proxy.is_some()),
-            ("proxy_login_env", self.proxy_login_env.is_some()),
-            ("connection_ms_max", self.connection_ms_max.is_some()),
-            ("connect_ms_max", self.connect_ms_max.is_some()),
-            ("first_byte_ms_max", self.first_byte_ms_max.is_some()),
-            ("idle_ms_max", self.idle_ms_max.is_some()),
-            ("idle_connections_max", self.idle_connections_max.is_some()),
-            ("idle_connection_ms_max", self.idle_connection_ms_max.is_some()),
-            ("simulated", self.simulated.is_some()),
-            ("probe_ms", self.probe_ms.is_some()),
-            ("priorities", self.priorities.is_some()),
-        ])?;
-        self.refuse(&self.of_services())?;
+    fn simulator(&self) -> Backend {
         let profile = match (self.profile, self.tier) {
             (Some(ProfileName::Wafer), _) | (None, Tier::Latency) => Profile::WAFER,
             (Some(ProfileName::Gpu), _) | (None, Tier::Throughput) => Profile::GPU,
         };
-        Ok(Backend::Simulator(Simulator::new(Profile {
+        Backend::Simulator(Simulator::new(Profile {
             first_token_ms: self.first_token_ms.unwrap_or(profile.first_token_ms),
             tokens_per_second: self.tokens_per_second.unwrap_or(profile.tokens_per_second),
             ..profile
-        })))
-    }
-
-    /// Fields of hosted services alone.
-    fn of_services(&self) -> [(&'static str, bool); 7] {
-        [
-            ("service_tier", self.service_tier.is_some()),
-            ("queue_ms_max", self.queue_ms_max.is_some()),
-            ("completion_tokens_max", self.completion_tokens_max.is_some()),
-            ("gzip_bytes_min", self.gzip_bytes_min.is_some()),
-            ("gzip_round_trip_ms_min", self.gzip_round_trip_ms_min.is_some()),
-            ("warm_connections", self.warm_connections.is_some()),
-            ("warm_ms_max", self.warm_ms_max.is_some()),
-        ]
-    }
-
-    /// Fields of the simulator alone.
-    fn of_simulator(&self) -> [(&'static str, bool); 3] {
-        [
-            ("profile", self.profile.is_some()),
-            ("first_token_ms", self.first_token_ms.is_some()),
-            ("tokens_per_second", self.tokens_per_second.is_some()),
-        ]
+        }))
     }
 
     fn openai(&self) -> Result<Backend, Error> {
-        self.refuse(&[("transport", self.transport.is_some())])?;
-        self.refuse(&self.of_simulator())?;
-        self.refuse(&self.of_services())?;
         let base_url = self.base_url.as_deref().ok_or_else(|| self.error("base_url", Problem::Missing))?;
         let dialect = self.dialect.unwrap_or_default();
         if self.priorities.is_some() && !dialect.has_priorities() {
@@ -387,10 +404,6 @@ impl EndpointConfig {
     }
 
     fn responses(&self) -> Result<Backend, Error> {
-        self.refuse(&self.of_simulator())?;
-        self.refuse(&self.of_services())?;
-        self.refuse(&[("dialect", self.dialect.is_some()), ("probe_ms", self.probe_ms.is_some())])?;
-        self.refuse(&[("priorities", self.priorities.is_some())])?;
         let base_url = self.base_url.as_deref().ok_or_else(|| self.error("base_url", Problem::Missing))?;
         let remote = self.remote(base_url, self.api_key_env.as_ref(), &[])?;
         let sockets = match self.transport.unwrap_or_default() {
@@ -423,13 +436,13 @@ impl EndpointConfig {
         };
         let template =
             Template::new(&address, path, key.as_ref(), own).map_err(|_| self.error(key_field, Problem::Key))?;
-        let connect_ms_max = self.ms("connect_ms_max", self.connect_ms_max, 3_000)?;
+        let connect_ms_max = self.ms("connect_ms_max", self.connect_ms_max, CONNECT_MS)?;
         let limits = Limits {
-            first_byte_ms_max: self.ms("first_byte_ms_max", self.first_byte_ms_max, 120_000)?,
-            idle_ms_max: self.ms("idle_ms_max", self.idle_ms_max, 60_000)?,
+            first_byte_ms_max: self.ms("first_byte_ms_max", self.first_byte_ms_max, FIRST_BYTE_MS)?,
+            idle_ms_max: self.ms("idle_ms_max", self.idle_ms_max, IDLE_MS)?,
             idle_connections_max: self.idle_connections_max()?,
             idle_connection_ms_max: self.idle_connection_ms_max()?,
-            connection_ms_max: self.ms("connection_ms_max", self.connection_ms_max, 300_000)?,
+            connection_ms_max: self.ms("connection_ms_max", self.connection_ms_max, CONNECTION_MS)?,
         };
         self.needs_tls(&address)?;
         let dialer = Dialer::new(address, &self.way()?, version, connect_ms_max)
@@ -478,13 +491,13 @@ impl EndpointConfig {
     }
 
     fn idle_connections_max(&self) -> Result<usize, Error> {
-        let set = self.idle_connections_max.unwrap_or(8);
+        let set = self.idle_connections_max.unwrap_or(IDLE_CONNECTIONS);
         let max = self.within("idle_connections_max", set, 0, IDLE_CONNECTIONS_MAX)?;
         Ok(usize::try_from(max).unwrap_or(usize::MAX))
     }
 
     pub(crate) fn idle_connection_ms_max(&self) -> Result<u64, Error> {
-        let default = self.dialect.and_then(Dialect::idle_ms).unwrap_or(55_000);
+        let default = self.dialect.and_then(Dialect::idle_ms).unwrap_or(IDLE_CONNECTION_MS);
         self.ms("idle_connection_ms_max", self.idle_connection_ms_max, default)
     }
 

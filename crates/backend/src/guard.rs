@@ -9,6 +9,7 @@ use crate::client::way::Way;
 use crate::config::read_key;
 use crate::error::Problem;
 use flashlane_engine::guard::{Guard, Inquiry, Otherwise, Policy, Ruling};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -24,27 +25,34 @@ const DEADLINE_MS_MAX: u64 = 60_000;
 const LATE_MAX: Duration = Duration::from_secs(60);
 
 /// `[[guards]]`: who is asked whether a turn's input may be answered.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GuardConfig {
-    /// What models, logs and metrics call it. Unique.
+    /// What models, logs and metrics call it; unique.
     pub name: String,
-    /// Where it is asked, by POST.
+    /// Where it is asked, by POST; not where flashlane itself listens.
     pub url: String,
-    /// The environment variable that holds its API key, sent as a bearer. Default: none is sent.
+    /// The environment variable that holds its API key, sent as a bearer.
+    ///
+    /// Default: none is sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key_env: Option<String>,
-    /// The file that holds it. Instead of `api_key_env`.
+    /// The file that holds it; instead of the variable.
+    ///
+    /// Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key_file: Option<PathBuf>,
-    /// A PEM file of certificates to trust beside the public ones. Default: none.
+    /// A PEM file of certificates to trust beside the public ones.
+    ///
+    /// Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
-    /// How long output is held for the verdict, in milliseconds, 1 to 60,000. Default 2,000.
+    /// How long output is held for the verdict: a first token later than that is late by itself.
     #[serde(default = "deadline_ms_default")]
+    #[schemars(range(min = 1, max = DEADLINE_MS_MAX))]
     pub deadline_ms: u64,
-    /// What becomes of a turn without a verdict by then, or whose guard cannot be asked: `"refuse"` (the default) or `"pass"`. With
-    /// `"pass"` a refusal that comes later still ends the turn.
+    /// What becomes of a turn without a verdict by then, or whose guard cannot be asked: `"refuse"`, since whoever has a guard wants it
+    /// heard, or `"pass"`: a refusal that comes later still ends the turn then.
     #[serde(default)]
     pub without_verdict: Otherwise,
 }

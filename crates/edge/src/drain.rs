@@ -9,20 +9,22 @@
 //! time to hear of it. Closing: no new connection; who is idle is closed, each at a moment of its own, and who is busy after its turns.
 //! Over: what still runs ends by an error that says so.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use tokio::sync::watch;
 
 /// `[server.drain]`. Each field may be left out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct DrainConfig {
-    /// How long new connections are still taken after a stop was asked for, in milliseconds. Default 5,000: those who balance between
-    /// servers ask `/readyz` every few seconds. 0 after Ctrl-C.
+    /// How long new connections are still taken and served, while `/readyz` says 503 already: those who balance between servers ask every
+    /// few seconds. 0 where nobody does.
     pub listen_ms: u64,
-    /// Over which time idle WebSockets are closed then, in milliseconds. Default 10,000: so that not all connect elsewhere at once. 0 after Ctrl-C.
+    /// Over which time idle WebSockets are closed then, each at a moment of its own, so that not all of them connect elsewhere at once.
     pub idle_ms: u64,
-    /// How long running turns, those in the background too, may go on after a stop was asked for, in milliseconds. Default 300,000.
+    /// How long running turns, those in the background too, may go on, since the stop was asked for; then each ends in `response.failed`.
+    /// The longest answers of reasoning models take minutes. What supervises flashlane must wait for longer before it kills.
     pub busy_ms_max: u64,
 }
 

@@ -3,6 +3,7 @@
 use flashlane_engine::admission::{KeyLimits, OwnLimits, PerTier};
 use flashlane_engine::router::Digest;
 use flashlane_engine::{Owner, Shared, Tier};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
@@ -10,22 +11,30 @@ use std::sync::Arc;
 use subtle::ConstantTimeEq as _;
 
 /// One of `[[keys]]`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeyConfig {
-    /// Whose it is: what it stored stays its own for as long as the name does, its limits are its own, and rules
-    /// go by it. Unique.
+    /// Whose it is, at most 64 bytes. What it stored stays its own for as long as the name does, whatever becomes of its secret. Limits
+    /// hold for it, and rules go by it. Unique.
     pub name: String,
-    /// SHA-256 of the key, in hexadecimal: of one, or of two while clients change from the old one to the new.
+    /// SHA-256 of the key in hexadecimal, in a list: of one key, or of two while clients change from the old one to the new. `flashlane
+    /// keys digest` prints that of a key that is there already, if it has 20 bytes at least: a shorter one can be guessed from its digest.
     pub sha256: Vec<Digest>,
-    /// The models that it may use, by name. Default all.
+    /// The models that it may use, by name; the others are not there for it.
+    ///
+    /// Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub models: Option<Vec<String>>,
-    /// The tiers that it may use: `"latency"`, `"throughput"`. Default both.
+    /// The tiers that it may use. The other is left out of its turns' plans, whatever rules or clients say.
+    ///
+    /// Default: both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tiers: Option<Vec<TierName>>,
-    /// Its own limits in each tier: `{ latency = { requests_per_minute = .., tokens_per_minute = .., turns_max = .. }, throughput = {..} }`.
-    /// Default those of `[limits.*]`, field by field.
+    /// Its own in each tier: `{ latency = { requests_per_minute = 60, tokens_per_minute = 200000, turns_max = 4 }, throughput = {
+    /// tokens_per_minute = 2000000 } }`. More or less than those of `[limits.*]`, which hold for what it leaves out; `burst_ms` is theirs.
+    /// Who is to have no limit where others do gets a number that it cannot reach.
+    ///
+    /// Default: those of `[limits.*]`, field by field.
     #[serde(default, skip_serializing_if = "is_default")]
     pub limits: PerTier<KeyLimits>,
 }
@@ -40,7 +49,7 @@ pub(crate) fn own_limits(keys: &[KeyConfig]) -> OwnLimits {
     own.map(|key| (Owner::of_key(&key.name), key.limits.clone())).collect()
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TierName {
     Latency,

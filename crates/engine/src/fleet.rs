@@ -4,6 +4,7 @@ use crate::guard::Guard;
 use crate::hidden::Hidden;
 use crate::router::Rule;
 use crate::seal::Takes;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -39,7 +40,7 @@ impl Tier {
 }
 
 /// The order in which a model's tiers are tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Route {
     LatencyFirst,

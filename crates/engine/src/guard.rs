@@ -5,6 +5,7 @@
 
 use crate::error::{ErrorKind, Refusal};
 use bytes::Bytes;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeSet;
@@ -15,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 const VETTED_MAX: usize = 32_768;
 
 /// What decides where a guard has given no verdict in time, or cannot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Otherwise {
     /// The turn goes on; a refusal that comes late still ends it.

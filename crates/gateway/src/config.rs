@@ -8,7 +8,9 @@ mod fixed;
 mod keys;
 mod moved;
 mod routing;
+mod schema;
 mod trust;
+pub mod verb;
 mod words;
 
 use crate::export::Telemetry;
@@ -25,6 +27,8 @@ use flashlane_engine::router::{Routing, Rule};
 use flashlane_engine::{Fleet, Modality, Settings};
 use flashlane_telemetry::TelemetryConfig;
 use routing::AtTier;
+pub use schema::schema;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
@@ -69,37 +73,50 @@ impl Listen {
     }
 }
 
-/// The file as it is written. Every part may be left out but endpoints and models.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+/// The config of flashlane. Every part may be left out, but for at least one endpoint and one model.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct File {
+    /// Where clients and operators connect, and what they may send and hold.
     #[serde(default, skip_serializing_if = "is_default")]
     pub server: EdgeConfig,
+    /// What one connection's turns may take.
     #[serde(default, skip_serializing_if = "is_default")]
     pub session: Settings,
+    /// How turns find their endpoints.
     #[serde(default, skip_serializing_if = "is_default")]
     pub routing: Routing,
+    /// The keys of what clients keep for this server and bring back: summaries of compacted conversations, and reasoning.
     #[serde(default, skip_serializing_if = "is_default")]
     pub seal: SealConfig,
+    /// What each key may take of a tier that has no limits of its own.
     #[serde(default, skip_serializing_if = "is_default")]
     pub limits: PerTier<Limits>,
+    /// How many turns a tier runs at once, and how the others wait.
     #[serde(default, skip_serializing_if = "is_default")]
     pub queue: PerTier<Queueing>,
+    /// Where responses are kept that clients may come back to, how many and how long.
     #[serde(default, skip_serializing_if = "is_default")]
     pub store: StoreConfig,
+    /// The threads that everything runs on.
     #[serde(default, skip_serializing_if = "is_default")]
     pub runtime: RuntimeConfig,
+    /// What is written down of turns, and where it goes.
     #[serde(default, skip_serializing_if = "is_default")]
     pub telemetry: TelemetryConfig,
+    /// Where tokens come from. At least one.
     #[serde(default)]
     pub endpoints: Vec<EndpointConfig>,
+    /// What clients ask for. At least one.
     #[serde(default)]
     pub models: Vec<ModelConfig>,
+    /// Services that are asked whether a turn's input may be answered. Models name theirs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub guards: Vec<GuardConfig>,
-    /// Of all models, asked after a model's own.
+    /// Other routes for some turns of all models; the first that fits. Asked after a model's own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<Rule>,
+    /// Who may call this server. Without any, it binds loopback only, and serves whoever reaches it there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keys: Vec<KeyConfig>,
 }
@@ -143,36 +160,48 @@ fn is_default<T: Default + PartialEq>(part: &T) -> bool {
 }
 
 /// `[[models]]`: what clients ask for.
-#[derive(Debug, Clone, Deserialize, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
-    /// What clients send as `model`. Unique.
+    /// What clients send as `model`; unique.
     pub name: String,
-    /// Tokens of input and output together. Clients are told, so that they keep below it (Codex compacts at 95 %); a longer
-    /// input is refused before any engine sees it. Default 131,072: what the open models of today have.
+    /// Tokens of input and output together. Codex's catalog tells it to Codex, which compacts at 95 % of it. A longer input is refused before it is sent ([how it is
+    /// counted](PROTOCOL.md#53-the-length-of-the-input)). More than the model has means that its engine refuses. The default is what the open models of today have.
     #[serde(default = "context_tokens_max_default")]
+    #[schemars(range(min = 1))]
     pub context_tokens_max: u32,
-    /// What it takes in: `"text"`, `"image"`, `"file"`. Default text alone.
+    /// What it takes in; text is always among them.
     #[serde(default = "modalities_default")]
     pub modalities: Vec<ModalityName>,
-    /// The tiers that may serve it, in order: `"latency-first"`, `"throughput-first"`, `"latency-only"`, `"throughput-only"`.
-    /// Default latency-first, or the only tier that has endpoints.
+    /// The tiers that may serve it, in order. `"split"` is refused: not served yet.
+    ///
+    /// Default: `"latency-first"`, or the only tier that has endpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<RouteName>,
-    /// The model's name at each tier's endpoints. Default its own name.
+    /// `{ latency = "…", throughput = "…" }`: the model's name at each tier's endpoints.
+    ///
+    /// Default: its own name.
     #[serde(default, skip_serializing_if = "Upstream::is_empty")]
     pub upstream: Upstream,
-    /// What it takes in at the latency tier's endpoints. Default what the model does, but text alone where the throughput tier may serve
-    /// it too: wafer-scale services read no images.
+    /// `{ context_tokens_max = …, modalities = […] }`: what it takes in at the latency tier's endpoints, where that is less. A turn that
+    /// does not fit goes to the other tier.
+    ///
+    /// Default: what the model takes in; text alone where the throughput tier may serve it too, since wafer-scale services read no images.
     #[serde(default, skip_serializing_if = "is_default")]
     pub latency: AtTier,
-    /// The same at the throughput tier's. Default what the model does.
+    /// `{ context_tokens_max = …, modalities = […] }`: the same at the throughput tier's endpoints.
+    ///
+    /// Default: what the model takes in.
     #[serde(default, skip_serializing_if = "is_default")]
     pub throughput: AtTier,
-    /// `[[models.rules]]`: other routes for some of its turns; the first that fits. Asked before `[[rules]]`.
+    /// `[[models.rules]]`: other routes for some of its turns, as [`[[rules]]`](#rules) and asked before them; the first that fits.
+    ///
+    /// Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<Rule>,
-    /// The name of the one in `[[guards]]` that is asked about what its turns bring. Default nobody is.
+    /// The name of the one in [`[[guards]]`](#guards) that is asked whether what is new in a turn may be answered.
+    ///
+    /// Default: nobody is asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guard: Option<String>,
 }
@@ -195,7 +224,7 @@ impl ModelConfig {
 }
 
 /// `upstream = { latency = "..", throughput = ".." }`.
-#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -210,7 +239,7 @@ impl Upstream {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RouteName {
     LatencyFirst,
@@ -221,7 +250,7 @@ pub enum RouteName {
     Split,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ModalityName {
     Text,

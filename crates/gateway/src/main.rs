@@ -77,6 +77,8 @@ enum Verb {
     Usage(flashlane_cli::usage::Args),
     /// Show where a turn went, what it waited for, and where its time went
     Explain(flashlane_cli::explain::Args),
+    /// Print what editors check a config by
+    Config(config::verb::Args),
     /// Print completions for a shell
     Completions(completions::Args),
 }
@@ -127,6 +129,10 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         }
         Verb::Explain(args) => {
             flashlane_cli::explain::run(&args)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Verb::Config(args) => {
+            config::verb::run(&args)?;
             Ok(ExitCode::SUCCESS)
         }
         Verb::Completions(args) => {

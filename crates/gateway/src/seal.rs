@@ -2,6 +2,7 @@
 
 use flashlane_backend::Secret;
 use flashlane_engine::seal::{KEYS_MAX, Keyring, SealError};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::env;
 use std::path::PathBuf;
@@ -13,17 +14,21 @@ const KEY_BYTES: usize = 32;
 const TEXT_BYTES_MAX: usize = KEYS_MAX * 4 * KEY_BYTES;
 
 /// Each field may be left out.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SealConfig {
     /// The environment variable that holds the keys, 64 hex digits each, with blanks or commas between them. The first one seals, each
-    /// opens what it sealed. Default none: a random key, and what it sealed is lost at the end.
+    /// opens what it sealed. At most 16.
+    ///
+    /// Default: a random key, and a line in the log: what it sealed cannot be used after a restart.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keys_env: Option<String>,
-    /// The file that holds them, as mounted by an orchestrator. Instead of `keys_env`.
+    /// The file that holds them, as mounted by an orchestrator; instead of the variable.
+    ///
+    /// Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub keys_file: Option<PathBuf>,
-    /// Bytes of one sealed text. Default 1 MiB: beyond any summary, and any model's reasoning in one turn.
+    /// One sealed text: beyond any summary, and any model's reasoning in one turn. What is longer is not sealed.
     pub content_bytes_max: usize,
 }
 

@@ -1,32 +1,45 @@
 //! `[store]`: where responses are kept that clients may come back to (`store: true`), how much and how long. Knows nothing of responses.
 
 use flashlane_store::{Error, Limits, MemoryStore, Options, SqliteStore, Store};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Each field may be left out.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreConfig {
-    /// The data folder, of this process alone; made if it is not there. Default none: in memory, forgotten at the end.
+    /// The data folder, on a file system of this machine; made if it is not there, for its owner alone. One process has it at a time.
+    ///
+    /// Default: none; in memory ([what that means](adr/0008-memory-store-first.md)).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub folder: Option<PathBuf>,
-    /// Bytes of all of it together; the oldest make room. Default 256 MiB, in a folder 16 GiB.
+    /// All of it together, what responses of one chain share counted once; the oldest make room.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = Limits::default().bytes_max, "x-else" = { "in a folder": of_a_folder().limits.bytes_max }))]
     pub bytes_max: Option<usize>,
-    /// How many. Default 100,000, in a folder 1,000,000.
+    /// How many responses; in memory, as many turns of the ledger of usage as well.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = Limits::default().records_max, "x-else" = { "in a folder": of_a_folder().limits.records_max }))]
     pub records_max: Option<usize>,
-    /// How long each is kept, in milliseconds. Default a day, in a folder 30 days.
+    /// How long each is kept; in a folder as long as at OpenAI.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = Limits::default().age_ms_max, "x-else" = { "in a folder": of_a_folder().limits.age_ms_max }))]
     pub age_ms_max: Option<u64>,
-    /// What the folder's database may grow to, in bytes, whatever `bytes_max` counts. Default 64 GiB.
+    /// What the folder's database may grow to, whatever `bytes_max` counts; beyond it nothing more is stored.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = of_a_folder().file_bytes_max))]
     pub file_bytes_max: Option<u64>,
-    /// How long the folder's ledger of usage goes back, in milliseconds. Default 400 days.
+    /// How long the folder's ledger of usage goes back: a turn's key (its digest), model, tier and token counts, and no text.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("default" = of_a_folder().usage_age_ms_max))]
     pub usage_age_ms_max: Option<u64>,
+}
+
+/// What a folder has by default.
+fn of_a_folder() -> Options {
+    Options::new(PathBuf::new())
 }
 
 /// What `[store]` amounts to.

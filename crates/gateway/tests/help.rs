@@ -7,7 +7,7 @@ mod rig;
 use std::path::Path;
 use std::{env, fs};
 
-const VERBS: [&[&str]; 17] = [
+const VERBS: [&[&str]; 19] = [
     &[],
     &["serve"],
     &["chat"],
@@ -24,6 +24,8 @@ const VERBS: [&[&str]; 17] = [
     &["keys", "digest"],
     &["usage"],
     &["explain"],
+    &["config"],
+    &["config", "schema"],
     &["completions"],
 ];
 

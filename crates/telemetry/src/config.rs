@@ -1,29 +1,37 @@
 //! The `[telemetry]` part of the config: what is written down of turns, and where it goes.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
 /// Most records that anybody can mean: a gigabyte of them.
 const TURNS_KEPT_MAX: usize = 1_000_000;
+const PERCENT_MAX: u8 = 100;
 
 /// `[telemetry]`. Each field may be left out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TelemetryConfig {
-    /// How the log looks: `"text"`, readable lines, or `"json"`, an object a line. Default text. The variable `FLASHLANE_LOG_FORMAT`
-    /// goes before it.
+    /// `"text"`: readable lines. `"json"`: an object a line, with the same names, for what collects logs. The variable
+    /// `FLASHLANE_LOG_FORMAT` goes before it.
     pub log_format: Format,
-    /// Of how many turns that have ended a record is kept in memory, for `flashlane explain` and the status page. Default 10,000:
-    /// some 15 MB when they are full. 0: none.
+    /// Of how many turns that have ended a record is kept, for `flashlane explain` and the status page: ids, route, queue, attempts, times
+    /// and counts, no text. In memory alone, some 1.5 KB each. 0 keeps none.
+    #[schemars(range(max = TURNS_KEPT_MAX))]
     pub turns_kept_max: usize,
-    /// Where traces go: an OpenTelemetry collector's base URL, as `http://127.0.0.1:4318`. Default none: turns are not traced.
+    /// An OpenTelemetry collector's base URL for OTLP over HTTP, as `"http://127.0.0.1:4318"`: each turn goes to its `/v1/traces` as a span
+    /// with its stages and attempts ([OPERATIONS](OPERATIONS.md#traces)), in protobuf.
+    ///
+    /// Default: none; turns are not traced.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub otlp_endpoint: Option<String>,
     /// Certificates to trust for it beside the public ones, a PEM file.
+    ///
+    /// Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub otlp_ca_file: Option<PathBuf>,
-    /// How many of the traces that begin here are kept, in percent, 0 to 100. Default 100. What a client traces itself is kept as its
-    /// `traceparent` says.
+    /// How many of the traces that begin here are kept; those that a client began are kept as its `traceparent` says.
+    #[schemars(range(max = PERCENT_MAX))]
     pub trace_sample_percent: u8,
 }
 
@@ -46,8 +54,8 @@ impl TelemetryConfig {
         if self.turns_kept_max > TURNS_KEPT_MAX {
             return Err(("turns_kept_max", format!("is {}, and {TURNS_KEPT_MAX} is the most", self.turns_kept_max)));
         }
-        if self.trace_sample_percent > 100 {
-            return Err(("trace_sample_percent", format!("is {}: expected 0 to 100", self.trace_sample_percent)));
+        if self.trace_sample_percent > PERCENT_MAX {
+            return Err(("trace_sample_percent", format!("is {}: expected 0 to {PERCENT_MAX}", self.trace_sample_percent)));
         }
         if self.otlp_endpoint.is_some() && self.turns_kept_max == 0 {
             return Err((
@@ -60,7 +68,7 @@ impl TelemetryConfig {
 }
 
 /// How a log looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// One readable line an event.

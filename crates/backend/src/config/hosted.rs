@@ -10,14 +10,17 @@ use std::time::Duration;
 
 /// Between two rounds that keep connections warm: a third of the time after which load balancers close what is silent.
 const WARM_EVERY_MS: u64 = 20_000;
-const COMPLETION_TOKENS: u64 = 32_768;
-const TOKENS_MAX: u64 = 1 << 24;
+pub(super) const COMPLETION_TOKENS: u64 = 32_768;
+pub(super) const TOKENS_MAX: u64 = 1 << 24;
 /// Below this a request is a packet or two, in whatever coding.
-const GZIP_BYTES_MIN: u64 = 1024;
-const GZIP_BYTES_MAX: u64 = 1 << 30;
+pub(super) const GZIP_BYTES_MIN: u64 = 1024;
+pub(super) const GZIP_BYTES_MAX: u64 = 1 << 30;
 /// 400 KB of code take 8 ms to pack, and a third of them as many windows of a young connection less as are worth that from here on.
-const GZIP_ROUND_TRIP_MS: u64 = 5;
-const GZIP_ROUND_TRIP_MS_MAX: u64 = 1000;
+pub(super) const GZIP_ROUND_TRIP_MS: u64 = 5;
+pub(super) const GZIP_ROUND_TRIP_MS_MAX: u64 = 1000;
+pub(super) const WARM_CONNECTIONS: u64 = 2;
+pub(super) const WARM_CONNECTIONS_MAX: u64 = 64;
+pub(super) const WARM_MS: u64 = 300_000;
 
 impl EndpointConfig {
     /// # Errors
@@ -26,10 +29,6 @@ impl EndpointConfig {
         let Some(profile) = Profile::of(self.backend) else {
             return Err(self.error("backend", Problem::Missing));
         };
-        self.refuse(&self.of_simulator())?;
-        self.refuse(&[("dialect", self.dialect.is_some()), ("probe_ms", self.probe_ms.is_some())])?;
-        self.refuse(&[("priorities", self.priorities.is_some())])?;
-        self.refuse(&[("transport", self.transport.is_some())])?;
         let own = self.own_fields(profile)?;
         let base_url = self.base_url.as_deref().unwrap_or(profile.base_url);
         let mut remote = self.remote(base_url, self.key_variable().as_ref(), &own)?;
@@ -79,8 +78,9 @@ impl EndpointConfig {
     }
 
     fn warmth(&self, profile: &Profile, remote: &crate::client::Remote) -> Result<Option<Warmth>, Error> {
-        let connections = self.within("warm_connections", self.warm_connections.unwrap_or(2), 0, 64)?;
-        let lasts_ms = self.ms("warm_ms_max", self.warm_ms_max, 300_000)?;
+        let connections = self.warm_connections.unwrap_or(WARM_CONNECTIONS);
+        let connections = self.within("warm_connections", connections, 0, WARM_CONNECTIONS_MAX)?;
+        let lasts_ms = self.ms("warm_ms_max", self.warm_ms_max, WARM_MS)?;
         let every_ms = WARM_EVERY_MS.min(self.idle_connection_ms_max()? / 2).max(1);
         let Some(path) = profile.warm_path.filter(|_| connections > 0) else { return Ok(None) };
         let target = format!("{}{path}", remote.base_path());

@@ -34,6 +34,9 @@ pub(crate) struct QueueHeader {
     pub(crate) ms_max: u64,
 }
 
+/// What Cerebras's queue takes.
+pub(crate) const QUEUE_MS_MIN: u64 = 50;
+pub(crate) const QUEUE_MS_MAX: u64 = 20_000;
 pub const CEREBRAS_URL: &str = "https://api.cerebras.ai/v1";
 /// The environment variable in which its key is looked for.
 pub const CEREBRAS_KEY_ENV: &str = "CEREBRAS_API_KEY";
@@ -46,7 +49,12 @@ const CEREBRAS: Profile = Profile {
     headers: &[("x-cerebras-version-patch", "2")],
     warm_path: Some("/tcp_warming"),
     tiers: &["auto", "default", "flex", "priority"],
-    queue: Some(QueueHeader { name: "queue_threshold", tiers: &["auto", "flex"], ms_min: 50, ms_max: 20_000 }),
+    queue: Some(QueueHeader {
+        name: "queue_threshold",
+        tiers: &["auto", "flex"],
+        ms_min: QUEUE_MS_MIN,
+        ms_max: QUEUE_MS_MAX,
+    }),
     takes_gzip: true,
     strict_schemas: true,
 };

@@ -5,11 +5,12 @@
 use bytes::Bytes;
 use flashlane_engine::router::Urgency;
 use flashlane_wire::chat::Field;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
 /// Which engine's ways a request follows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Dialect {
     /// OpenAI's own names, nothing left out: for hosted services and unknown engines.

@@ -1,11 +1,12 @@
 //! `10.0.0.0/8`: addresses that begin alike. Knows nothing of what they are named for.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
 
 /// IPv4 or IPv6; a bare address is a network of one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 pub struct Network {
     address: IpAddr,

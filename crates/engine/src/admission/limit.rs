@@ -13,6 +13,7 @@ use super::own::KeyLimits;
 use crate::fleet::Tier;
 use crate::session::Owner;
 use crate::time::Now;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
@@ -22,27 +23,39 @@ const MINUTE_MS: u64 = 60_000;
 const SWEEP_MS: u64 = 1_000;
 
 /// `[limits.latency]` and `[limits.throughput]`: what each key may take of a tier that has no limits of its own. Each field may be left out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
-    /// Turns that a key may begin a minute. Default none: no limit.
+    /// Turns that a key may begin a minute.
+    ///
+    /// Default: none; no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requests_per_minute: Option<NonZeroU32>,
-    /// Tokens that a key may use a minute, input and output together. Reserved by estimate when a turn begins, settled by usage when it
-    /// ends. Default none: no limit.
+    /// Tokens that a key may use a minute, input and output together. Reserved when a turn begins (its input, and its `max_output_tokens`
+    /// or what answers had lately), settled by the engine's count when it ends. A turn that had no token gives all of it back.
+    ///
+    /// Default: none; no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_per_minute: Option<NonZeroU32>,
-    /// Turns that a key may have running at once. Default none: no limit.
+    /// Turns that a key may have running at once.
+    ///
+    /// Default: none; no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub turns_max: Option<NonZeroU32>,
-    /// How much of both rates may be used at once after a rest, as the time in which it comes back, in milliseconds. Default 60,000: a
-    /// minute's worth, as OpenAI's.
+    /// How much of both rates may be used at once after a rest, as the time in which it comes back: a minute's worth, as OpenAI's. A turn
+    /// larger than that waits until nothing is used, and is paid for afterwards.
+    #[schemars(range(min = 1))]
     pub burst_ms: u64,
-    /// How long a turn may wait for its key's limit where another tier of its route is left, in milliseconds. Default none: as long as for
-    /// a place in the tier. 0: it goes on at once.
+    /// How long a turn may have to wait for its key's limit where another tier of its route is left; what would take longer goes on there
+    /// at once. Two seconds for a wafer are less than a GPU takes for 150 tokens, so the queue's bound is the quicker for most answers; a
+    /// lower one keeps idle GPUs busy. 0: nobody waits for a limit where there is another tier.
+    ///
+    /// Default: none; the queue's `wait_ms_max`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wait_ms_max: Option<u64>,
-    /// Keys that are told apart at once; those beyond share one allowance until others have rested. Default 10,000.
+    /// Keys that are told apart at once; those beyond share one allowance until others have rested. Keys with limits of their own do not
+    /// count.
+    #[schemars(range(min = 1))]
     pub keys_max: usize,
 }
 

@@ -4,21 +4,28 @@ use super::limit::Limits;
 use super::settings::PerTier;
 use crate::fleet::Tier;
 use crate::session::Owner;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 /// What one of `[[keys]]` may take of a tier. What it leaves out is that of `[limits.*]`; what it sets may be more or less.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct KeyLimits {
     /// Turns that it may begin a minute.
+    ///
+    /// Default: the tier's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requests_per_minute: Option<NonZeroU32>,
     /// Tokens that it may use a minute, input and output together.
+    ///
+    /// Default: the tier's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_per_minute: Option<NonZeroU32>,
     /// Turns that it may have running at once.
+    ///
+    /// Default: the tier's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub turns_max: Option<NonZeroU32>,
 }

@@ -5,14 +5,20 @@ use super::own::OwnLimits;
 use super::window::Bounds;
 use crate::fleet::Tier;
 use crate::router::Routing;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::num::NonZeroU32;
 
+const PERCENT_MAX: u32 = 100;
+
 /// Something of each tier's own.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(bound = "T: Default + JsonSchema + Serialize")]
 pub struct PerTier<T> {
+    /// Of the latency tier.
     pub latency: T,
+    /// Of the throughput tier.
     pub throughput: T,
 }
 
@@ -94,8 +100,8 @@ impl Terms {
             let problem = format!("is {min}: expected at most concurrency_max, which is {max}");
             return Err(Unfit { field: "queue.concurrency_min", problem });
         }
-        if *percent > 100 {
-            let problem = format!("is {percent}: expected at most 100");
+        if *percent > PERCENT_MAX {
+            let problem = format!("is {percent}: expected at most {PERCENT_MAX}");
             return Err(Unfit { field: "queue.claimed_percent_max", problem });
         }
         Ok(())
@@ -120,43 +126,58 @@ impl Settings {
 }
 
 /// `[queue.latency]` and `[queue.throughput]`: how many turns a tier runs at once, and how the others wait. Each field may be left out.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Queueing {
-    /// Turns that wait for the tier at once. Default 256; one more goes on to the next tier of its route, or is refused.
+    /// Turns that wait for the tier at once; one more, or one of the key that has the most, goes on to the next tier of its route, or is
+    /// refused. 0: nobody waits.
     pub turns_max: u32,
-    /// How long one waits at most, in milliseconds. Default 2,000: then the next tier answers sooner. 0: nobody waits.
+    /// How long one waits at most: then the next tier answers sooner. 0: nobody waits.
     pub wait_ms_max: u64,
-    /// How long a background response waits at most, in milliseconds, where no other tier is left for it. Default 600,000: nobody listens,
-    /// and it was promised to run; a minute's allowance comes back in that time, whatever was taken of it.
+    /// How long a background response waits at most where no other tier is left for it: nobody listens, it was promised to run, and a minute's
+    /// allowance comes back in that time.
+    #[schemars(range(min = 1))]
     pub background_wait_ms_max: u64,
-    /// Turns that the tier runs at once, at most. Default none: as many as come. With it the number adapts: it grows while all are used
-    /// and first tokens come in time, and shrinks when they come late or an endpoint refuses for load.
+    /// Turns that the tier runs at once, at most. With it the number adapts: one more for each round of turns that used all slots and had
+    /// their first tokens in time, a quarter less when a first token comes late or an endpoint refuses for load.
+    ///
+    /// Default: none; as many as come.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency_max: Option<NonZeroU32>,
-    /// What it does not shrink below. Default 1.
+    /// What it does not shrink below; with `concurrency_max` of the same value it does not move at all.
     pub concurrency_min: NonZeroU32,
     /// How many of the slots may be kept free for keys that held several at once in the last 5 to 10 seconds and hold fewer now, in
-    /// percent, beside the one that is for keys that hold none. Default 25; 0: that one alone.
+    /// percent: what a key with ten times their load leaves them. 0: the one for keys that hold none, alone.
+    #[schemars(range(max = PERCENT_MAX))]
     pub claimed_percent_max: u32,
-    /// A first token later than this means that too many turns run, in milliseconds. Default 2,000.
+    /// A first token later than this, from the request's going out, is late: too many turns run.
+    #[schemars(range(min = 1))]
     pub ttft_ms_max: u64,
-    /// A turn without its first token for so long goes to another endpoint or tier, in milliseconds. Default none: what its endpoint
-    /// allows by `first_byte_ms_max`.
+    /// A turn without its first token for so long is taken from its endpoint and goes to another one or to the next tier. Silence after the
+    /// first token is the endpoint's `idle_ms_max`.
+    ///
+    /// Default: none; what the endpoint's `first_byte_ms_max` allows.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub first_token_ms_max: Option<u64>,
-    /// A turn without another token for so long has failed, in milliseconds, whatever else its endpoint sends. Default none: what its
-    /// endpoint allows by `idle_ms_max`, which any byte satisfies.
+    /// A turn without another token for so long after its last one ends in `response.failed`, whatever else its endpoint sends: engines
+    /// that hang may go on with comments. Longer than a model that is told to may pause.
+    ///
+    /// Default: none; what the endpoint's `idle_ms_max` allows, which any byte satisfies.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub token_idle_ms_max: Option<u64>,
-    /// A warm-up has the endpoint where its turn will go read its prompt, by a request of one token. Default false: it is the key's cost,
-    /// whether or not the turn comes.
+    /// A warm-up over a WebSocket has the endpoint where its turn will go read its prompt, by a request of one token
+    /// ([ROUTING](ROUTING.md#prefill)): the first token comes sooner, and the prompt is paid for whether or not the turn comes.
     pub prefill_on_warm_up: bool,
-    /// Tokens of input that such a request may have. Default 32,768: twice what an agent's instructions and tools take.
+    /// Tokens of input that such a request may have, estimated: twice an agent's instructions and tools.
+    #[schemars(range(min = 1))]
     pub prefill_tokens_max: u64,
-    /// Such requests a minute, of all keys together. Default 60.
+    /// Such requests a minute, of all keys together; a quarter of them may come at once.
+    #[schemars(range(min = 1))]
     pub prefills_per_minute_max: u32,
-    /// How long one may take, in milliseconds; a turn that comes meanwhile waits as long. Default 10,000.
+    /// How long one may take: a turn that comes meanwhile waits for it, and no longer than that.
+    #[schemars(range(min = 1))]
     pub prefill_ms_max: u64,
 }
 

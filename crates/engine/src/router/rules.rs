@@ -5,48 +5,71 @@ use super::origin::RequestKind;
 use super::traits::{Effort, ServiceTier, Traits};
 use crate::fleet::Route;
 use crate::session::Owner;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// `[[rules]]` and `[[models.rules]]`: a route for the turns that `when` describes.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// What a turn must be like, in every field that is there. Empty: every turn is.
+    /// What a turn must be like, in every field that is there.
+    ///
+    /// Default: every turn is.
     #[serde(default)]
     pub when: When,
-    /// The tiers that may serve it, in order.
+    /// The tiers that may serve such a turn, in order.
     pub route: Route,
 }
 
 /// What a turn must be like. A list: one of these.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct When {
-    /// `service_tier` of the request; without one it is `"auto"`.
+    /// `service_tier` of the request, one of these; `"auto"` where it says none.
+    ///
+    /// Default: any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_tier: Option<Vec<ServiceTier>>,
-    /// `reasoning.effort` of the request; one without it fits no list.
+    /// `reasoning.effort` of the request, one of these. A request that says none fits no list.
+    ///
+    /// Default: any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub effort: Option<Vec<Effort>>,
-    /// Whether another conversation started this one, as Codex's sub-agents are.
+    /// `true`: another conversation started this one, as Codex's sub-agents are.
+    ///
+    /// Default: any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subagent: Option<bool>,
-    /// What Codex says the request is for: `"turn"`, `"prewarm"`, `"other"`; of other clients all are turns.
+    /// What Codex says the request is for, one of these. Other clients' requests are turns.
+    ///
+    /// Default: any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_kind: Option<Vec<RequestKind>>,
-    /// Whether there are images or files in the input.
+    /// `true`: there are images or files in the input, the history included.
+    ///
+    /// Default: any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub media: Option<bool>,
-    /// At least so many tokens of input.
+    /// At least so many tokens of input: counted where [they had to be](PROTOCOL.md#53-the-length-of-the-input), else a quarter of the
+    /// bytes.
+    ///
+    /// Default: 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_input_min: Option<u64>,
-    /// At most so many tokens of input.
+    /// At most so many.
+    ///
+    /// Default: any number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_input_max: Option<u64>,
-    /// The name of the key in `[[keys]]`.
+    /// The name of the key in [`[[keys]]`](#keys), one of these.
+    ///
+    /// Default: anybody's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<Vec<KeyName>>,
-    /// SHA-256 of the `Authorization` header, in hexadecimal, where no key is configured.
+    /// Where no keys are configured: SHA-256 of the `Authorization` header in hexadecimal, as `printf 'Bearer %s' "$KEY" | sha256sum`
+    /// prints it, one of these.
+    ///
+    /// Default: anybody's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authorization_sha256: Option<Vec<Digest>>,
 }
@@ -68,7 +91,7 @@ impl When {
 }
 
 /// A key as a config names it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(from = "String", into = "String")]
 pub struct KeyName {
     pub name: String,
@@ -88,8 +111,9 @@ impl From<KeyName> for String {
 }
 
 /// A digest as a config writes it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(extend("pattern" = "^[0-9a-fA-F]{64}$"))]
 pub struct Digest(pub Owner);
 
 impl TryFrom<String> for Digest {

@@ -4,6 +4,7 @@ use super::origin::Origin;
 use crate::fleet::{Modality, Tier};
 use crate::session::Owner;
 use memchr::{memmem, memrchr};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -59,7 +60,7 @@ impl Traits {
 }
 
 /// `service_tier` of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ServiceTier {
     #[default]
@@ -98,7 +99,7 @@ impl ServiceTier {
 }
 
 /// `reasoning.effort` of a request, the least first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Effort {
     None,

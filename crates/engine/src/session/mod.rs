@@ -44,6 +44,7 @@ use flashlane_wire::responses::{ClientEvent, CreateRequest, Fields};
 use flashlane_wire::websocket::Encoder;
 use lane::{LaneId, Lanes};
 use prefill::Prefilling;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::borrow::Cow;
@@ -58,39 +59,39 @@ pub use steer::Steer;
 pub use truncate::Cut;
 
 /// What one connection's turns may take: `[session]` of a config. Each field may be left out.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// A client with a waiting turn hears something at least this often, in milliseconds. Default 5,000: clients give up on
-    /// silence after 10,000 and more.
+    /// A client with a waiting turn hears something at least this often: clients give up after 10 s of silence and more.
     pub keepalive_ms: u64,
-    /// A turn whose upstream is silent this long is announced to the client, in milliseconds. Default 200: a failure before
-    /// it is a plain error with its own status, which clients handle best.
+    /// A turn whose upstream is silent this long is announced; what fails before is a plain error with its own
+    /// status, which clients handle best ([why](adr/0007-announce-late.md)).
     pub announce_after_ms: u64,
-    /// Requests that may wait behind a connection's running one. Default 16: no client is known to queue more than 2.
+    /// Requests that may wait behind the running one of a connection: no client is known to queue more than 2.
     pub queued_turns_max: usize,
-    /// Bytes of these requests together. Default 32 MiB: two of the largest messages.
+    /// These requests together: two of the largest messages.
     pub queued_bytes_max: usize,
-    /// Bytes that one chain may hold, items and rendered messages together. Default 64 MiB: a full context with images.
+    /// What one chain holds, items and rendered messages together: a full context with images.
     pub chain_bytes_max: usize,
-    /// Bytes of upstream events in one turn. Default 64 MiB: far beyond any model's longest answer.
+    /// Upstream events in one turn: beyond any model's longest answer.
     pub output_bytes_max: usize,
-    /// Bytes of one upstream event. Default 4 MiB: engines that send a whole tool call at once send the largest.
+    /// One upstream event: engines that send a whole tool call at once send the largest.
     pub event_bytes_max: usize,
-    /// Warm-ups that a lane remembers beside its latest response. Default 4.
+    /// Warm-ups that a lane remembers beside its latest response.
     pub warm_ups_max: usize,
-    /// Named lanes of one connection. Default 32, as OpenAI's.
+    /// Named lanes of one connection, as many as OpenAI's; at most 255 count.
     pub lanes_max: usize,
-    /// Turns that run at once on one connection, over all its lanes. Default 16, as OpenAI's.
+    /// Turns that run at once on one connection, over all its lanes, as many as OpenAI's.
     pub running_turns_max: usize,
-    /// Steers that may wait for one response. Default 16.
+    /// Steers that may wait for one response.
     pub steers_max: usize,
-    /// Bytes kept of what clients may send again, histories and tools, of all keys. Default 64 MiB: some 80 histories of
-    /// 400 KB with their messages. 0 keeps nothing.
+    /// What is kept of histories and tools that clients may send again, of all keys together, with `store: false` too: in memory only, the
+    /// least recently used makes room. Some 80 histories of 400 KB with their messages. What is recognised is neither read nor rendered
+    /// again; 0 keeps nothing.
     pub recognised_bytes_max: usize,
-    /// The same of one key. Default 32 MiB; without keys all callers are one.
+    /// The same of one `Authorization`; all who send none are one.
     pub recognised_bytes_per_key_max: usize,
-    /// A WebSocket's longest life, in milliseconds; the client is told between turns and connects again. Default an hour, as OpenAI's.
+    /// A WebSocket's longest life, as OpenAI's: the client is told between turns, and connects again.
     pub life_ms_max: u64,
 }
 

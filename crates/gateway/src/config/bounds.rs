@@ -4,7 +4,7 @@ use super::File;
 use toml::Value;
 
 /// Limits of which 0 switches one thing off and leaves the rest. Of every other, 0 would let nothing through at all.
-const ZERO_IS_OFF: [&str; 28] = [
+const ZERO_IS_OFF: [&str; 29] = [
     "routing.affinity_entries_max",
     "routing.affinity_turns_max",
     "routing.outlier_factor",
@@ -32,6 +32,7 @@ const ZERO_IS_OFF: [&str; 28] = [
     "session.recognised_bytes_per_key_max",
     "session.steers_max",
     "session.warm_ups_max",
+    "telemetry.trace_sample_percent",
     "telemetry.turns_kept_max",
 ];
 /// What the HTTP library needs to read a head at all.
@@ -71,14 +72,18 @@ fn collect(path: &str, value: &Value, limits: &mut Vec<(String, i64)>) {
 }
 
 fn fault(path: &str, limit: i64) -> Option<String> {
+    match least(path) {
+        least if limit >= least => None,
+        1 => Some("is 0, which would let nothing through: expected at least 1".to_owned()),
+        least => Some(format!("is {limit}: expected at least {least}")),
+    }
+}
+
+/// The least that the limit at this path may be.
+pub fn least(path: &str) -> i64 {
     match path {
-        "server.limits.header_bytes_max" if limit < HEADER_BYTES_MIN => {
-            Some(format!("is {limit}: expected at least {HEADER_BYTES_MIN}"))
-        }
-        _ if limit == 0 && !ZERO_IS_OFF.contains(&path) => {
-            Some("is 0, which would let nothing through: expected at least 1".to_owned())
-        }
-        _ => None,
+        "server.limits.header_bytes_max" => HEADER_BYTES_MIN,
+        _ => i64::from(!ZERO_IS_OFF.contains(&path)),
     }
 }
 

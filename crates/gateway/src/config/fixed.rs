@@ -2,39 +2,56 @@
 
 use super::File;
 
-/// Leaves these fields of another config as they are in the one that runs. Tells those that would have been others, by their paths.
+/// A field or a whole part by its path, and what leaves it as it is in the file that runs; true where it would have been another.
+type Fixed = (&'static str, fn(&File, &mut File) -> bool);
+
+macro_rules! fixed {
+    ($($($field:ident).+),+ $(,)?) => {
+        [$((stringify!($($field).+), |running, next| keep_one(&running.$($field).+, &mut next.$($field).+))),+]
+    };
+}
+
+/// How many paths are fixed.
+pub const PATHS: usize = 11;
+/// Fixed whatever stands in them.
+const FIXED: [Fixed; PATHS] = fixed![
+    server.listen,
+    server.admin_listen,
+    server.limits.connections_max,
+    server.limits.memory_bytes_max,
+    server.limits.assembling_bytes_max,
+    server.limits.background_turns_max,
+    session.recognised_bytes_max,
+    session.recognised_bytes_per_key_max,
+    store,
+    telemetry,
+    runtime,
+];
+
+/// Leaves what is fixed of another config as it is in the one that runs. Tells those parts that would have been others, by their paths.
 pub fn keep(running: &File, next: &mut File) -> Vec<&'static str> {
-    let mut kept = Vec::new();
-    let (old, new) = (&running.server, &mut next.server);
-    keep_one("server.listen", &old.listen, &mut new.listen, &mut kept);
-    keep_one("server.admin_listen", &old.admin_listen, &mut new.admin_listen, &mut kept);
-    let (old, new) = (&old.limits, &mut new.limits);
-    keep_one("server.limits.connections_max", &old.connections_max, &mut new.connections_max, &mut kept);
-    keep_one("server.limits.memory_bytes_max", &old.memory_bytes_max, &mut new.memory_bytes_max, &mut kept);
-    let assembling = (&old.assembling_bytes_max, &mut new.assembling_bytes_max);
-    keep_one("server.limits.assembling_bytes_max", assembling.0, assembling.1, &mut kept);
-    let background = (&old.background_turns_max, &mut new.background_turns_max);
-    keep_one("server.limits.background_turns_max", background.0, background.1, &mut kept);
-    if running.server.tls.is_some() != next.server.tls.is_some() {
-        keep_one("server.tls", &running.server.tls, &mut next.server.tls, &mut kept);
+    let mut kept: Vec<_> = FIXED.iter().filter(|(_, keep)| keep(running, next)).map(|(path, _)| *path).collect();
+    // Whether clients speak TLS at all.
+    if running.server.tls.is_some() != next.server.tls.is_some() && keep_one(&running.server.tls, &mut next.server.tls)
+    {
+        kept.push("server.tls");
     }
-    let (old, new) = (&running.session, &mut next.session);
-    let recognised = (&old.recognised_bytes_max, &mut new.recognised_bytes_max);
-    keep_one("session.recognised_bytes_max", recognised.0, recognised.1, &mut kept);
-    let by_key = (&old.recognised_bytes_per_key_max, &mut new.recognised_bytes_per_key_max);
-    keep_one("session.recognised_bytes_per_key_max", by_key.0, by_key.1, &mut kept);
-    if running.seal.is_random() || next.seal.is_random() {
-        keep_one("seal", &running.seal, &mut next.seal, &mut kept);
+    // A random key stays one.
+    if (running.seal.is_random() || next.seal.is_random()) && keep_one(&running.seal, &mut next.seal) {
+        kept.push("seal");
     }
-    keep_one("store", &running.store, &mut next.store, &mut kept);
-    keep_one("telemetry", &running.telemetry, &mut next.telemetry, &mut kept);
-    keep_one("runtime", &running.runtime, &mut next.runtime, &mut kept);
     kept
 }
 
-fn keep_one<T: Clone + PartialEq>(path: &'static str, running: &T, next: &mut T, kept: &mut Vec<&'static str>) {
-    if running != next {
+/// Whether only a restart changes what is at this path, whatever it is.
+pub fn is_fixed(path: &str) -> bool {
+    FIXED.iter().any(|(fixed, _)| *fixed == path)
+}
+
+fn keep_one<T: Clone + PartialEq>(running: &T, next: &mut T) -> bool {
+    let is_other = running != next;
+    if is_other {
         next.clone_from(running);
-        kept.push(path);
     }
+    is_other
 }

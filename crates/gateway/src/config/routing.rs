@@ -3,6 +3,7 @@
 use super::{ModalityName, ModelConfig};
 use flashlane_engine::router::{Routing, Rule};
 use flashlane_engine::{Accepts, Fleet, Modality, ModelRouting, Route, Tier};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
@@ -10,12 +11,17 @@ use std::collections::BTreeSet;
 const RULES_MAX: usize = 256;
 
 /// `latency = { .. }` and `throughput = { .. }` of a model: what it takes in at that tier's endpoints.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AtTier {
-    /// Tokens of input and output together. Default: the model's.
+    /// Tokens of input and output together.
+    ///
+    /// Default: the model's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
     pub context_tokens_max: Option<u32>,
+    /// What it takes in there.
+    ///
     /// Default: the model's; at the latency tier text alone, where the throughput tier may serve it too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub modalities: Option<Vec<ModalityName>>,

@@ -1,6 +1,6 @@
 //! What a config may say, what it amounts to, and how its faults are told. Reads no file and starts nothing.
 
-mod documented;
+mod page;
 mod keys;
 mod routing;
 

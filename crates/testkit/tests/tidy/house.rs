@@ -22,7 +22,7 @@ const MAY_USE: [(&str, &[&str]); 12] = [
 ];
 
 /// What pure crates may use of others: nothing with a socket, a clock or a source of chance.
-const PURE_MAY_USE: [&str; 15] = [
+const PURE_MAY_USE: [&str; 16] = [
     "base64",
     "bpe-openai",
     "bytes",
@@ -32,6 +32,7 @@ const PURE_MAY_USE: [&str; 15] = [
     "itoa",
     "memchr",
     "rand_chacha",
+    "schemars",
     "serde",
     "serde_json",
     "sha1",
@@ -71,7 +72,6 @@ pub fn check(repository: &Repository) -> Vec<Finding> {
     }
     findings.extend(check_spawning(repository.text("docs/STYLE.md").unwrap_or_default()));
     findings.extend(check_metrics(repository));
-    findings.extend(check_config(repository));
     findings.extend(check_provenance(repository));
     findings.extend(check_clauses(repository));
     findings.extend(check_links(repository));
@@ -217,61 +217,6 @@ fn check_metrics(repository: &Repository) -> Vec<Finding> {
         }
     }
     findings
-}
-
-/// Each part of the config: its struct, and its sections in docs/CONFIG.md.
-const CONFIG: [(&str, &str, &str); 16] = [
-    ("crates/edge/src/config.rs", "EdgeConfig", "`[server]`"),
-    ("crates/edge/src/config/limits.rs", "LimitsConfig", "`[server.limits]`"),
-    ("crates/edge/src/config.rs", "TlsConfig", "`[server.tls]`"),
-    ("crates/edge/src/config.rs", "AdminConfig", "`[server.admin]`"),
-    ("crates/engine/src/session/mod.rs", "Settings", "`[session]`"),
-    ("crates/engine/src/router/settings.rs", "Routing", "`[routing]`"),
-    ("crates/engine/src/router/rules.rs", "When", "`[[rules]]`"),
-    ("crates/gateway/src/seal.rs", "SealConfig", "`[seal]`"),
-    ("crates/engine/src/admission/limit.rs", "Limits", "`[limits.latency]`, `[limits.throughput]`"),
-    ("crates/engine/src/admission/settings.rs", "Queueing", "`[queue.latency]`, `[queue.throughput]`"),
-    ("crates/gateway/src/store.rs", "StoreConfig", "`[store]`"),
-    ("crates/telemetry/src/config.rs", "TelemetryConfig", "`[telemetry]`"),
-    ("crates/gateway/src/runtime.rs", "RuntimeConfig", "`[runtime]`"),
-    ("crates/backend/src/config.rs", "EndpointConfig", "`[[endpoints]]`"),
-    ("crates/gateway/src/config.rs", "ModelConfig", "`[[models]]`"),
-    ("crates/edge/src/keys.rs", "KeyConfig", "`[[keys]]`"),
-];
-const CONFIG_DOC: &str = "docs/CONFIG.md";
-
-/// Every field has its row, and every row its field.
-fn check_config(repository: &Repository) -> Vec<Finding> {
-    let doc = repository.text(CONFIG_DOC).unwrap_or_default();
-    let mut findings = Vec::new();
-    for (path, name, heading) in CONFIG {
-        let fields = fields_of(repository.text(path).unwrap_or_default(), name);
-        assert!(!fields.is_empty(), "{path} has no struct {name}: has it moved?");
-        let rows = rows_under(doc, heading);
-        for (field, line) in fields.iter().filter(|(field, _)| !rows.iter().any(|(row, _)| row == field)) {
-            let message = format!("`{field}` has no row under {heading} in {CONFIG_DOC}: unit, default, why");
-            findings.push(finding(Rule::Config, path, *line, message));
-        }
-        for (row, line) in rows.iter().filter(|(row, _)| !fields.iter().any(|(field, _)| field == row)) {
-            findings.push(finding(Rule::Config, CONFIG_DOC, *line, format!("`{row}` is no field of `{name}`")));
-        }
-    }
-    findings
-}
-
-/// The public fields of a struct with their lines (from 1).
-fn fields_of<'a>(text: &'a str, name: &str) -> Vec<(&'a str, usize)> {
-    let head = format!("pub struct {name} {{");
-    let body = text.lines().enumerate().skip_while(|(_, line)| *line != head).take_while(|(_, line)| *line != "}");
-    body.filter_map(|(at, line)| Some((line.strip_prefix("    pub ")?.split_once(':')?.0, at + 1))).collect()
-}
-
-/// The first cells of the tables under a heading, with their lines (from 1).
-fn rows_under<'a>(doc: &'a str, heading: &str) -> Vec<(&'a str, usize)> {
-    let head = format!("## {heading}");
-    let lines = doc.lines().enumerate().skip_while(|(_, line)| *line != head).skip(1);
-    let section = lines.take_while(|(_, line)| !line.starts_with("## "));
-    section.filter_map(|(at, line)| Some((line.strip_prefix("| `")?.split_once('`')?.0, at + 1))).collect()
 }
 
 /// Every file in proto/ is told of in the section of its folder, which says where it is from.
@@ -420,15 +365,6 @@ mod tests {
     fn metrics_are_told_from_paths_of_crates() {
         let text = "flashlane_a_total and\n`flashlane_b_seconds_bucket`, flashlane_edge::drive, my_flashlane_c";
         assert_eq!(metric_names(text), [("flashlane_a_total", 1), ("flashlane_b_seconds_bucket", 2)]);
-    }
-
-    #[test]
-    fn fields_and_rows_are_read() {
-        let code =
-            "pub struct A {\n    pub b: u8,\n}\npub struct C {\n    /// Doc.\n    pub d_ms: u64,\n    hidden: u8,\n}\n";
-        assert_eq!(fields_of(code, "C"), [("d_ms", 6)]);
-        let doc = "## `[c]`\n| field | default |\n|---|---|\n| `d_ms` | 1 |\n## `[e]`\n| `f` | 2 |\n";
-        assert_eq!(rows_under(doc, "`[c]`"), [("d_ms", 4)]);
     }
 
     #[test]

@@ -20,7 +20,6 @@ pub enum Rule {
     Dependency,
     Purity,
     Metric,
-    Config,
     Provenance,
     Link,
 }
