@@ -126,6 +126,22 @@ async fn an_idle_connection_is_dropped_before_the_peer_drops_it() {
 }
 
 #[tokio::test]
+async fn a_connection_that_no_turn_comes_to_is_closed_by_whoever_looks() {
+    let upstream = Upstream::start(vec![kept()]).await.unwrap();
+    let mut config = config(&upstream);
+    config.idle_connection_ms_max = Some(40);
+    let backends = backends(config);
+    turn(&backends).await;
+    within(async {
+        while stats(&backends).connections_idle != 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    within(upstream.until(|seen| seen.closed[0].is_some())).await;
+}
+
+#[tokio::test]
 async fn a_connection_that_its_peer_closed_is_noticed_before_it_is_used() {
     let once = stream(&chat_events(&["hi"]));
     let upstream = Upstream::start(vec![once]).await.unwrap();

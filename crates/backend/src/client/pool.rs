@@ -145,14 +145,13 @@ impl Pool {
         }
     }
 
+    /// Closes those whose time is over, and counts the others. A pool that no turn comes to is emptied by whoever looks at it.
     pub(crate) fn len(&self) -> usize {
-        self.lock().len()
+        self.lock_fresh().len()
     }
 
     fn put(&self, parked: Parked) {
-        let mut all = self.lock();
-        let now = Instant::now();
-        all.retain(|other| now < other.until);
+        let mut all = self.lock_fresh();
         all.push(parked);
         if all.len() > self.connections_max {
             all.remove(0);
@@ -167,6 +166,13 @@ impl Pool {
                 return Some(parked);
             }
         }
+    }
+
+    fn lock_fresh(&self) -> MutexGuard<'_, Vec<Parked>> {
+        let mut all = self.lock();
+        let now = Instant::now();
+        all.retain(|parked| now < parked.until);
+        all
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Parked>> {

@@ -72,8 +72,12 @@ impl Sockets {
         }
     }
 
+    /// Closes those whose time is over, and counts the others. A pool that no turn comes to is emptied by whoever looks at it.
     pub(crate) fn len(&self) -> usize {
-        self.lock().len()
+        let mut all = self.lock();
+        let now = Instant::now();
+        all.retain(|(_, until)| now < *until);
+        all.len()
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<(Socket, Instant)>> {
