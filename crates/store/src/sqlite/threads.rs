@@ -29,6 +29,8 @@ const CHECKPOINT_BYTES: usize = 4 * 1024 * 1024;
 const TRANSACTION_LOG_BYTES: usize = 32 * 1024;
 const WRITE_LOG_BYTES: usize = 8 * 1024;
 const SWEEP_EVERY: Duration = Duration::from_millis(500);
+/// While one step is not enough: what is written all the time expires all the time, too, as quickly as it came.
+const SWEEP_BEHIND_EVERY: Duration = Duration::from_millis(50);
 
 /// Something to be written, and who waits for it.
 trait Write: Send {
@@ -83,7 +85,7 @@ impl Threads {
         }
         let (limits, clock, usage_age_ms_max) = (options.limits, options.clock, options.usage_age_ms_max);
         threads.spawn("store-write", move || {
-            let sweep = Sweep { clock, usage_age_ms_max, last: Instant::now() };
+            let sweep = Sweep { clock, usage_age_ms_max, last: Instant::now(), every: SWEEP_EVERY };
             Writer { db, limits, totals, sweep, bytes_in_log: 0 }.run(&to_write);
             // Held to the end of the last write.
             drop(folder);
@@ -154,6 +156,7 @@ struct Sweep {
     clock: fn() -> u64,
     usage_age_ms_max: u64,
     last: Instant,
+    every: Duration,
 }
 
 struct Writer {
@@ -167,7 +170,7 @@ struct Writer {
 impl Writer {
     fn run(mut self, queue: &Receiver<Box<dyn Write>>) {
         loop {
-            match queue.recv_timeout(SWEEP_EVERY) {
+            match queue.recv_timeout(self.sweep.every) {
                 Ok(first) => {
                     let mut group = vec![first];
                     group.extend(queue.try_iter().take(GROUP_MAX - 1));
@@ -206,10 +209,11 @@ impl Writer {
     }
 
     /// Undone as a whole if any of it fails.
-    fn transaction(&mut self, run: impl FnOnce(&Writing<'_>) -> Result<(), Error>) -> Result<(), Error> {
+    fn transaction<T>(&mut self, run: impl FnOnce(&Writing<'_>) -> Result<T, Error>) -> Result<T, Error> {
         let transaction = Transaction::new(&mut self.db, TransactionBehavior::Immediate)?;
-        run(&Writing { db: &transaction, limits: &self.limits, totals: &self.totals })?;
-        Ok(transaction.commit()?)
+        let done = run(&Writing { db: &transaction, limits: &self.limits, totals: &self.totals })?;
+        transaction.commit()?;
+        Ok(done)
     }
 
     /// What nobody waits for. What fails here is tried again, and fails a write too if it lasts.
@@ -217,18 +221,21 @@ impl Writer {
         if self.bytes_in_log >= CHECKPOINT_BYTES && self.checkpoint("PASSIVE").is_ok() {
             self.bytes_in_log = 0;
         }
-        if self.sweep.last.elapsed() < SWEEP_EVERY {
+        if self.sweep.last.elapsed() < self.sweep.every {
             return;
         }
         self.sweep.last = Instant::now();
+        self.sweep.every = SWEEP_EVERY;
         let (now_unix_ms, usage_age_ms_max) = ((self.sweep.clock)(), self.sweep.usage_age_ms_max);
         match sweep::is_due(&self.db, &self.limits, usage_age_ms_max, now_unix_ms) {
             Ok(false) | Err(_) => return,
             Ok(true) => {}
         }
         let before = self.totals.get();
-        if self.transaction(|writing| sweep::step(writing, usage_age_ms_max, now_unix_ms)).is_err() {
-            self.totals.set(before);
+        match self.transaction(|writing| sweep::step(writing, usage_age_ms_max, now_unix_ms)) {
+            Ok(true) => self.sweep.every = SWEEP_BEHIND_EVERY,
+            Ok(false) => {}
+            Err(_) => self.totals.set(before),
         }
         self.bytes_in_log += TRANSACTION_LOG_BYTES;
     }

@@ -354,6 +354,22 @@ fn the_expired_are_swept_while_nobody_asks() {
 }
 
 #[test]
+fn a_ledger_that_expires_as_quickly_as_turns_come_does_not_grow() {
+    let scratch = Scratch::new();
+    let options = Options { usage_age_ms_max: 5_000, clock: || 10_000, ..scratch.options() };
+    drop(SqliteStore::open(&options).unwrap());
+    let expired = "WITH RECURSIVE row(number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM row LIMIT 8000)
+        INSERT INTO usage SELECT number, 0, x'00', 'resp', 'model', 'latency', 0, 0, 0, 0 FROM row";
+    database(&scratch).execute_batch(expired).unwrap();
+    let began = std::time::Instant::now();
+    let _store = SqliteStore::open(&options).unwrap();
+    while count(&scratch, "SELECT count(*) FROM usage") > 0 {
+        assert!(began.elapsed().as_secs() < 30, "fewer than 270 rows a second");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
 fn a_store_that_is_opened_again_counts_what_it_has() {
     let scratch = Scratch::new();
     let options = Options { limits: Limits { records_max: 3, ..PLENTY }, ..scratch.options() };
