@@ -1,6 +1,6 @@
 # Thin verbs: each is a command that a person could type. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run demo test fmt lint unit clients conformance tidy fuzz micro gates soak deaths hostile bench dist deny clean
+.PHONY: help run demo test fmt lint unit clients conformance tidy fuzz micro gates soak kills deaths hostile bench dist deny clean
 SHELL := bash
 
 # The tests build everything once, in this profile (release without LTO).
@@ -30,6 +30,7 @@ unit: ## The Rust tests of the whole workspace, `make tidy` among them
 	cargo test --profile $(CARGO_TEST_PROFILE) --workspace --no-fail-fast
 	python3 -m unittest discover --quiet benches/e2e
 	python3 -m unittest discover --quiet benches/fleet
+	python3 -m unittest discover --quiet tests/soak
 
 clients: ## Codex, the openai SDKs and llama.cpp against a running flashlane (K="..." picks tests)
 	tests/setup
@@ -59,10 +60,15 @@ gates: ## Count instructions and syscalls of tokens and turns in the whole proce
 	cargo test --profile $(CARGO_TEST_PROFILE) --workspace --no-run
 	benches/gates/run --bin $(FLASHLANE)
 
-soak: ## Kill flashlane under load SOAK_ROUNDS (200) times, and look each time for what it had promised (ARGS="--seed N" repeats a run)
+soak: ## SOAK_MINUTES (10) of load, churn, faults and reloads; memory, descriptors and tasks must stay what they are (ARGS="--seed N" repeats a run)
 	@# The tests' own build, for the reason above.
 	cargo test --profile $(CARGO_TEST_PROFILE) --workspace --no-run
-	FLASHLANE=$(FLASHLANE) tests/soak $(ARGS)
+	FLASHLANE=$(FLASHLANE) tests/soak/run $(ARGS)
+
+kills: ## Kill flashlane under load KILLS (200) times, and look each time for what it had promised (ARGS="--seed N" repeats a run)
+	@# The tests' own build, for the reason above.
+	cargo test --profile $(CARGO_TEST_PROFILE) --workspace --no-run
+	FLASHLANE=$(FLASHLANE) tests/kills $(ARGS)
 
 hostile: ## Hostile clients against a running flashlane, what each costs held to its bound; some 3 minutes (ARGS="slow readers" picks parts)
 	@# The tests' own build, for the reason above.
