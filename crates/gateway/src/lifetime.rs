@@ -13,15 +13,15 @@ use std::sync::Arc;
 /// A successor that is about to serve.
 type Succession = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
 
-pub struct Lifetime {
+pub struct Lifetime<'a> {
     pub state: Arc<State>,
     pub signals: Signals,
-    pub supervisor: Supervisor,
+    pub supervisor: &'a Supervisor,
     /// None where there can be no successor: one process has a data folder.
     pub legacy: Option<Arc<Legacy>>,
 }
 
-impl Lifetime {
+impl Lifetime<'_> {
     /// Until `serving` has ended, or a second signal comes first.
     pub async fn last(mut self, serving: impl Future<Output = ()>) -> End {
         let state = Arc::clone(&self.state);
@@ -36,8 +36,9 @@ impl Lifetime {
                     is_leaving = true;
                     // An open copy would keep the sockets listening.
                     (self.legacy, succession) = (None, None);
-                    if haste != Haste::HandedOver {
-                        self.supervisor.stopping();
+                    match haste {
+                        Haste::HandedOver => self.supervisor.succeeded(),
+                        Haste::Announced | Haste::AtOnce => self.supervisor.stopping(),
                     }
                 }
                 passed_on = settled(&mut succession) => {

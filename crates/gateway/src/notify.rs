@@ -1,7 +1,10 @@
 //! What a supervisor is told: systemd's notification protocol (`sd_notify`), datagrams to the socket that `NOTIFY_SOCKET` names. Without
 //! that variable nobody is told. Knows nothing of what is going on.
 
+use nix::time::{ClockId, clock_gettime};
+use std::cell::Cell;
 use std::env;
+use std::fmt::Display;
 use std::io;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
@@ -14,6 +17,17 @@ pub struct Supervisor {
     to: Option<(UnixDatagram, SocketAddr)>,
     /// How often it wants to hear that all is well.
     watchdog: Option<Duration>,
+    standing: Cell<Standing>,
+}
+
+/// Who speaks for the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Serving,
+    /// This process still, and it ends.
+    Stopping,
+    /// Another one: what this one said would be taken for that one's.
+    Succeeded,
 }
 
 impl Supervisor {
@@ -28,7 +42,8 @@ impl Supervisor {
         });
         let is_ours = env::var("WATCHDOG_PID").map_or(true, |pid| pid == process::id().to_string());
         let period_us = env::var("WATCHDOG_USEC").ok().and_then(|us| us.parse().ok()).filter(|us| *us > 0 && is_ours);
-        Self { watchdog: period_us.filter(|_| to.is_some()).map(|us| Duration::from_micros(us) / 2), to }
+        let watchdog = period_us.filter(|_| to.is_some()).map(|us| Duration::from_micros(us) / 2);
+        Self { watchdog, to, standing: Cell::new(Standing::Serving) }
     }
 
     /// It listens, and serves. A successor of another process says that it is the one to look at now.
@@ -36,9 +51,32 @@ impl Supervisor {
         self.tell(&format!("READY=1\nMAINPID={}\nSTATUS=serves", process::id()));
     }
 
+    /// It looks at its config again, until [`Self::reloaded`].
+    pub fn reloading(&self) {
+        // By this time a supervisor that asked for it knows that it was not an earlier one.
+        let now_us = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |now| Duration::from(now).as_micros());
+        if self.standing.get() == Standing::Serving {
+            self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={now_us}\nSTATUS=reads its config again"));
+        }
+    }
+
+    /// It has, and this is what holds.
+    pub fn reloaded(&self, what: impl Display) {
+        if self.standing.get() == Standing::Serving {
+            // A line is a field.
+            self.tell(&format!("READY=1\nSTATUS=serves, {}", what.to_string().replace('\n', " ")));
+        }
+    }
+
     /// It drains.
     pub fn stopping(&self) {
+        self.standing.set(Standing::Stopping);
         self.tell("STOPPING=1\nSTATUS=drains");
+    }
+
+    /// Its successor serves, and has said so.
+    pub fn succeeded(&self) {
+        self.standing.set(Standing::Succeeded);
     }
 
     /// Comes back each time that the supervisor has been told that all is well: whoever waits for it shows that the runtime works. Never
@@ -47,7 +85,9 @@ impl Supervisor {
         match self.watchdog {
             Some(period) => {
                 tokio::time::sleep(period).await;
-                self.tell("WATCHDOG=1");
+                if self.standing.get() != Standing::Succeeded {
+                    self.tell("WATCHDOG=1");
+                }
             }
             None => std::future::pending().await,
         }

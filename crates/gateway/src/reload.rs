@@ -6,6 +6,7 @@
 
 use crate::app;
 use crate::config::{Config, File, Invalid, Listen};
+use crate::notify::Supervisor;
 use crate::source::{self, Source};
 use flashlane_backend::{Change, files};
 use flashlane_edge::State;
@@ -78,7 +79,7 @@ impl Reloading {
     }
 
     /// Until it is dropped.
-    pub async fn run(mut self, state: Arc<State>, mut hangup: Hangup) -> Infallible {
+    pub async fn run(mut self, state: Arc<State>, mut hangup: Hangup, supervisor: &Supervisor) -> Infallible {
         let mut looked = self.read;
         loop {
             let is_asked = tokio::select! {
@@ -89,7 +90,11 @@ impl Reloading {
             let now = self.look().await;
             if is_asked || (now != self.read && now == looked) {
                 self.read = now;
-                self.reload(&state).await;
+                supervisor.reloading();
+                match self.reload(&state).await {
+                    Ok(generation) => supervisor.reloaded(format_args!("config generation {generation}")),
+                    Err(refused) => supervisor.reloaded(format_args!("with the config of before: {refused}")),
+                }
             }
             looked = now;
         }
@@ -101,17 +106,20 @@ impl Reloading {
         app::apart(move || files::digest(files.iter().map(PathBuf::as_path))).await.unwrap_or_default()
     }
 
-    async fn reload(&mut self, state: &State) {
-        match self.renew(state).await {
-            Ok(()) => state.metrics.config_reloaded(Reload::Adopted),
+    async fn reload(&mut self, state: &State) -> Result<u64, Refused> {
+        let renewed = self.renew(state).await;
+        match &renewed {
+            Ok(_) => state.metrics.config_reloaded(Reload::Adopted),
             Err(refused) => {
                 state.metrics.config_reloaded(Reload::Refused);
                 tracing::error!(generation = state.generation(), "{refused}: the config of before holds");
             }
         }
+        renewed
     }
 
-    async fn renew(&mut self, state: &State) -> Result<(), Refused> {
+    /// The generation that holds now.
+    async fn renew(&mut self, state: &State) -> Result<u64, Refused> {
         let (source, listen, running) = (Arc::clone(&self.source), self.listen, Arc::clone(&self.running));
         let read = app::apart(move || -> Result<_, Refused> {
             let text = source.read_again()?;
@@ -126,7 +134,7 @@ impl Reloading {
             tracing::warn!(field, "only a restart changes this: what it was at the start holds");
         }
         tracing::info!(generation, changed = told(&parts, &changes), "the config was read again");
-        Ok(())
+        Ok(generation)
     }
 }
 

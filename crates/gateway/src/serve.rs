@@ -156,14 +156,15 @@ async fn serve(
     if let Some(predecessor) = predecessor {
         Inherited::ready(&predecessor);
     }
-    let (serving, reloading) = (listeners.serve(Arc::clone(&state)), reloading.run(Arc::clone(&state), hangup));
+    let (serving, reloading) =
+        (listeners.serve(Arc::clone(&state)), reloading.run(Arc::clone(&state), hangup, &supervisor));
     let serving = async {
         tokio::select! {
             () = serving => {}
             never = reloading => match never {},
         }
     };
-    let end = Lifetime { state, signals, supervisor, legacy }.last(serving).await;
+    let end = Lifetime { state, signals, supervisor: &supervisor, legacy }.last(serving).await;
     if let Some(exporting) = exporting {
         exporting.stop().await;
     }

@@ -210,6 +210,44 @@ fn sockets_that_are_passed_in_are_held_to_the_rules_of_addresses() {
 }
 
 #[test]
+fn systemd_hears_what_came_of_a_reload() {
+    let (name, file) = (Scratch::new("notify-reload"), Scratch::new("notify-reload.toml"));
+    let heard = UnixDatagram::bind(&name.0).unwrap();
+    heard.set_read_timeout(Some(PATIENCE)).unwrap();
+    let next = || {
+        let mut said = [0; 1024];
+        let count = heard.recv(&mut said).unwrap();
+        text(&said[..count])
+    };
+    config(&file, "");
+    let mut gateway = Gateway::start_with(&["--config", file.path()], &[("NOTIFY_SOCKET", name.path())]);
+    assert!(next().starts_with("READY=1\n"));
+    let us_of = |said: &str| {
+        let line =
+            said.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC=")).unwrap_or_else(|| panic!("{said}"));
+        line.parse::<u64>().unwrap()
+    };
+    gateway.running.signal("HUP");
+    let (first, adopted) = (next(), next());
+    assert!(first.starts_with("RELOADING=1\n"), "{first}");
+    assert!(adopted.starts_with("READY=1\n") && adopted.ends_with("STATUS=serves, config generation 2"), "{adopted}");
+    // As systemd 253 and later want it: this process is the main one already.
+    assert!(!adopted.contains("MAINPID"), "{adopted}");
+
+    std::fs::write(&file.0, "nonsense = 1\n").unwrap();
+    gateway.running.signal("HUP");
+    let (second, refused) = (next(), next());
+    assert!(us_of(&second) > us_of(&first), "{first} {second}");
+    assert!(
+        refused.contains("STATUS=serves, with the config of before: ") && refused.contains("nonsense"),
+        "{refused}"
+    );
+    assert_eq!(refused.lines().count(), 2, "{refused}");
+    gateway.running.signal("INT");
+    assert_eq!(gateway.running.end().status.code(), Some(0));
+}
+
+#[test]
 fn systemd_hears_when_it_serves_that_it_lives_and_when_it_stops() {
     let name = Scratch::new("notify");
     let heard = UnixDatagram::bind(&name.0).unwrap();
