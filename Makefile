@@ -1,6 +1,6 @@
 # Thin verbs: each is a command that a person could type. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run demo test fmt lint unit clients conformance tidy fuzz micro gates soak kills deaths hostile bench dist deny clean
+.PHONY: help run demo test fmt lint unit clients conformance tidy fuzz micro gates soak kills deaths hostile service bench dist deny clean
 SHELL := bash
 
 # The tests build everything once, in this profile (release without LTO).
@@ -80,6 +80,11 @@ deaths: ## Kill flashlane in the middle of a turn of the real Codex, DEATHS (50)
 	@# The tests' own build, for the reason above.
 	cargo test --profile $(CARGO_TEST_PROFILE) --workspace --no-run
 	FLASHLANE=$(FLASHLANE) tests/deaths $(ARGS)
+
+service: ## Run the systemd units in a Debian of its own, as docs/OPERATIONS.md says (root; some 5 minutes the first time; ARGS="--suite trixie")
+	@# The tests' own build, for the reason above.
+	cargo test --profile $(CARGO_TEST_PROFILE) --workspace --no-run
+	FLASHLANE=$(FLASHLANE) tests/service $(ARGS)
 
 bench: ## Measure flashlane beside a do-nothing relay and the textbook gateway (ARGS="..." adds flags of `flashlane bench`); alone: benches/fleet/run, benches/store/run, benches/tokenizer/run
 	benches/e2e/run $(ARGS)
