@@ -81,10 +81,9 @@ impl Default for EdgeConfig {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdminConfig {
-    /// SHA-256 of the operators' token, 64 hex digits: of one, or of two while it is changed. They send it as `Authorization: Bearer TOKEN`.
-    /// `/config` and `/drain` always ask for it, and where there is one, so does what changes limits and endpoints; all but `/livez` and
-    /// `/readyz` where the listener is beyond loopback. `flashlane keys create
-    /// --admin` makes one and prints this table.
+    /// SHA-256 of the operators' token, 64 hex digits: of one, or of two while it is changed. They send it as `Authorization: Bearer
+    /// TOKEN`. `/config` and `/drain` always ask for it, and where there is one, so does what changes limits and endpoints; all but
+    /// `/livez` and `/readyz` where the listener is beyond loopback. `flashlane keys create --admin` makes one and prints this table.
     pub token_sha256: Vec<Digest>,
     /// `true` opens `/metrics` beyond loopback, and nothing else, to who has no token.
     pub metrics_open: bool,

@@ -61,9 +61,9 @@ pub struct LimitsConfig {
     pub http2_control_frames_per_second_max: u32,
     /// How often a silent WebSocket client is pinged; 0 never.
     pub ping_ms: u64,
-    /// How many pings a client may leave unanswered: one that answers none of them until the next is due is dropped, with both defaults
-    /// 40 seconds after its last byte at most, and its turns are cancelled. An HTTP/2 client is pinged once and has as long to answer, and an HTTP client that
-    /// takes no byte is dropped by the kernel in the same time.
+    /// How many pings a client may leave unanswered: one that answers none of them until the next is due is dropped, with both defaults 40
+    /// seconds after its last byte at most, and its turns are cancelled. An HTTP/2 client is pinged once and has as long to answer, and an
+    /// HTTP client that takes no byte is dropped by the kernel in the same time.
     pub pings_unanswered_max: u32,
     /// How long a client may take no byte while there is something to write to it: then it is dropped, and its turns are cancelled. It may
     /// answer pings all the while. Over HTTP/2 a stream that is not read is reset alone; the connection ends when it takes no byte at all.

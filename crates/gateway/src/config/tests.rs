@@ -1,8 +1,9 @@
 //! What a config may say, what it amounts to, and how its faults are told. Reads no file and starts nothing.
 
-mod page;
 mod keys;
+mod page;
 mod routing;
+mod told;
 
 use super::*;
 use flashlane_engine::{Route, Tier};
