@@ -1,6 +1,7 @@
 """The JSON Schema of the config, as editors use it: what flashlane takes is valid by it, and what flashlane refuses in a field is not."""
 
 import json
+import re
 import subprocess
 import tomllib
 
@@ -26,6 +27,13 @@ def schema() -> jsonschema.Draft7Validator:
 def test_the_shipped_configs_are_valid(schema):
     schema.validate(tomllib.loads(EXAMPLE.read_text()))
     schema.validate(tomllib.loads(run("serve", "--check")))
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/ARCHITECTURE.md", "docs/BACKENDS.md", "docs/OPERATIONS.md", "docs/ROUTING.md"])
+def test_what_the_pages_show_of_configs_is_valid(schema, page):
+    for shown in re.findall(r"```toml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL):
+        # Digests are cut short there.
+        schema.validate(tomllib.loads(re.sub(r'"[0-9a-f]*(…|\.\.\.)"', f'"{"0" * 64}"', shown)))
 
 
 ENGINE = '[[endpoints]]\nname = "e"\ntier = "latency"\nbackend = "openai"\nbase_url = "http://127.0.0.1:8000/v1"\n'

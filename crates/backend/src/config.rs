@@ -135,7 +135,7 @@ pub struct EndpointConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = MS_MAX), extend("default" = IDLE_MS))]
     pub idle_ms_max: Option<u64>,
-    /// Open connections kept for the next turns: each costs 16 KiB here and a descriptor there. HTTP/1.1 only.
+    /// Open connections kept for the next turns: each costs 16 KiB here and a descriptor there. HTTP/1.1 only. 0 keeps none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = IDLE_CONNECTIONS_MAX), extend("default" = IDLE_CONNECTIONS))]
     pub idle_connections_max: Option<u64>,
@@ -218,7 +218,7 @@ pub struct EndpointConfig {
     /// Default: by tier.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile: Option<ProfileName>,
-    /// Milliseconds to the first token.
+    /// Until the first token. 0: at once.
     ///
     /// Default: the profile's.
     #[serde(skip_serializing_if = "Option::is_none")]

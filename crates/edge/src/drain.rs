@@ -21,10 +21,11 @@ pub struct DrainConfig {
     /// How long new connections are still taken and served, while `/readyz` says 503 already: those who balance between servers ask every
     /// few seconds. 0 where nobody does.
     pub listen_ms: u64,
-    /// Over which time idle WebSockets are closed then, each at a moment of its own, so that not all of them connect elsewhere at once.
+    /// Over which time idle WebSockets are closed then, each at a moment of its own, so that not all of them connect elsewhere at once. 0:
+    /// all at once.
     pub idle_ms: u64,
     /// How long running turns, those in the background too, may go on, since the stop was asked for; then each ends in `response.failed`.
-    /// The longest answers of reasoning models take minutes. What supervises flashlane must wait for longer before it kills.
+    /// 0: at once. The longest answers of reasoning models take minutes. What supervises flashlane must wait for longer before it kills.
     pub busy_ms_max: u64,
 }
 

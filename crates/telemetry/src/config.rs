@@ -30,7 +30,7 @@ pub struct TelemetryConfig {
     /// Default: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub otlp_ca_file: Option<PathBuf>,
-    /// How many of the traces that begin here are kept; those that a client began are kept as its `traceparent` says.
+    /// How many of the traces that begin here are kept, 0: none; those that a client began are kept as its `traceparent` says.
     #[schemars(range(max = PERCENT_MAX))]
     pub trace_sample_percent: u8,
 }

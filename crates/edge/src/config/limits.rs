@@ -14,7 +14,7 @@ pub struct LimitsConfig {
     /// How slowly a request body may come, on the average of the time behind `request_grace_ms`: one byte at a time holds a connection
     /// otherwise. 0: any.
     pub request_bytes_per_second_min: u32,
-    /// How long a request body may come at any speed.
+    /// How long a request body may come at any speed. 0: none.
     pub request_grace_ms: u64,
     /// The largest request head. Also the most that is read from or buffered for a client's HTTP/1.1 connection at once.
     pub header_bytes_max: usize,
@@ -68,7 +68,7 @@ pub struct LimitsConfig {
     /// How long a client may take no byte while there is something to write to it: then it is dropped, and its turns are cancelled. It may
     /// answer pings all the while. Over HTTP/2 a stream that is not read is reset alone; the connection ends when it takes no byte at all.
     pub write_stall_ms_max: u64,
-    /// How long a client may take to answer a WebSocket close.
+    /// How long a client may take to answer a WebSocket close. 0: it is not waited for.
     pub close_ms_max: u64,
     /// How long a turn waits for the store; then it ends in 503 `store_unavailable`. Far beyond a disk that works. What was to be written
     /// may be written all the same.
@@ -76,7 +76,7 @@ pub struct LimitsConfig {
     /// From how many unwritten bytes on a client's upstreams are not read, until the client has read. The same bound holds for answers to
     /// the client's own messages: from there on the client is not read.
     pub outgoing_bytes_high: usize,
-    /// Responses that run in the background at once; one more is refused. Each may hold what a session may (`[session]`).
+    /// Responses that run in the background at once; one more is refused. 0: each is. Each may hold what a session may (`[session]`).
     pub background_turns_max: usize,
 }
 

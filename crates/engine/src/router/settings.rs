@@ -13,7 +13,7 @@ pub struct Routing {
     /// How long one is remembered after its last turn: no engine's cache is known to last longer under load.
     pub affinity_ms_max: u64,
     /// Turns that an endpoint may have beyond twice its tier's least busy before its conversations go elsewhere: reading a prompt anew
-    /// costs more than a short wait.
+    /// costs more than a short wait. 0: none.
     pub affinity_turns_max: u32,
     /// Failures in a row after which an endpoint gets no turns for a while.
     pub breaker_failures_max: u32,
@@ -25,9 +25,10 @@ pub struct Routing {
     /// How many times its tier's median an endpoint's time to first token may be, or its share of failures, before it gets no turns for a
     /// while; 0: any. Never more than half of a tier is left out so.
     pub outlier_factor: u32,
-    /// Further attempts of turns whose endpoint failed, in percent of all turns: what fails everywhere must not double the load.
+    /// Further attempts of turns whose endpoint failed, in percent of all turns: what fails everywhere must not double the load. 0: only
+    /// those that `retries_per_second_max` leaves free.
     pub retry_percent_max: u32,
-    /// Further attempts in a second that are free besides: where there are few turns, one of them may try again.
+    /// Further attempts in a second that are free besides: where there are few turns, one of them may try again. 0: none.
     pub retries_per_second_max: u32,
 }
 

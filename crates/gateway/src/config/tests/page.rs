@@ -85,6 +85,8 @@ fn table(schema: &Value, path: &str, template: &str) -> String {
         let field = &fields.iter().find(|(field, _)| field == name).unwrap_or_else(|| panic!("{path}.{name}")).1;
         let (what, without) = prose(field);
         assert!(!what.is_empty(), "{path}.{name} has no comment");
+        let is_a_limit = field["minimum"] == 0 && !path.starts_with("rules");
+        assert!(!is_a_limit || has_zero(what), "{path}.{name} may be 0, and does not say what that means");
         let default = match required.iter().any(|required| required == name) {
             true => "required".to_owned(),
             false => default(field, name, without, &format!("{path}.{name}")),
@@ -112,6 +114,10 @@ fn table(schema: &Value, path: &str, template: &str) -> String {
         tables.extend(own.map(|name| row(name)));
     }
     tables
+}
+
+fn has_zero(what: &str) -> bool {
+    what.split(|letter: char| !letter.is_alphanumeric()).any(|word| word == "0")
 }
 
 /// `## [server.tls]` is found under `servertls`.

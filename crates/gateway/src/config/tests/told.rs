@@ -93,9 +93,7 @@ fn set(table: &mut Table, path: &str, number: i64) {
         table.insert(path.to_owned(), Value::Integer(number));
         return;
     };
-    match table.entry(name).or_insert_with(|| Value::Table(Table::new())) {
-        Value::Table(inner) => set(inner, rest, number),
-        Value::Array(list) => set(list[0].as_table_mut().unwrap(), rest, number),
-        other => panic!("{path}: {other}"),
-    }
+    let inner = table.entry(name).or_insert_with(|| Value::Table(Table::new()));
+    let inner = if inner.is_array() { &mut inner[0] } else { inner };
+    set(inner.as_table_mut().unwrap(), rest, number);
 }
