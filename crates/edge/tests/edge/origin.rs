@@ -6,7 +6,9 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
+use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 const UPGRADE: &str = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
@@ -93,15 +95,22 @@ async fn a_name_that_was_pointed_at_loopback_is_refused() {
 #[tokio::test]
 async fn a_foreign_name_is_refused_over_http_2_too() {
     let gateway = Gateway::start(simulated()).await;
-    let io = TokioIo::new(gateway.connect().await);
+    for (address, path) in [(gateway.address, "/v1/models"), (gateway.admin, "/metrics")] {
+        for (host, status) in [("evil.example", 403), ("localhost:8700", 200)] {
+            assert_eq!(get_http2(address, &format!("http://{host}{path}"), None).await, status, "{host}{path}");
+        }
+    }
+}
+
+async fn get_http2(address: SocketAddr, uri: &str, origin: Option<&str>) -> u16 {
+    let io = TokioIo::new(TcpStream::connect(address).await.unwrap());
     let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
     let connection = tokio::spawn(connection);
-    for (host, status) in [("evil.example", 403), ("localhost:8700", 200)] {
-        let uri = format!("http://{host}/v1/models");
-        let request = hyper::Request::get(uri).body(Full::new(Bytes::new())).unwrap();
-        assert_eq!(soon("an answer", sender.send_request(request)).await.unwrap().status(), status, "{host}");
-    }
+    let mut request = hyper::Request::get(uri).body(Full::new(Bytes::new())).unwrap();
+    request.headers_mut().extend(origin.map(|origin| (http::header::ORIGIN, origin.parse().unwrap())));
+    let status = soon("an answer", sender.send_request(request)).await.unwrap().status().as_u16();
     connection.abort();
+    status
 }
 
 #[tokio::test]

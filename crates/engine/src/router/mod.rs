@@ -43,7 +43,7 @@ pub fn first(fleet: &Fleet, model: &Model) -> Option<EndpointId> {
 }
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 
 #[cfg(test)]
 mod tests {

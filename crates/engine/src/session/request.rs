@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 /// What the turn asks of the model now: the fields of its request, and the messages.
 pub(super) fn asked(turn: &mut Turn) -> Result<(Vec<Field>, Vec<Bytes>), Refusal> {
+    #[cfg(test)]
+    tests::fail_if_told();
     let mut fields = turn.draft.fields.clone();
     let responses = match &turn.draft.contract {
         Contract::Responses(responses) => responses,
@@ -45,5 +47,51 @@ fn tools_of(chain: &Chain, own: &Arc<Tools>) -> Arc<Tools> {
         None => Arc::clone(own),
         Some(carried) if own.set.is_empty() => Arc::clone(carried),
         Some(carried) => Arc::new(Tools::new(carried.set.with(&own.set))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::admission::{Asked, Grant};
+    use crate::fleet::{EndpointId, Route, Tier};
+    use crate::ids::IdSource;
+    use crate::router::fixture::{at, fleet, model};
+    use crate::seal::Keyring;
+    use crate::{Effect, ErrorKind, Owner, Refusal, Session, Settings, Shared};
+    use std::cell::Cell;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::Arc;
+
+    thread_local! {
+        static IS_TOLD: Cell<bool> = const { Cell::new(false) };
+    }
+
+    /// A mistake of ours in the middle of a request's making.
+    pub(super) fn fail_if_told() {
+        assert!(!IS_TOLD.take(), "a mistake");
+    }
+
+    #[test]
+    fn a_panic_while_its_request_is_made_leaves_the_grant_with_the_turn() {
+        let mut fleet = fleet(&[Tier::Latency]);
+        fleet.models.push(model(Route::LatencyFirst));
+        let ring = Keyring::new(&[7; 32], &[], 1 << 20).unwrap();
+        let shared = Arc::new(Shared::new(Settings::default(), Arc::new(fleet), Arc::new(ring)));
+        let mut session = Session::http(shared, IdSource::new([1; 32]), Owner::default());
+        session.handle_responses_body(br#"{"model":"m","input":"hi","store":false}"#, at(0));
+        let turn = loop {
+            if let Effect::Ask(turn, _) = session.poll_effect().unwrap() {
+                break turn;
+            }
+        };
+        let grant = Grant::outright(EndpointId(0), Tier::Latency);
+        IS_TOLD.set(true);
+        let asked = Asked::from(grant);
+        assert!(catch_unwind(AssertUnwindSafe(|| session.handle_asked(turn, asked, at(1)))).is_err());
+        session.handle_stopped(turn, &Refusal::new(ErrorKind::Internal, "a mistake"), at(2));
+        let effects: Vec<Effect> = std::iter::from_fn(|| session.poll_effect()).collect();
+        let is_given_back = |effect: &Effect| matches!(effect, Effect::Release(given, _) if *given == grant);
+        assert!(effects.iter().any(is_given_back), "{effects:?}");
+        assert!(!session.has(turn));
     }
 }
