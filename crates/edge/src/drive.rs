@@ -165,6 +165,12 @@ impl Drive {
         }
     }
 
+    /// The same, and what follows from it.
+    pub(crate) fn heed_renewal(&mut self, now: Now) {
+        self.renew(now);
+        self.handle(now, |_, _| {});
+    }
+
     pub(crate) fn shared_state(&self) -> Arc<State> {
         Arc::clone(&self.state)
     }
@@ -314,6 +320,9 @@ impl Drive {
     /// Polls until a journal has events that are not taken, or its turn has ended.
     pub(crate) fn poll_journal(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let now = self.now();
+        if self.state.generation() != self.generation {
+            self.heed_renewal(now);
+        }
         let rest = self.poll(cx, now, None);
         self.was_busy_since(now);
         if self.ended.is_some() || !self.outgoing().is_empty() || self.is_drained() {

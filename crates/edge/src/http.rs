@@ -208,7 +208,7 @@ struct EventStream {
     ear: Ear,
 }
 
-/// By what a request's turn hears that the server can wait no longer.
+/// By what a request's turn hears that the server can wait no longer, or that another config holds.
 struct Ear {
     draining: Draining,
     /// It has a task of its own. That of an HTTP/1.1 connection is woken for its requests.
@@ -222,9 +222,12 @@ impl Ear {
 
     fn hear(&mut self, cx: &Context<'_>, drive: &mut Drive) {
         let heard = if self.is_alone { self.draining.poll(cx) } else { self.draining.heard() };
-        if heard == Some(Heard::Over) {
-            let now = drive.now();
-            drive.handle(now, Session::handle_over);
+        let Some(heard) = heard else { return };
+        let now = drive.now();
+        match heard {
+            Heard::Over => drive.handle(now, Session::handle_over),
+            Heard::Renewed => drive.heed_renewal(now),
+            Heard::Close { .. } => {}
         }
     }
 }

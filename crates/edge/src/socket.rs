@@ -145,10 +145,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Socket<Io> {
             }
             Heard::Close { .. } => self.drive.handle(now, Session::handle_drain),
             Heard::Over => self.drive.handle(now, Session::handle_over),
-            Heard::Renewed => {
-                self.drive.renew(now);
-                self.drive.handle(now, |_, _| {});
-            }
+            Heard::Renewed => self.drive.heed_renewal(now),
         }
     }
 

@@ -112,3 +112,48 @@ async fn the_next_turn_of_a_socket_finds_the_models_and_keys_of_the_config_that_
     assert_eq!(socket.turn("n", "hi").await, End::Error("model_not_found".to_owned()));
     assert_eq!(socket.turn("new", "hi").await, End::Completed);
 }
+
+#[test]
+fn what_waits_by_a_revoked_key_over_http_is_refused_and_what_runs_is_whole() {
+    let config = |keys: &str| {
+        format!(
+            "{SERVER}{}{}[queue.latency]\nconcurrency_max = 1\nwait_ms_max = 60000\n{keys}",
+            endpoint("sim", "latency", 40),
+            model("m")
+        )
+    };
+    let bob = key("bob", &[BOB], "");
+    let place = Place::start("revoked-http", &config(&format!("{}{bob}", key("ada", &[OLD], ""))));
+    let ask = |input: &str, more: Value| {
+        let mut body = json!({"model": "m", "input": input, "store": false});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        place.post("/v1/responses", &format!("authorization: Bearer {OLD}\r\n"), &body)
+    };
+    std::thread::scope(|scope| {
+        let runs = scope.spawn(|| ask("count from 1 to 60", json!({"stream": true})));
+        place.until("it runs", || place.metrics().contains("flashlane_upstream_turns_in_flight{endpoint=\"sim\"} 1"));
+        let waits = [json!({}), json!({"stream": true})].map(|more| scope.spawn(|| ask("hi", more)));
+        let background = ask("hi", json!({"background": true, "store": true}));
+        place.until("they wait", || place.metrics().contains("flashlane_queue_turns_waiting{tier=\"latency\"} 3"));
+        place.reload(&config(&bob));
+        for waits in waits {
+            let (_, reply) = waits.join().unwrap();
+            assert!(reply.contains("\"invalid_api_key\""), "{reply}");
+        }
+        let (status, reply) = runs.join().unwrap();
+        assert!(status == 200 && reply.contains("response.completed"), "{reply}");
+        assert_eq!(background.0, 200, "{}", background.1);
+    });
+    place.until("nothing waits", || place.metrics().contains("flashlane_queue_turns_waiting{tier=\"latency\"} 0"));
+    assert_eq!(place.metric("flashlane_errors_total{kind=\"invalid_api_key\"}"), 3.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn taking_the_last_key_out_revokes_it() {
+    let config = |keys: &str| format!("{SERVER}{}{}{keys}", endpoint("sim", "latency", 0), model("m"));
+    let place = Place::start("last", &config(&key("ada", &[OLD], "")));
+    let mut socket = Socket::open(&place, OLD).await;
+    assert_eq!(socket.turn("m", "hi").await, End::Completed);
+    place.reload(&config(""));
+    assert_eq!(socket.end().await, revoked());
+}
