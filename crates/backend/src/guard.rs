@@ -8,6 +8,7 @@ use crate::client::dial::{Dialer, Version};
 use crate::client::way::Way;
 use crate::config::read_key;
 use crate::error::Problem;
+use crate::files;
 use flashlane_engine::guard::{Guard, Inquiry, Otherwise, Policy, Ruling};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// More than anyone needs.
 const GUARDS_MAX: usize = 64;
@@ -74,20 +75,25 @@ pub struct GuardError {
 }
 
 /// A guard, and how it is asked.
-type Reached = (Arc<Guard>, Arc<Calls>);
+#[derive(Clone)]
+struct Reached {
+    guard: Arc<Guard>,
+    calls: Arc<Calls>,
+    made_of: Arc<MadeOf>,
+}
+
+/// What makes a guard another one when it changes.
+#[derive(PartialEq, Eq)]
+struct MadeOf {
+    config: GuardConfig,
+    /// What the files held that it names.
+    files: u64,
+}
 
 /// All guards of one config, with their connections.
 #[derive(Default)]
 pub struct Guards {
     guards: Vec<Reached>,
-}
-
-/// A guard's word, and how long it took.
-#[derive(Debug)]
-pub struct Ruled {
-    pub guard: Arc<str>,
-    pub ruling: Ruling,
-    pub took: Duration,
 }
 
 impl Guards {
@@ -114,32 +120,35 @@ impl Guards {
     /// What models have of the guard of this name.
     #[must_use]
     pub fn named(&self, name: &str) -> Option<&Arc<Guard>> {
-        self.guards.iter().map(|(guard, _)| guard).find(|guard| *guard.name == *name)
+        self.guards.iter().map(|reached| &reached.guard).find(|guard| *guard.name == *name)
+    }
+
+    /// These in the place of those: who stays as it was keeps its connections.
+    #[must_use]
+    pub(crate) fn succeeding(&self, before: &Self) -> Self {
+        let known = |next: &Reached| before.guards.iter().find(|reached| reached.made_of == next.made_of);
+        Self { guards: self.guards.iter().map(|next| known(next).unwrap_or(next).clone()).collect() }
     }
 
     /// Asks. Needs tokio's reactor and timer; dropping it takes the question back.
     #[must_use]
-    pub fn ask(&self, inquiry: Inquiry) -> Pin<Box<dyn Future<Output = Ruled> + Send>> {
+    pub fn ask(&self, inquiry: Inquiry) -> Pin<Box<dyn Future<Output = Ruling> + Send>> {
         let Inquiry { guard, body } = inquiry;
-        let found = self.guards.iter().find(|(known, _)| known.mark == guard).cloned();
+        let found = self.guards.iter().find(|reached| reached.guard.mark == guard).cloned();
         Box::pin(async move {
-            let Some((guard, calls)) = found else {
-                let ruling = Ruling::Missing { reason: "its guard has left the config".to_owned() };
-                return Ruled { guard: "".into(), ruling, took: Duration::ZERO };
+            let Some(Reached { guard, calls, .. }) = found else {
+                return Ruling::Missing { reason: "it is not in the config".to_owned() };
             };
-            let began = Instant::now();
             let late = match guard.otherwise {
                 Otherwise::Pass => LATE_MAX,
                 Otherwise::Refuse => Duration::ZERO,
             };
-            let patience = Duration::from_millis(guard.deadline_ms) + late;
-            let ruling = match tokio::time::timeout(patience, calls.post(body)).await {
+            match tokio::time::timeout(Duration::from_millis(guard.deadline_ms) + late, calls.post(body)).await {
                 Ok(Ok((status, body))) if status.is_success() => read(&body),
                 Ok(Ok((status, _))) => Ruling::Missing { reason: format!("answered {}", status.as_u16()) },
                 Ok(Err(reason)) => Ruling::Missing { reason },
-                Err(_) => Ruling::Missing { reason: format!("no answer within {} ms", patience.as_millis()) },
-            };
-            Ruled { guard: Arc::clone(&guard.name), ruling, took: began.elapsed() }
+                Err(_) => Ruling::Overdue,
+            }
         })
     }
 }
@@ -159,6 +168,8 @@ impl GuardConfig {
         if !(1..=DEADLINE_MS_MAX).contains(deadline_ms) {
             return Err(("deadline_ms", Problem::OutOfRange { min: 1, max: DEADLINE_MS_MAX }));
         }
+        // Looked at before they are read: what changes in between is told by the next look.
+        let made_of = MadeOf { config: self.clone(), files: files::digest(self.files()) };
         let key = read_key(api_key_env.as_ref(), api_key_file.as_deref())?;
         let way = Way::trusting(ca_file.clone());
         let dialer = Dialer::new(address, &way, Version::Http1, *deadline_ms)
@@ -170,7 +181,7 @@ impl GuardConfig {
             deadline_ms: *deadline_ms,
             otherwise: *without_verdict,
         };
-        Ok((Arc::new(guard), Arc::new(calls)))
+        Ok(Reached { guard: Arc::new(guard), calls: Arc::new(calls), made_of: Arc::new(made_of) })
     }
 }
 
@@ -249,5 +260,17 @@ mod tests {
         let error = Guards::new(&[good.clone(), good.clone()]).err().unwrap();
         assert_eq!((error.place, error.field), (1, "name"));
         assert!(Guards::new(&[good]).unwrap().named("policy").is_some());
+    }
+
+    #[test]
+    fn who_stays_as_it_was_keeps_its_connections() {
+        let first = Guards::new(&[config("http://127.0.0.1:9/check")]).unwrap();
+        let of = |url: &str, deadline_ms| {
+            Guards::new(&[GuardConfig { deadline_ms, ..config(url) }]).unwrap().succeeding(&first)
+        };
+        let is_kept = |next: &Guards| Arc::ptr_eq(&next.guards[0].calls, &first.guards[0].calls);
+        assert!(is_kept(&of("http://127.0.0.1:9/check", 1_000)));
+        assert!(!is_kept(&of("http://127.0.0.1:9/other", 1_000)) && !is_kept(&of("http://127.0.0.1:9/check", 999)));
+        assert_eq!(of("http://127.0.0.1:9/check", 999).named("policy").unwrap().deadline_ms, 999);
     }
 }

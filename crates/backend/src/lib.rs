@@ -32,7 +32,7 @@ pub use client::leaving::Leaving;
 pub use client::way::Way;
 pub use config::{EndpointConfig, Kind, ProfileName, Tier, Transport};
 pub use error::{Error, Problem};
-pub use guard::{GuardConfig, GuardError, Guards, Ruled};
+pub use guard::{GuardConfig, GuardError, Guards};
 pub use hosted::profile::{CEREBRAS_KEY_ENV, CEREBRAS_URL};
 pub use openai::dialect::Dialect;
 pub use post::{Post, PostError};

@@ -26,7 +26,7 @@ impl Backends {
     /// There is no place left.
     pub fn succeeded_by(&self, next: Self) -> Result<(Self, Vec<Change>), Full> {
         let mut places: Vec<Place> = self.places.clone();
-        let next_guards = Arc::clone(&next.guards);
+        let next_guards = Arc::new(next.guards.succeeding(&self.guards));
         let is_live = |place: &Place| !place.endpoint.retired;
         let mut free: Vec<usize> =
             (0..).zip(&places).filter(|(_, place)| place.backend.is_none()).map(|(at, _)| at).collect();

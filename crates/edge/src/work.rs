@@ -1,7 +1,7 @@
 //! What a turn waits for beside its upstream: the store, the tokenizer, or its model's guard. Knows nothing of sessions: who polls it tells them.
 
 use bytes::Bytes;
-use flashlane_backend::Ruled;
+use flashlane_engine::guard::Ruling;
 use flashlane_engine::tokens::Counted;
 use flashlane_store::{BoxFuture, JobState, Listing, OwnerId, Record, Retrieved, Store};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ pub(crate) enum Work {
     /// Since when it is asked for, on the monotonic clock.
     Commit(BoxFuture<Result<(), flashlane_store::Error>>, u64),
     Count(BoxFuture<Counted>),
-    Inquire(BoxFuture<Ruled>),
+    Inquire(BoxFuture<Ruling>),
     Find(BoxFuture<Result<Vec<Option<Bytes>>, flashlane_store::Error>>),
     LoadItems(BoxFuture<Result<Option<Listing>, flashlane_store::Error>>),
     /// How a response stands whose job had a task when it was asked for: its end may be kept already.
@@ -26,7 +26,7 @@ pub(crate) enum Done {
     Unfinished,
     Committed(Result<(), flashlane_store::Error>, u64),
     Counted(Counted),
-    Ruled(Ruled),
+    Ruled(Ruling),
     Found(Result<Vec<Option<Bytes>>, flashlane_store::Error>),
 }
 

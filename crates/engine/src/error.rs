@@ -52,6 +52,8 @@ pub enum ErrorKind {
     UpstreamTimeout,
     /// No endpoint can take the turn.
     Overloaded,
+    /// The model's guard gave no verdict, and may not be passed by.
+    GuardUnavailable,
     ShuttingDown,
     /// What is to be kept cannot be, or what was kept cannot be read.
     StoreUnavailable,
@@ -85,7 +87,7 @@ const fn row(status: u16, api_type: &'static str, code: Option<&'static str>, la
 const INVALID: &str = "invalid_request_error";
 
 impl ErrorKind {
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::InvalidJson,
         Self::MissingParameter,
         Self::InvalidType,
@@ -118,6 +120,7 @@ impl ErrorKind {
         Self::UpstreamFailed,
         Self::UpstreamTimeout,
         Self::Overloaded,
+        Self::GuardUnavailable,
         Self::ShuttingDown,
         Self::StoreUnavailable,
     ];
@@ -169,6 +172,11 @@ impl ErrorKind {
             Self::StoreUnavailable => Row {
                 response_code: "server_error",
                 ..row(503, "service_unavailable_error", Some("store_unavailable"), "store_unavailable")
+            },
+            // As the one below.
+            Self::GuardUnavailable => Row {
+                response_code: "server_error",
+                ..row(503, "service_unavailable_error", Some("policy_check_unavailable"), "guard_unavailable")
             },
             // Not as one that is overloaded: Codex gives a turn up for that, and asks again for this.
             Self::ShuttingDown => Row {

@@ -4,6 +4,7 @@
 //! Knows no HTTP and no clock. What a guard has passed it is not asked again, wherever the client brings it from.
 
 use crate::error::{ErrorKind, Refusal};
+use crate::time::Now;
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -69,6 +70,109 @@ pub enum Ruling {
     Missing {
         reason: String,
     },
+    /// It has had its time.
+    Overdue,
+}
+
+/// What came of asking a guard about a turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Guarded {
+    pub guard: Arc<str>,
+    pub word: Word,
+    pub course: Course,
+    /// On the monotonic clock.
+    pub asked_ns: u64,
+    /// Its word came, or nobody waited for it any more.
+    pub ended_ns: Option<u64>,
+    /// Why there is no verdict, in our own words.
+    pub reason: Option<String>,
+}
+
+impl Guarded {
+    pub(crate) fn begin(guard: Arc<str>, asked_ns: u64) -> Self {
+        Self { guard, word: Word::NotAwaited, course: Course::Ended, asked_ns, ended_ns: None, reason: None }
+    }
+
+    /// As it is when its turn ends.
+    pub(crate) fn ended(mut self, now: Now) -> Self {
+        self.ended_ns.get_or_insert(now.mono_ns);
+        self
+    }
+
+    /// From the question to the word, or to when nobody waited for it any more.
+    #[must_use]
+    pub fn took_ns(&self) -> u64 {
+        self.ended_ns.map_or(0, |ended_ns| ended_ns.saturating_sub(self.asked_ns))
+    }
+}
+
+/// What a guard's word was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Word {
+    Passed,
+    Refused,
+    /// None came by its deadline. A refusal after it is one all the same.
+    TimedOut,
+    /// It could not be asked, or said what is no verdict.
+    Failed,
+    /// The turn had ended before.
+    NotAwaited,
+}
+
+impl Word {
+    pub const ALL: [Self; 5] = [Self::Passed, Self::Refused, Self::TimedOut, Self::Failed, Self::NotAwaited];
+
+    /// The label in metrics, the word in logs and records.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Refused => "refused",
+            Self::TimedOut => "timed_out",
+            Self::Failed => "failed",
+            Self::NotAwaited => "not_awaited",
+        }
+    }
+
+    /// There was none that could be heeded.
+    #[must_use]
+    pub fn is_missing(self) -> bool {
+        match self {
+            Self::TimedOut | Self::Failed => true,
+            Self::Passed | Self::Refused | Self::NotAwaited => false,
+        }
+    }
+}
+
+/// What became of the turn by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Course {
+    WentOn,
+    Refused,
+    /// It had ended by itself.
+    Ended,
+}
+
+impl Course {
+    pub const ALL: [Self; 3] = [Self::WentOn, Self::Refused, Self::Ended];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::WentOn => "went_on",
+            Self::Refused => "refused",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+impl From<Otherwise> for Course {
+    fn from(otherwise: Otherwise) -> Self {
+        match otherwise {
+            Otherwise::Pass => Self::WentOn,
+            Otherwise::Refuse => Self::Refused,
+        }
+    }
 }
 
 /// What a refusal says of the input.
@@ -104,8 +208,8 @@ impl Policy {
 /// What a turn is told where its guard gave no verdict and may not be passed by.
 #[must_use]
 pub fn no_verdict() -> Refusal {
-    let message = "The policy check of this model gave no verdict in time. Please try again.";
-    Refusal::new(ErrorKind::Overloaded, message).with_retry_after_ms(Some(1000))
+    let message = "The policy check of this request could not be made, and this model answers nothing without it. Please try again.";
+    Refusal::new(ErrorKind::GuardUnavailable, message).with_retry_after_ms(Some(1000))
 }
 
 /// Which guard has passed something: beside what is shared, and set once it has.

@@ -147,6 +147,12 @@ pub fn step_span(turn: u64, step: usize) -> u64 {
     child(turn, u32::try_from(step).unwrap_or(u32::MAX) | 1 << 31)
 }
 
+/// The span of what its guard is asked.
+#[must_use]
+pub fn guard_span(turn: u64) -> u64 {
+    child(turn, 1 << 30)
+}
+
 /// Another span's id made of one: SplitMix64's mixing, which maps no two numbers to one.
 fn child(span: u64, number: u32) -> u64 {
     let mut mixed = span.wrapping_add(u64::from(number).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));

@@ -21,6 +21,7 @@ use crate::draft::{Contract, Draft, chain_too_long};
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::EndpointId;
 use crate::gaps::Gaps;
+use crate::guard::Guarded;
 use crate::router::{Decision, Media, Verdict};
 use crate::seal::Opener;
 use crate::session::{Cut, Guarding, Held, Steer, TurnId};
@@ -54,6 +55,8 @@ pub struct Turn {
     pub compaction: Progress,
     /// How it stands with its model's guard.
     pub guarding: Guarding,
+    /// What came of asking its guard.
+    pub guarded: Option<Box<Guarded>>,
     /// Steers that it brings to the model; until it is announced, they can be handed back.
     pub steers: Vec<Steer>,
     /// Made by steers, and not by a request: the next number of its parent's events.
@@ -193,6 +196,7 @@ impl Turn {
             items_inherited: 0,
             compaction: Progress::NotYet,
             guarding: Guarding::NotYet,
+            guarded: None,
             steers: Vec::new(),
             parent_sequence: None,
             tokens: None,
@@ -339,8 +343,7 @@ impl Turn {
     /// What became of its grant. Of what had no token yet, nothing was taken.
     #[must_use]
     pub fn ending(&self, verdict: Verdict) -> Ending {
-        let is_held = matches!(&self.state, TurnState::Held { held, .. } if held.has_begun());
-        if self.deltas == 0 && !is_held && !matches!(verdict, Verdict::Served { .. }) {
+        if self.deltas == 0 && !self.is_held() && !matches!(verdict, Verdict::Served { .. }) {
             return Ending { verdict, ..Ending::NOTHING };
         }
         let (input, output) = match self.assembler.usage() {
@@ -354,9 +357,14 @@ impl Turn {
     #[must_use]
     pub fn usage(&self) -> Usage {
         self.assembler.usage_of_all().unwrap_or_else(|| match self.deltas {
-            0 => Usage::default(),
+            0 if !self.is_held() => Usage::default(),
             output => Usage { input: self.estimated_input(), output, ..Usage::default() },
         })
+    }
+
+    /// Its answer has begun, and nobody has read it: the engine has the prompt behind it.
+    fn is_held(&self) -> bool {
+        matches!(&self.state, TurnState::Held { held, .. } if held.has_begun())
     }
 
     fn estimated_input(&self) -> u64 {

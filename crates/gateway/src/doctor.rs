@@ -44,6 +44,7 @@ fn parts(file: File) -> Parts {
         folder: file.store.folder.clone().map(|folder| folder_checked(file.store, folder)),
         endpoints: file.endpoints,
         models: file.models.iter().map(model).collect(),
+        guards: file.guards,
     }
 }
 
@@ -67,5 +68,6 @@ fn model(model: &ModelConfig) -> Model {
         context_tokens_max: model.context_tokens_max,
         latency: latency.then(|| upstream(&model.upstream.latency)),
         throughput: throughput.then(|| upstream(&model.upstream.throughput)),
+        guard: model.guard.clone(),
     }
 }

@@ -106,13 +106,33 @@ fn turn(gateway: &Gateway, model: &str, text: &str) -> (String, Option<Duration>
     }
 }
 
-fn metric(gateway: &Gateway, name: &str) -> u64 {
+fn metrics(gateway: &Gateway) -> String {
     let mut stream = TcpStream::connect(&gateway.admin).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
     let mut metrics = String::new();
     stream.read_to_string(&mut metrics).unwrap();
+    metrics
+}
+
+fn metric(gateway: &Gateway, name: &str) -> u64 {
+    let metrics = metrics(gateway);
     let value = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     value.map_or(0, |value| value.parse().unwrap())
+}
+
+/// Of a guard: its ruling and what became of the turn, and how often.
+fn ruled(gateway: &Gateway, guard: &str) -> Vec<(String, u64)> {
+    let rows = format!(r#"flashlane_guard_rulings_total{{guard="{guard}",ruling=""#);
+    let row = |line: &str| {
+        let (ruling, rest) = line.strip_prefix(&rows)?.split_once(r#"",turn=""#)?;
+        let (turn, count) = rest.split_once(r#""} "#)?;
+        Some((format!("{ruling} {turn}"), count.parse().unwrap()))
+    };
+    metrics(gateway).lines().filter_map(row).collect()
+}
+
+fn own((words, count): (&str, u64)) -> (String, u64) {
+    (words.to_owned(), count)
 }
 
 #[test]
@@ -132,9 +152,10 @@ fn what_it_refuses_is_told_and_counted_and_what_it_passes_comes() {
     assert!(asked[0].starts_with("POST /check HTTP/1.1\r\n"), "{}", asked[0]);
     assert!(asked[0].to_lowercase().contains("authorization: bearer secret-of-the-guard"), "{}", asked[0]);
     assert!(asked[0].contains(r#""model":"guarded""#) && asked[0].contains("a forbidden thing"), "{}", asked[0]);
-    let ruled =
-        |word: &str| metric(&gateway, &format!(r#"flashlane_guard_rulings_total{{guard="policy",ruling="{word}"}}"#));
-    assert_eq!((ruled("refuse"), ruled("pass"), ruled("missing")), (1, 1, 0));
+    assert_eq!(ruled(&gateway, "policy"), [("passed went_on", 1), ("refused refused", 1)].map(own));
+    // One of the two had a first token.
+    assert_eq!(metric(&gateway, r#"flashlane_guard_seconds_count{guard="policy"}"#), 2);
+    assert_eq!(metric(&gateway, r#"flashlane_guard_hold_seconds_count{guard="policy"}"#), 1);
     assert_eq!(metric(&gateway, r#"flashlane_errors_total{kind="cyber_policy"}"#), 1);
     assert_eq!(metric(&gateway, r#"flashlane_upstream_turns_in_flight{endpoint="wafer-simulated"}"#), 0);
 }
@@ -145,10 +166,14 @@ fn without_a_verdict_in_time_the_config_decides() {
     let gateway = start(&guard);
     for text in ["hang", "nonsense"] {
         let (refused, first) = turn(&gateway, "guarded", text);
-        assert!(refused.contains("server_is_overloaded") && first.is_none(), "{refused}");
+        assert!(refused.contains("policy check of this request could not be made") && first.is_none(), "{refused}");
+        assert!(refused.contains(r#""code":"server_error""#) && !refused.contains(&guard.url), "{refused}");
         let (passed, first) = turn(&gateway, "lenient", text);
         assert!(passed.contains("response.completed") && first.is_some(), "{passed}");
     }
+    assert_eq!(ruled(&gateway, "policy"), [("failed refused", 1), ("timed_out refused", 1)].map(own));
+    assert_eq!(ruled(&gateway, "lenient"), [("failed went_on", 1), ("timed_out went_on", 1)].map(own));
+    assert_eq!(metric(&gateway, r#"flashlane_errors_total{kind="guard_unavailable"}"#), 2);
 }
 
 /// What a guard adds to the median first token of a turn beyond the slower of the two, the gateway's own share being in both.
@@ -160,7 +185,9 @@ fn cost(gateway: &Gateway, (free, guarded): (&str, &str), engine_ms: u64) -> Dur
         beside.push(turn(gateway, guarded, &text).1.unwrap());
     }
     let of_gateway = median(alone).saturating_sub(Duration::from_millis(engine_ms));
-    median(beside).saturating_sub(Duration::from_millis(engine_ms.max(GUARD_MS)) + of_gateway)
+    let (beside, slower) = (median(beside), Duration::from_millis(engine_ms.max(GUARD_MS)));
+    assert!(beside >= slower, "it waits for neither: {beside:?}");
+    beside.saturating_sub(slower + of_gateway)
 }
 
 #[test]

@@ -73,6 +73,7 @@ fn outcome() -> flashlane_engine::Outcome {
         place: None,
         attempts: Vec::new(),
         hosted_tools: Vec::new(),
+        guard: None,
         trace: None,
     }
 }

@@ -2,9 +2,8 @@
 //! fields have the same names.
 
 use crate::config::Format;
-use flashlane_engine::guard::Ruling;
 use flashlane_engine::router::{Attempt, Change, Order, SessionKey};
-use flashlane_engine::{EndpointId, Fleet, Outcome};
+use flashlane_engine::{EndpointId, Fleet, Outcome, Stage};
 use std::io::IsTerminal as _;
 use tracing::Subscriber;
 use tracing::field::{DisplayValue, display};
@@ -88,11 +87,17 @@ fn filter(value: &str) -> Result<EnvFilter, Error> {
 /// The line of a turn that has ended. `request_id` is the `x-request-id` of its HTTP response or of its connection's upgrade, `key` what the
 /// config calls the key that asked.
 ///
-/// Before it, a warning for each endpoint that failed the turn, whether or not another served it.
+/// Before it, a warning for each endpoint that failed the turn, whether or not another served it, and for a guard without a verdict.
 pub fn turn(request_id: &str, key: Option<&str>, outcome: &Outcome) {
     for (failed, reason) in outcome.failed() {
         let (endpoint, reason) = (display(&failed.endpoint), display(reason));
         tracing::warn!(response = some(&outcome.response_id), request = %request_id, endpoint, reason, "endpoint failed");
+    }
+    let guarded = outcome.guard.as_deref();
+    if let Some(guarded) = guarded.filter(|guarded| guarded.word.is_missing()) {
+        let reason = guarded.reason.as_deref().map(display);
+        let (guard, turn) = (display(&guarded.guard), guarded.course.name());
+        tracing::warn!(response = some(&outcome.response_id), request = %request_id, guard, turn, reason, "guard gave no verdict");
     }
     let usage = &outcome.usage;
     let not_forwarded = (!outcome.hosted_tools.is_empty()).then(|| outcome.hosted_tools.join(","));
@@ -114,6 +119,10 @@ pub fn turn(request_id: &str, key: Option<&str>, outcome: &Outcome) {
         parent = outcome.origin.parent.map(digest),
         simulated = outcome.simulated,
         error = outcome.error.map(|kind| display(kind.row().label)),
+        guard = guarded.map(|guarded| display(&guarded.guard)),
+        ruling = guarded.map(|guarded| display(guarded.word.name())),
+        guard_ms = guarded.map(|guarded| milliseconds(guarded.took_ns())),
+        held_ms = guarded.map(|_| milliseconds(outcome.parts.of(Stage::Guard))),
         ttft_ms = outcome.ttft_ns.map(milliseconds),
         total_ms = milliseconds(outcome.total_ns),
         gateway_us = outcome.gateway_ns / 1000,
@@ -125,19 +134,6 @@ pub fn turn(request_id: &str, key: Option<&str>, outcome: &Outcome) {
         "turn {}",
         outcome.status.name(),
     );
-}
-
-/// A guard that did not pass a turn: its refusal, or why there is no word of it. Not a word of the input.
-pub fn ruling(request_id: &str, guard: &str, ruling: &Ruling) {
-    match ruling {
-        Ruling::Pass => {}
-        Ruling::Refuse { because, .. } => {
-            tracing::info!(request = %request_id, guard, because = because.name(), "guard refused a turn");
-        }
-        Ruling::Missing { reason } => {
-            tracing::warn!(request = %request_id, guard, reason, "guard gave no verdict");
-        }
-    }
 }
 
 /// An endpoint is left out for a while, or gets turns again.

@@ -5,8 +5,8 @@
 
 mod message;
 
-use crate::turns::{Traced, Tried, TurnRecord};
-use flashlane_engine::trace::{attempt_span, step_span};
+use crate::turns::{Guarded, Traced, Tried, TurnRecord};
+use flashlane_engine::trace::{attempt_span, guard_span, step_span};
 use message::Message;
 use std::sync::Arc;
 
@@ -104,6 +104,9 @@ impl<'a> Turn<'a> {
         for (number, tried) in record.attempts.iter().enumerate() {
             self.attempt(scope, number, tried);
         }
+        if let Some(guard) = &record.guard {
+            self.guard(scope, guard);
+        }
         for (number, (stage, from_us, to_us)) in record.spans().enumerate() {
             let within = record.attempts.iter().rposition(|tried| is_upstream(stage) && tried.began_at_us <= from_us);
             let parent = within.map_or(self.span, |number| attempt_span(self.span, number));
@@ -181,6 +184,28 @@ impl<'a> Turn<'a> {
             if let Some(failure) = &tried.failure {
                 text(span, 9, "error.type", "upstream_failed");
                 status(span, failure);
+            }
+        });
+    }
+
+    /// The guard's question, beside the stages.
+    fn guard(&self, scope: &mut Message, guard: &Guarded) {
+        let name = format!("ask {}", guard.name);
+        let span = Span {
+            id: guard_span(self.span),
+            parent: Some(self.span),
+            flags: FLAGS_LOCAL,
+            name: &name,
+            kind: KIND_CLIENT,
+            at_us: (guard.asked_at_us, guard.asked_at_us.saturating_add(guard.took_us)),
+        };
+        self.span(scope, &span, |span| {
+            text(span, 9, "flashlane.guard", &guard.name.0);
+            text(span, 9, "flashlane.guard.ruling", &guard.ruling);
+            text(span, 9, "flashlane.guard.turn", &guard.turn);
+            if let Some(reason) = &guard.reason {
+                text(span, 9, "error.type", &guard.ruling);
+                status(span, reason);
             }
         });
     }

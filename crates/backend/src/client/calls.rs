@@ -1,31 +1,45 @@
 //! Short questions to one address: a JSON body, an answer of some bytes, over connections that are kept for the next ones.
 //!
-//! Knows nothing of what is asked. Not for turns: each connection here has a task of hyper's.
+//! Knows nothing of what is asked. A connection is driven by the exchange that uses it: there is no task beside it.
 
 use crate::client::address::Address;
 use crate::client::dial::Dialer;
+use crate::client::io::Io;
 use crate::error::{Problem, chain};
 use crate::openai::request::AGENT;
 use crate::secret::Secret;
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
+use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Connections kept; more than are asked over at once are closed.
 const IDLE_MAX: usize = 32;
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// A connection that rested longer may be one that its peer is about to close.
+const REST_MAX: Duration = Duration::from_secs(55);
+/// An older one is made anew, so that a peer that has moved is found where its name leads.
+const LIFE_MAX: Duration = Duration::from_secs(300);
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 pub(crate) struct Calls {
     dialer: Dialer,
     target: String,
     fields: HeaderMap,
-    idle: Mutex<Vec<SendRequest<Full<Bytes>>>>,
+    idle: Mutex<Vec<Kept>>,
+}
+
+/// A connection between two exchanges.
+struct Kept {
+    sender: SendRequest<Full<Bytes>>,
+    connection: Connection<TokioIo<Io>, Full<Bytes>>,
+    made: Instant,
+    rests_since: Instant,
 }
 
 impl Calls {
@@ -56,26 +70,44 @@ impl Calls {
     /// # Errors
     /// Why there is none, in our own words.
     pub(crate) async fn post(&self, body: Bytes) -> Result<(StatusCode, Bytes), String> {
-        while let Some(mut kept) = self.take() {
-            match self.send(&mut kept, body.clone()).await {
-                Ok(response) => return self.read(kept, response).await,
-                Err(error) if error.is_canceled() || error.is_closed() || error.is_incomplete_message() => {}
-                Err(error) => return Err(chain(&error)),
+        if let Some(kept) = self.take() {
+            match self.exchange(kept, body.clone()).await {
+                Err(Fault::Hyper(error))
+                    if error.is_canceled() || error.is_closed() || error.is_incomplete_message() => {}
+                answer => return answer.map_err(|fault| fault.to_string()),
             }
         }
         let io = TokioIo::new(self.dialer.dial().await.map_err(|error| chain(&error))?);
-        let (mut sender, connection) = http1::handshake(io).await.map_err(|error| chain(&error))?;
-        // Ends when its sender is dropped, or its peer closes.
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(error = chain(&error), "a kept connection ended");
-            }
-        });
-        let response = self.send(&mut sender, body).await.map_err(|error| chain(&error))?;
-        self.read(sender, response).await
+        let (sender, connection) = http1::handshake(io).await.map_err(|error| chain(&error))?;
+        let now = Instant::now();
+        let fresh = Kept { sender, connection, made: now, rests_since: now };
+        self.exchange(fresh, body).await.map_err(|fault| fault.to_string())
     }
 
-    async fn send(&self, sender: &mut SendRequest<Full<Bytes>>, body: Bytes) -> hyper::Result<Response<Incoming>> {
+    async fn exchange(&self, mut kept: Kept, body: Bytes) -> Result<(StatusCode, Bytes), Fault> {
+        let Kept { sender, connection, .. } = &mut kept;
+        let mut has_ended = false;
+        let answer = {
+            let mut asking = pin!(self.ask(sender, body));
+            tokio::select! {
+                answer = &mut asking => answer,
+                ended = connection => {
+                    has_ended = true;
+                    match ended {
+                        // What came before its end is there.
+                        Ok(()) => asking.await,
+                        Err(error) => Err(Fault::Hyper(error)),
+                    }
+                }
+            }
+        };
+        if answer.is_ok() && !has_ended {
+            self.keep(kept);
+        }
+        answer
+    }
+
+    async fn ask(&self, sender: &mut SendRequest<Full<Bytes>>, body: Bytes) -> Result<(StatusCode, Bytes), Fault> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = http::Method::POST;
         if let Ok(target) = self.target.parse() {
@@ -83,39 +115,37 @@ impl Calls {
         }
         request.headers_mut().clone_from(&self.fields);
         sender.ready().await?;
-        sender.send_request(request).await
-    }
-
-    async fn read(
-        &self,
-        sender: SendRequest<Full<Bytes>>,
-        response: Response<Incoming>,
-    ) -> Result<(StatusCode, Bytes), String> {
-        let (head, body) = response.into_parts();
-        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
-        let body = body.map_err(|_| format!("its answer broke off, or has more than {ANSWER_BYTES_MAX} bytes"))?;
-        self.keep(sender);
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|_| Fault::Body)?;
         Ok((head.status, body.to_bytes()))
     }
 
-    fn take(&self) -> Option<SendRequest<Full<Bytes>>> {
+    /// The one that was used last; those that are too old are dropped.
+    fn take(&self) -> Option<Kept> {
+        let now = Instant::now();
         let mut idle = self.idle();
-        while let Some(kept) = idle.pop() {
-            if !kept.is_closed() {
-                return Some(kept);
-            }
-        }
-        None
+        let is_good = |kept: &Kept| now - kept.made < LIFE_MAX && now - kept.rests_since < REST_MAX;
+        idle.retain(|kept| is_good(kept) && !kept.sender.is_closed());
+        idle.pop()
     }
 
-    fn keep(&self, sender: SendRequest<Full<Bytes>>) {
+    fn keep(&self, kept: Kept) {
         let mut idle = self.idle();
         if idle.len() < IDLE_MAX {
-            idle.push(sender);
+            idle.push(Kept { rests_since: Instant::now(), ..kept });
         }
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<SendRequest<Full<Bytes>>>> {
+    fn idle(&self) -> MutexGuard<'_, Vec<Kept>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error("{}", chain(.0))]
+    Hyper(#[from] hyper::Error),
+    #[error("its answer broke off, or has more than {ANSWER_BYTES_MAX} bytes")]
+    Body,
 }

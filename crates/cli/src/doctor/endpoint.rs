@@ -86,14 +86,14 @@ impl Shown<'_> {
     }
 }
 
-fn told(problem: &impl std::error::Error) -> String {
+pub(super) fn told(problem: &impl std::error::Error) -> String {
     match problem.source() {
         Some(source) => format!("{problem}: {source}"),
         None => problem.to_string(),
     }
 }
 
-fn unusable(field: &str, problem: &str) -> Line {
+pub(super) fn unusable(field: &str, problem: &str) -> Line {
     let found = format!("`{field}` {problem}");
     match field {
         "api_key_env" | "api_key_file" => Line::failed("key", "a key that can be read", found)
@@ -103,7 +103,7 @@ fn unusable(field: &str, problem: &str) -> Line {
 }
 
 /// Where the key is; never what it is.
-fn key(source: Option<&KeySource>, url: &str) -> Line {
+pub(super) fn key(source: Option<&KeySource>, url: &str) -> Line {
     let is_plain = url.starts_with("http://") && !is_near(url);
     match source {
         None => Line::ok("key", "none is sent"),
@@ -303,6 +303,7 @@ mod tests {
             context_tokens_max,
             latency: Some("m".to_owned()),
             throughput: Some("big".to_owned()),
+            guard: None,
         }
     }
 

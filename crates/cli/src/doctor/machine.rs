@@ -27,12 +27,12 @@ pub fn now_unix_s() -> i64 {
 /// All lines about the machine itself.
 pub fn lines(parts: &Parts) -> Vec<Line> {
     let limits = std::fs::read_to_string("/proc/self/limits").ok();
-    let admin_answers = is_flashlane(parts.admin_listen);
+    let running = running(parts.admin_listen);
     let mut lines = vec![
         clock(now_unix_s()),
         descriptors(limits.as_deref().and_then(open_files), parts),
-        port("clients", "server.listen", parts.listen, (bind(parts.listen), admin_answers)),
-        port("admin", "server.admin_listen", parts.admin_listen, (bind(parts.admin_listen), admin_answers)),
+        port("clients", "server.listen", parts.listen, (bind(parts.listen), running.as_deref())),
+        port("admin", "server.admin_listen", parts.admin_listen, (bind(parts.admin_listen), running.as_deref())),
         folder(parts),
     ];
     lines.extend(parts.certificate_file.as_deref().map(|path| own_certificate(path, now_unix_s())));
@@ -76,28 +76,41 @@ fn bind(address: SocketAddr) -> io::Result<()> {
     TcpListener::bind(address).map(drop)
 }
 
-/// Whether a gateway answers at this admin address.
-fn is_flashlane(admin: SocketAddr) -> bool {
+/// What a gateway that answers at this admin address says of itself.
+fn running(admin: SocketAddr) -> Option<String> {
     use std::io::{Read, Write};
     let wait = std::time::Duration::from_secs(1);
-    let Ok(mut tcp) = std::net::TcpStream::connect_timeout(&admin, wait) else { return false };
+    let Ok(mut tcp) = std::net::TcpStream::connect_timeout(&admin, wait) else { return None };
     let asked = tcp
         .set_read_timeout(Some(wait))
         .and_then(|()| tcp.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"));
     let mut said = Vec::new();
     let _ = asked.and_then(|()| tcp.take(1 << 20).read_to_end(&mut said).map(drop));
-    String::from_utf8_lossy(&said).contains("# TYPE flashlane_")
+    told(&String::from_utf8_lossy(&said))
 }
 
-fn port(check: &'static str, field: &str, address: SocketAddr, (bound, is_ours): (io::Result<()>, bool)) -> Line {
+/// By its metrics.
+fn told(metrics: &str) -> Option<String> {
+    metrics.contains("# TYPE flashlane_").then_some(())?;
+    let generation = metrics.lines().find_map(|line| line.strip_prefix("flashlane_config_generation "));
+    let generation = generation.map(|number| format!(", with its config of generation {number}")).unwrap_or_default();
+    Some(format!("a running flashlane answers{generation}"))
+}
+
+fn port(
+    check: &'static str,
+    field: &str,
+    address: SocketAddr,
+    (bound, running): (io::Result<()>, Option<&str>),
+) -> Line {
     match bound {
         Ok(()) => Line::ok(check, format!("{address} is free")),
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_ours => {
-            Line::warning(check, "a free address", format!("{address} is taken, and a running flashlane answers"))
-                .advise("nothing, if that is the gateway of this config")
-        }
-        Err(error) => Line::failed(check, "a free address of this machine", format!("{address}: {error}"))
-            .advise(format!("end what listens there (`ss -ltnp` shows it), or change {field}")),
+        Err(error) => match running.filter(|_| error.kind() == io::ErrorKind::AddrInUse) {
+            Some(running) => Line::warning(check, "a free address", format!("{address} is taken, and {running}"))
+                .advise("nothing, if that is the gateway of this config"),
+            None => Line::failed(check, "a free address of this machine", format!("{address}: {error}"))
+                .advise(format!("end what listens there (`ss -ltnp` shows it), or change {field}")),
+        },
     }
 }
 
@@ -170,12 +183,19 @@ mod tests {
     fn a_taken_port_is_wrong_unless_the_gateway_itself_has_it() {
         let address = SocketAddr::from(([127, 0, 0, 1], 8700));
         let taken = || Err(io::Error::from(io::ErrorKind::AddrInUse));
-        assert_eq!(port("clients", "server.listen", address, (Ok(()), false)).state, State::Ok);
-        assert_eq!(port("clients", "server.listen", address, (taken(), true)).state, State::Warning);
-        let line = port("clients", "server.listen", address, (taken(), false));
+        assert_eq!(port("clients", "server.listen", address, (Ok(()), None)).state, State::Ok);
+        assert_eq!(port("clients", "server.listen", address, (taken(), Some("it answers"))).state, State::Warning);
+        let line = port("clients", "server.listen", address, (taken(), None));
         assert!(line.state == State::Failed && line.advice.contains("server.listen"), "{line:?}");
         let not_ours = Err(io::Error::from(io::ErrorKind::AddrNotAvailable));
-        assert_eq!(port("clients", "server.listen", address, (not_ours, true)).state, State::Failed);
+        assert_eq!(port("clients", "server.listen", address, (not_ours, Some("it answers"))).state, State::Failed);
+    }
+
+    #[test]
+    fn a_running_gateway_is_known_by_its_metrics_and_tells_which_config_holds() {
+        let metrics = "# TYPE flashlane_config_generation gauge\nflashlane_config_generation 3\n";
+        assert_eq!(told(metrics).unwrap(), "a running flashlane answers, with its config of generation 3");
+        assert!(told("HTTP/1.1 200 OK").is_none());
     }
 
     #[test]

@@ -4,11 +4,12 @@
 //! Knows no TOML: the config comes in as [`Subject`].
 
 mod endpoint;
+mod guard;
 mod live;
 mod machine;
 mod report;
 
-use flashlane_backend::{EndpointConfig, Tier};
+use flashlane_backend::{EndpointConfig, GuardConfig, Tier};
 use live::Live;
 use report::{Line, Screen, State};
 use serde::Serialize;
@@ -70,6 +71,7 @@ pub struct Parts {
     pub folder: Option<(PathBuf, Result<(), String>)>,
     pub endpoints: Vec<EndpointConfig>,
     pub models: Vec<Model>,
+    pub guards: Vec<GuardConfig>,
 }
 
 impl Default for Parts {
@@ -83,6 +85,7 @@ impl Default for Parts {
             folder: None,
             endpoints: Vec::new(),
             models: Vec::new(),
+            guards: Vec::new(),
         }
     }
 }
@@ -93,6 +96,8 @@ pub struct Model {
     pub context_tokens_max: u32,
     pub latency: Option<String>,
     pub throughput: Option<String>,
+    /// The name of the one that it has.
+    pub guard: Option<String>,
 }
 
 impl Model {
@@ -159,6 +164,9 @@ pub async fn run(args: &Args, subject: Subject) -> Result<Outcome, Error> {
         }
         for endpoint in &parts.endpoints {
             checks.extend(endpoint::check(parts, endpoint, &mut screen).await?);
+        }
+        for guard in &parts.guards {
+            checks.extend(guard::check(guard, &parts.models, &mut screen).await?);
         }
     }
     let mut live = Vec::new();

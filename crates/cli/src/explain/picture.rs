@@ -1,8 +1,9 @@
 //! Turns as lines for people: a table of several, and of one its route, its attempts and a waterfall. Knows no terminal but its width.
 
 use crate::calendar;
+use flashlane_engine::Stage;
 use flashlane_telemetry::TurnRecord;
-use flashlane_telemetry::turns::Tried;
+use flashlane_telemetry::turns::{Guarded, Tried};
 use std::fmt::Write as _;
 
 const WIDTH_MIN: usize = 60;
@@ -10,6 +11,9 @@ const WIDTH_MAX: usize = 160;
 /// Of a line's bar, before it: the stage's name; behind it: two times.
 const NAME_WIDTH: usize = 15;
 const TIMES_WIDTH: usize = 24;
+
+/// The row of what ran beside the stages.
+const BESIDE: &str = "+ guard asked";
 
 const DIM: &str = "\x1b[2m";
 const RED: &str = "\x1b[31m";
@@ -83,6 +87,9 @@ impl Picture {
         for (number, tried) in turn.attempts.iter().enumerate() {
             self.line(&mut out, if number == 0 { "attempts" } else { "" }, &self.attempt(turn, number + 1, tried));
         }
+        if let Some(guard) = &turn.guard {
+            self.line(&mut out, "guard", &self.guard(turn, guard));
+        }
         let tokens = &turn.tokens;
         self.line(
             &mut out,
@@ -115,6 +122,22 @@ impl Picture {
         }
     }
 
+    fn guard(&self, turn: &TurnRecord, guard: &Guarded) -> String {
+        let (ruling, took) = (guard.ruling.replace('_', " "), ms(guard.took_us));
+        let ruling = self.paint(if guard.ruling == "passed" { GREEN } else { RED }, &ruling);
+        let held = match turn.part_us(Stage::Guard) {
+            0 => "nothing was held for it".to_owned(),
+            us => format!("the answer was held for {}", ms(us)),
+        };
+        let course = match &*guard.turn {
+            "went_on" => "",
+            "refused" => ", the turn was refused",
+            _ => ", the turn had ended before",
+        };
+        let reason = guard.reason.as_ref().map(|reason| format!(" ({})", printable(reason))).unwrap_or_default();
+        format!("{} {ruling} after {took}{reason}{course}; {held}", guard.name)
+    }
+
     fn waterfall(&self, out: &mut String, turn: &TurnRecord) {
         if turn.steps.is_empty() || turn.total_us == 0 {
             return;
@@ -124,17 +147,20 @@ impl Picture {
         out.push('\n');
         let head = format!("{:<NAME_WIDTH$}{:<room$}{:>12}{:>12}", "", "", "at", "took");
         push(out, format_args!("{}", self.paint(DIM, &head)));
-        for (stage, from_us, to_us) in turn.spans() {
+        let row = |(stage, from_us, to_us): (&str, u64, u64)| {
             let (from, to) = (scale(from_us), scale(to_us));
             // What took time is seen, however short.
             let long = (to - from).max(1);
             let from = from.min(room - long);
             let bar = self.paint(bar_colour(stage), &"█".repeat(long));
             let (before, after) = (" ".repeat(from), " ".repeat(room - from - long));
-            push(
-                out,
-                format_args!("{stage:<NAME_WIDTH$}{before}{bar}{after}{:>12}{:>12}", ms(from_us), ms(to_us - from_us)),
-            );
+            format!("{stage:<NAME_WIDTH$}{before}{bar}{after}{:>12}{:>12}", ms(from_us), ms(to_us - from_us))
+        };
+        turn.spans().for_each(|span| push(out, format_args!("{}", row(span))));
+        if let Some(guard) = &turn.guard {
+            // Beside the others: it adds nothing to the whole but what was held for it.
+            let asked = row((BESIDE, guard.asked_at_us, guard.asked_at_us.saturating_add(guard.took_us)));
+            push(out, format_args!("{asked}"));
         }
         let ttft = turn.ttft_us.map(|us| format!(", first token at {}", ms(us))).unwrap_or_default();
         push(
@@ -192,7 +218,7 @@ fn colour(turn: &TurnRecord) -> &'static str {
 fn bar_colour(stage: &str) -> &'static str {
     match stage {
         "stream" => GREEN,
-        "queue" | "connect" | "upstream_ttft" => DIM,
+        "queue" | "connect" | "upstream_ttft" | "guard" | BESIDE => DIM,
         _ => PLAIN,
     }
 }
@@ -236,6 +262,26 @@ mod tests {
             "tokens": {"input": 100, "cached": 60, "output": 11, "reasoning": 0}, "subagent": false
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn a_guard_has_its_line_and_its_row_beside_the_stages() {
+        let of = |ruling: &str, course: &str, reason: Option<&str>| {
+            let guard = json!({"name": "policy", "ruling": ruling, "turn": course, "asked_at_us": 0, "took_us": 5_000, "reason": reason});
+            let parts = json!([{"stage": "guard", "us": 2_000}]);
+            let mut record = serde_json::to_value(turn()).unwrap();
+            record.as_object_mut().unwrap().extend([("guard".to_owned(), guard), ("parts".to_owned(), parts)]);
+            Picture::new(60, false).of(&[serde_json::from_value(record).unwrap()])
+        };
+        let passed = of("passed", "went_on", None);
+        let line = "  guard     policy passed after 5.000 ms; the answer was held for 2.000 ms\n";
+        let row = "+ guard asked  ██████████               0.000 ms    5.000 ms\n";
+        assert!(passed.contains(line) && passed.contains(row), "{passed}");
+        let late = of("timed_out", "refused", Some("no answer within 5 ms"));
+        assert!(
+            late.contains("policy timed out after 5.000 ms (no answer within 5 ms), the turn was refused;"),
+            "{late}"
+        );
     }
 
     #[test]

@@ -3,10 +3,8 @@
 use super::Drive;
 use crate::record::store_failed;
 use crate::work::Done;
-use flashlane_backend::Ruled;
 use flashlane_engine::Now;
 use flashlane_telemetry::label::StoreWork;
-use flashlane_telemetry::log;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -38,11 +36,7 @@ impl Drive {
                 Done::Counted(counted) => {
                     self.feed(now, |session, now| session.handle_counted(turn, &counted, now));
                 }
-                Done::Ruled(Ruled { guard, ruling, took }) => {
-                    self.state.metrics.ruled(&guard, &ruling, took);
-                    log::ruling(&self.request_id, &guard, &ruling);
-                    self.feed(now, |session, now| session.handle_ruling(turn, ruling, now));
-                }
+                Done::Ruled(ruling) => self.feed(now, |session, now| session.handle_ruling(turn, ruling, now)),
                 Done::Committed(result, began_ns) => {
                     metrics.store_committed(self.now().mono_ns.saturating_sub(began_ns));
                     let what = "the response could not be stored";

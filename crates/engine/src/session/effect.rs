@@ -8,7 +8,7 @@ use crate::admission::{Ending, Grant, Place, Ticket, WaiterId};
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::Tier;
 use crate::gaps::Gaps;
-use crate::guard::Inquiry;
+use crate::guard::{Guarded, Inquiry};
 use crate::router::{Decision, Origin, SessionKey};
 use crate::stages::{Parts, Step};
 use crate::tokens::Job;
@@ -158,6 +158,8 @@ pub struct Outcome {
     /// Each request that went out for it, in order.
     pub attempts: Vec<Attempted>,
     pub hosted_tools: Vec<String>,
+    /// Where its model has a guard that was asked.
+    pub guard: Option<Box<Guarded>>,
     /// Where turns are traced.
     pub trace: Option<Box<Trace>>,
 }

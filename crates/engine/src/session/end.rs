@@ -393,6 +393,7 @@ impl Session {
             place: turn.place,
             attempts: turn.attempts.clone(),
             hosted_tools: hosted_tools.into_iter().cloned().collect(),
+            guard: turn.guarded.clone().map(|guarded| Box::new(guarded.ended(now))),
             trace: turn.trace.clone(),
         }
     }

@@ -16,7 +16,7 @@ use super::{Effect, Session, Shared, TurnId};
 use crate::admission::Grant;
 use crate::chain::{Chain, Piece};
 use crate::draft::Contract;
-use crate::guard::{Guard, Inquiry, Otherwise, Ruling, no_verdict};
+use crate::guard::{Course, Guard, Guarded, Inquiry, Otherwise, Ruling, Word, no_verdict};
 use crate::stages::Stage;
 use crate::time::Now;
 use crate::turn::{Turn, TurnState};
@@ -84,13 +84,18 @@ impl Session {
         let due_ns = now.after_ms(guard.deadline_ms);
         let (pieces, instructions) = asked;
         let inquiry = Inquiry { guard: guard.mark, body };
+        turn.guarded = Some(Box::new(Guarded::begin(Arc::clone(&guard.name), now.mono_ns)));
         turn.guarding = Guarding::Asked(Box::new(Asked { guard, pieces, instructions, due_ns }));
         self.effects.push_back(Effect::Inquire(id, inquiry));
     }
 
     /// The guard's answer.
     pub fn handle_ruling(&mut self, id: TurnId, ruling: Ruling, now: Now) {
-        let Some(turn) = self.lanes.turn(id).filter(|turn| !turn.is_ending()) else { return };
+        let Some(turn) = self.lanes.turn(id) else { return };
+        turn.hear(&ruling, now);
+        if turn.is_ending() {
+            return;
+        }
         let is_held = match &turn.guarding {
             Guarding::Asked(_) => true,
             Guarding::Late(_) => false,
@@ -105,10 +110,18 @@ impl Session {
                 self.release_held(id, now);
             }
             Ruling::Refuse { because, message } => self.give_up(id, &because.refusal(message), now),
-            Ruling::Missing { .. } if is_held => self.go_on_without_verdict(id, now),
-            Ruling::Missing { .. } => turn.guarding = Guarding::Unjudged,
+            Ruling::Missing { .. } | Ruling::Overdue if is_held => self.go_on_without_verdict(id, now),
+            Ruling::Missing { .. } | Ruling::Overdue => turn.guarding = Guarding::Unjudged,
         }
         self.advance(now);
+    }
+
+    /// Its time is up.
+    fn go_on_without_waiting(&mut self, id: TurnId, now: Now) {
+        if let Some(turn) = self.lanes.turn(id) {
+            turn.wait_no_longer(now);
+        }
+        self.go_on_without_verdict(id, now);
     }
 
     fn go_on_without_verdict(&mut self, id: TurnId, now: Now) {
@@ -129,7 +142,7 @@ impl Session {
         let Some(due_ns) = turn.guarding.held_until() else { return true };
         turn.state = TurnState::Held { grant, held: Held::default() };
         if due_ns <= now.mono_ns {
-            self.go_on_without_verdict(id, now);
+            self.go_on_without_waiting(id, now);
         }
         self.announce(id, now);
         false
@@ -169,7 +182,7 @@ impl Session {
         let due_ns = self.lanes.turn(id).and_then(|turn| turn.guarding.held_until());
         let is_due = due_ns.is_some_and(|due_ns| due_ns <= now.mono_ns);
         if is_due {
-            self.go_on_without_verdict(id, now);
+            self.go_on_without_waiting(id, now);
             self.advance(now);
         }
         is_due
@@ -177,6 +190,40 @@ impl Session {
 }
 
 impl Turn {
+    /// Notes what its guard has said, for those who look on.
+    fn hear(&mut self, ruling: &Ruling, now: Now) {
+        let is_over = self.is_ending();
+        let (Some(guarded), Guarding::Asked(asked) | Guarding::Late(asked)) = (&mut self.guarded, &self.guarding)
+        else {
+            return;
+        };
+        match (ruling, guarded.word) {
+            (Ruling::Refuse { .. }, _) => {
+                let course = if is_over { Course::WentOn } else { Course::Refused };
+                (guarded.word, guarded.course, guarded.reason) = (Word::Refused, course, None);
+            }
+            // What it says behind its deadline changes nothing else.
+            (Ruling::Pass | Ruling::Missing { .. } | Ruling::Overdue, Word::TimedOut) => {}
+            (Ruling::Pass, _) => (guarded.word, guarded.course) = (Word::Passed, Course::WentOn),
+            (Ruling::Missing { reason }, _) => {
+                (guarded.word, guarded.course) = (Word::Failed, asked.guard.otherwise.into());
+                guarded.reason = Some(reason.clone());
+            }
+            (Ruling::Overdue, _) => return self.wait_no_longer(now),
+        }
+        guarded.ended_ns = Some(now.mono_ns);
+    }
+
+    /// Its guard has had its time.
+    fn wait_no_longer(&mut self, now: Now) {
+        let (Some(guarded), Guarding::Asked(asked)) = (&mut self.guarded, &self.guarding) else { return };
+        let Guard { otherwise, deadline_ms, .. } = *asked.guard;
+        (guarded.word, guarded.course) = (Word::TimedOut, otherwise.into());
+        guarded.reason = Some(format!("no answer within {deadline_ms} ms"));
+        // Where it is passed by, its word is waited for on.
+        guarded.ended_ns = (otherwise == Otherwise::Refuse).then_some(now.mono_ns);
+    }
+
     /// The stream of its answer is over. Given back, but where the answer is held that has begun.
     pub(super) fn hold_end(&mut self, ended: Ended) -> Option<Ended> {
         if let TurnState::Held { held, .. } = &mut self.state

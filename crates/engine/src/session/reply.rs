@@ -42,6 +42,7 @@ impl Session {
             place: None,
             attempts: Vec::new(),
             hosted_tools: Vec::new(),
+            guard: None,
             trace: None,
         };
         self.effects.push_back(Effect::Finish(TurnId::default(), Box::new(outcome)));

@@ -2,7 +2,7 @@
 
 use crate::peer::{Peers, STEPS, Step, fleet};
 use crate::scripts::{SEEDS, seeded};
-use flashlane_engine::guard::{Guard, Otherwise, Policy, Ruling};
+use flashlane_engine::guard::{Course, Guard, Otherwise, Policy, Ruling, Word};
 use flashlane_engine::{Ended, ErrorKind, Fleet, Stage, UpstreamEvent, UpstreamFailure};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -49,6 +49,19 @@ fn asked(peers: &Peers) -> Vec<String> {
     body["input"].as_array().unwrap().iter().map(text).collect()
 }
 
+/// A turn after these steps, of a model whose guard has said nothing yet.
+fn turn(otherwise: Otherwise, steps: &[Step]) -> Peers {
+    let mut peers = guarded(otherwise);
+    peers.message(&create("m", "hi", ""));
+    steps.iter().for_each(|&step| peers.apply(step));
+    peers
+}
+
+/// Its answer has begun.
+const HELD: &[Step] = &[Step::Opened, Step::Text];
+/// The same, and its guard has had its time.
+const LATE: &[Step] = &[Step::Opened, Step::Text, Step::Pass6S];
+
 fn deltas(peers: &Peers) -> usize {
     peers.watch.events.iter().filter(|event| event["type"] == "response.output_text.delta").count()
 }
@@ -66,8 +79,7 @@ fn failed(peers: &Peers) -> &Value {
 
 #[test]
 fn the_request_goes_out_at_once_and_its_answer_is_held_until_the_verdict() {
-    let mut peers = guarded(Otherwise::Refuse);
-    peers.message(&create("m", "hi", ""));
+    let mut peers = turn(Otherwise::Refuse, &[]);
     assert_eq!((peers.inquiries.len(), peers.sent.len()), (1, 1));
     let body: Value = serde_json::from_slice(&peers.inquiries[0].1.body).unwrap();
     assert_eq!((&body["model"], &body["input"]), (&json!("m"), &json!([{"role": "user", "content": "hi"}])));
@@ -81,8 +93,7 @@ fn the_request_goes_out_at_once_and_its_answer_is_held_until_the_verdict() {
 
 #[test]
 fn a_verdict_that_is_there_first_holds_nothing() {
-    let mut peers = guarded(Otherwise::Refuse);
-    peers.message(&create("m", "hi", ""));
+    let mut peers = turn(Otherwise::Refuse, &[]);
     peers.rule(Ruling::Pass);
     peers.apply(Step::Opened);
     peers.apply(Step::Text);
@@ -94,11 +105,7 @@ fn a_verdict_that_is_there_first_holds_nothing() {
 
 #[test]
 fn what_it_was_held_for_is_a_stage_of_its_own() {
-    let mut peers = guarded(Otherwise::Refuse);
-    peers.message(&create("m", "hi", ""));
-    peers.apply(Step::Opened);
-    peers.apply(Step::Text);
-    peers.apply(Step::Pass300Ms);
+    let mut peers = turn(Otherwise::Refuse, &[Step::Opened, Step::Text, Step::Pass300Ms]);
     peers.rule(Ruling::Pass);
     peers.apply(Step::Finish);
     assert!(peers.outcomes[0].parts.of(Stage::Guard) >= 300_000_000, "{:?}", peers.outcomes[0].parts);
@@ -115,9 +122,7 @@ fn a_refusal_ends_the_turn_wherever_it_stands_and_stops_the_upstream() {
             (Policy::CyberPolicy, "cyber_policy", ErrorKind::CyberPolicy),
             (Policy::InvalidPrompt, "invalid_prompt", ErrorKind::InvalidPrompt),
         ] {
-            let mut peers = guarded(Otherwise::Pass);
-            peers.message(&create("m", "hi", ""));
-            steps.iter().for_each(|&step| peers.apply(step));
+            let mut peers = turn(Otherwise::Pass, steps);
             peers.rule(Ruling::Refuse { because, message: Some("not this".to_owned()) });
             assert_eq!(peers.outcomes[0].error, Some(kind), "{steps:?}");
             assert_eq!(deltas(&peers), 0);
@@ -131,12 +136,11 @@ fn a_refusal_ends_the_turn_wherever_it_stands_and_stops_the_upstream() {
 #[test]
 fn a_refused_turn_whose_answer_had_begun_pays_for_its_input() {
     for (step, input) in [(Step::Opened, 0), (Step::Text, 1)] {
-        let mut peers = guarded(Otherwise::Refuse);
-        peers.message(&create("m", "hi", ""));
-        peers.apply(Step::Opened);
+        let mut peers = turn(Otherwise::Refuse, &[Step::Opened]);
         peers.apply(step);
         peers.rule(REFUSE);
         assert_eq!(u64::from(peers.endings[0].tokens_input > 0), input, "{step:?}");
+        assert_eq!(peers.outcomes[0].usage.input, peers.endings[0].tokens_input, "the ledger has what its limits have");
         peers.finish_and_check();
     }
 }
@@ -144,21 +148,15 @@ fn a_refused_turn_whose_answer_had_begun_pays_for_its_input() {
 #[test]
 fn without_a_verdict_in_time_the_config_decides() {
     for ruling in [None, Some(missing())] {
-        let mut peers = guarded(Otherwise::Refuse);
-        peers.message(&create("m", "hi", ""));
-        peers.apply(Step::Opened);
-        peers.apply(Step::Text);
+        let mut peers = turn(Otherwise::Refuse, HELD);
         match ruling.clone() {
             Some(ruling) => peers.rule(ruling),
             None => peers.apply(Step::Pass6S),
         }
-        assert_eq!(peers.outcomes[0].error, Some(ErrorKind::Overloaded));
+        assert_eq!(peers.outcomes[0].error, Some(ErrorKind::GuardUnavailable));
         peers.finish_and_check();
 
-        let mut peers = guarded(Otherwise::Pass);
-        peers.message(&create("m", "hi", ""));
-        peers.apply(Step::Opened);
-        peers.apply(Step::Text);
+        let mut peers = turn(Otherwise::Pass, HELD);
         match ruling {
             Some(ruling) => peers.rule(ruling),
             None => peers.apply(Step::Pass6S),
@@ -171,12 +169,53 @@ fn without_a_verdict_in_time_the_config_decides() {
 }
 
 #[test]
-fn a_refusal_that_comes_late_still_ends_the_turn() {
+fn what_came_of_asking_is_told_when_the_turn_ends() {
+    use Otherwise::{Pass, Refuse};
+    let cases: [(Otherwise, &[Step], Option<Ruling>, Step, (Word, Course)); 11] = [
+        (Refuse, HELD, Some(Ruling::Pass), Step::Finish, (Word::Passed, Course::WentOn)),
+        (Pass, HELD, Some(REFUSE), Step::Finish, (Word::Refused, Course::Refused)),
+        (Refuse, HELD, Some(missing()), Step::Finish, (Word::Failed, Course::Refused)),
+        (Pass, HELD, Some(missing()), Step::Finish, (Word::Failed, Course::WentOn)),
+        (Refuse, LATE, None, Step::Finish, (Word::TimedOut, Course::Refused)),
+        (Refuse, &[], Some(Ruling::Overdue), Step::Finish, (Word::TimedOut, Course::Refused)),
+        (Pass, LATE, None, Step::Finish, (Word::TimedOut, Course::WentOn)),
+        (Pass, LATE, Some(Ruling::Pass), Step::Finish, (Word::TimedOut, Course::WentOn)),
+        (Pass, LATE, Some(Ruling::Overdue), Step::Finish, (Word::TimedOut, Course::WentOn)),
+        (Pass, LATE, Some(REFUSE), Step::Finish, (Word::Refused, Course::Refused)),
+        (Refuse, HELD, None, Step::Interrupt, (Word::NotAwaited, Course::Ended)),
+    ];
+    for (otherwise, steps, ruling, last, (word, course)) in cases {
+        let told = format!("{otherwise:?} {steps:?} {ruling:?}");
+        let mut peers = turn(otherwise, steps);
+        ruling.into_iter().for_each(|ruling| peers.rule(ruling));
+        peers.apply(last);
+        let guarded = peers.outcomes[0].guard.as_deref().unwrap();
+        assert_eq!((&*guarded.guard, guarded.word, guarded.course), ("policy", word, course), "{told}");
+        assert_eq!(guarded.reason.is_some(), word.is_missing(), "{told}");
+        let late_ns = if steps == LATE { 6_000_000_000 } else { 0 };
+        assert!((late_ns..late_ns + 1_000_000_000).contains(&guarded.took_ns()), "{told}: {}", guarded.took_ns());
+        peers.finish_and_check();
+    }
+    // Its last event waits for the store alone: there is nothing more to refuse.
     let mut peers = guarded(Otherwise::Pass);
-    peers.message(&create("m", "hi", ""));
-    peers.apply(Step::Opened);
-    peers.apply(Step::Text);
-    peers.apply(Step::Pass6S);
+    [Step::CreateStored, Step::Opened, Step::Text, Step::Pass6S, Step::Finish]
+        .into_iter()
+        .for_each(|step| peers.apply(step));
+    peers.rule(REFUSE);
+    peers.apply(Step::Committed);
+    let guarded = peers.outcomes[0].guard.as_deref().unwrap();
+    assert_eq!((guarded.word, guarded.course, peers.watch.ended.len()), (Word::Refused, Course::WentOn, 1));
+    peers.finish_and_check();
+    let mut peers = guarded(Otherwise::Refuse);
+    peers.message(&create("small", "no guard", ""));
+    answer(&mut peers);
+    assert!(peers.outcomes[0].guard.is_none());
+    peers.finish_and_check();
+}
+
+#[test]
+fn a_refusal_that_comes_late_still_ends_the_turn() {
+    let mut peers = turn(Otherwise::Pass, LATE);
     assert_eq!(deltas(&peers), 1);
     peers.rule(REFUSE);
     assert_eq!(failed(&peers)["code"], "cyber_policy");
@@ -185,11 +224,7 @@ fn a_refusal_that_comes_late_still_ends_the_turn() {
 
 #[test]
 fn a_guard_that_is_late_in_the_queue_is_late_when_the_upstream_answers() {
-    let mut peers = guarded(Otherwise::Pass);
-    peers.message(&create("m", "hi", ""));
-    peers.apply(Step::Pass6S);
-    peers.apply(Step::Opened);
-    peers.apply(Step::Text);
+    let mut peers = turn(Otherwise::Pass, &[Step::Pass6S, Step::Opened, Step::Text]);
     assert_eq!(deltas(&peers), 1);
     peers.finish_and_check();
 }
@@ -293,9 +328,7 @@ fn a_stored_response_that_it_passed_is_known_when_it_is_loaded() {
 
 #[test]
 fn an_endpoint_that_fails_while_nothing_came_is_left_for_another() {
-    let mut peers = guarded(Otherwise::Refuse);
-    peers.message(&create("m", "hi", ""));
-    peers.apply(Step::Opened);
+    let mut peers = turn(Otherwise::Refuse, &[Step::Opened]);
     peers.upstream(UpstreamEvent::Ended(Ended::Failed(UpstreamFailure::Cut { reason: "gone".to_owned() })));
     assert_eq!((peers.sent.len(), peers.inquiries.len()), (2, 1), "another endpoint, and no second question");
     answer(&mut peers);
@@ -306,11 +339,7 @@ fn an_endpoint_that_fails_while_nothing_came_is_left_for_another() {
 
 #[test]
 fn a_cut_within_what_is_held_is_found_when_it_is_read() {
-    let mut peers = guarded(Otherwise::Refuse);
-    peers.message(&create("m", "hi", ""));
-    peers.apply(Step::Opened);
-    peers.apply(Step::Text);
-    peers.apply(Step::Cut);
+    let mut peers = turn(Otherwise::Refuse, &[Step::Opened, Step::Text, Step::Cut]);
     peers.rule(Ruling::Pass);
     assert_eq!(deltas(&peers), 1);
     assert_eq!(failed(&peers)["code"], "server_error", "what was cut is never whole");

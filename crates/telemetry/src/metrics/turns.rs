@@ -76,6 +76,9 @@ impl Metrics {
             self.error(kind);
         }
         self.upstreams.attempts_failed(outcome);
+        if let Some(guarded) = &outcome.guard {
+            self.guarded(guarded, outcome);
+        }
         if let Some(decision) = &outcome.decision {
             let (plan, pick, attempt) = (decision.plan.label(), decision.pick.label(), decision.attempt.label());
             let origin = outcome.origin.label();

@@ -1,5 +1,6 @@
 //! One turn that has ended, as it is kept and shown: words and numbers, no text of the turn. Its JSON is what the admin listener answers.
 
+use flashlane_engine::guard as engine;
 use flashlane_engine::router::SessionKey;
 use flashlane_engine::trace::Trace;
 use flashlane_engine::{Attempted, Outcome, Stage, Step};
@@ -78,6 +79,9 @@ pub struct TurnRecord {
     pub queue: Option<Queued>,
     /// Each request that went out for it, in order.
     pub attempts: Vec<Tried>,
+    /// What came of asking its model's guard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<Box<Guarded>>,
     /// When its stages began, in order.
     pub steps: Vec<Stepped>,
     /// What its stages took together, less flashlane's own work, which is in `gateway`. Adds up to the whole.
@@ -157,6 +161,21 @@ pub struct Tried {
     pub failure: Option<String>,
 }
 
+/// A guard that was asked, beside the turn's stages: docs/PROTOCOL.md, clause 13.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guarded {
+    pub name: Name,
+    pub ruling: Word,
+    /// What became of the turn by it.
+    pub turn: Word,
+    pub asked_at_us: u64,
+    /// Until its word came, or nobody waited for it any more.
+    pub took_us: u64,
+    /// Why there is no verdict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
 /// A stage that began: docs/PROTOCOL.md, 3.9.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stepped {
@@ -194,6 +213,14 @@ impl TurnRecord {
             failure: of.failure.as_deref().map(|failure| start(failure, FAILURE_BYTES_MAX).to_owned()),
         };
         let stepped = |step: &Step| Stepped { stage: step.stage.name().into(), at_us: since(step.at_ns) };
+        let guarded = |of: &engine::Guarded| Guarded {
+            name: Name(Arc::clone(&of.guard)),
+            ruling: of.word.name().into(),
+            turn: of.course.name().into(),
+            asked_at_us: since(of.asked_ns),
+            took_us: of.took_ns() / 1000,
+            reason: of.reason.as_deref().map(|reason| start(reason, FAILURE_BYTES_MAX).to_owned()),
+        };
         let parts = outcome.parts.iter().filter(|(_, ns)| *ns > 0);
         let digest = |SessionKey(key)| format!("{key:016x}");
         Self {
@@ -210,6 +237,7 @@ impl TurnRecord {
             simulated: outcome.simulated,
             queue: outcome.place.map(|place| Queued { tier: place.tier.name().into(), place: place.number }),
             attempts: outcome.attempts.iter().take(ATTEMPTS_MAX).map(tried).collect(),
+            guard: outcome.guard.as_deref().map(|guard| Box::new(guarded(guard))),
             steps: outcome.steps.iter().map(stepped).collect(),
             parts: parts.map(|(stage, ns)| Part { stage: stage.name().into(), us: ns / 1000 }).collect(),
             ttft_us: outcome.ttft_ns.map(|ns| ns / 1000),
@@ -300,6 +328,25 @@ mod tests {
             "{json}"
         );
         assert_eq!(serde_json::from_str::<TurnRecord>(&json).unwrap(), record);
+    }
+
+    #[test]
+    fn what_came_of_asking_a_guard_is_in_it() {
+        let guarded = engine::Guarded {
+            guard: "policy".into(),
+            word: engine::Word::TimedOut,
+            course: engine::Course::WentOn,
+            asked_ns: 1_000_500_000,
+            ended_ns: Some(1_003_000_000),
+            reason: Some("no answer within 2 ms".to_owned()),
+        };
+        let record = record(&Outcome { guard: Some(Box::new(guarded)), ..outcome() });
+        let guard = record.guard.as_deref().unwrap();
+        assert_eq!(
+            (&*guard.ruling, &*guard.turn, guard.asked_at_us, guard.took_us),
+            ("timed_out", "went_on", 500, 2_500)
+        );
+        assert_eq!(serde_json::from_str::<TurnRecord>(&serde_json::to_string(&record).unwrap()).unwrap(), record);
     }
 
     #[test]

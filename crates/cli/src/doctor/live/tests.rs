@@ -24,7 +24,7 @@ fn config(wafer: &Wafer) -> EndpointConfig {
 
 fn parts() -> Parts {
     let latency = Some("gpt-oss-120b".to_owned());
-    let model = Model { name: "fast".to_owned(), context_tokens_max: 131_072, latency, throughput: None };
+    let model = Model { name: "fast".to_owned(), context_tokens_max: 131_072, latency, throughput: None, guard: None };
     Parts { models: vec![model], ..Parts::default() }
 }
 

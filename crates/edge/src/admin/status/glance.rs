@@ -188,6 +188,7 @@ fn server(state: &State) -> Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "started_unix_ms": state.started_unix_ms,
+        "generation": state.generation(),
         "phase": phase,
         "connections": state.connections.open(),
     })
