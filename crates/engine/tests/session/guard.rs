@@ -196,16 +196,22 @@ fn what_came_of_asking_is_told_when_the_turn_ends() {
         assert!((late_ns..late_ns + 1_000_000_000).contains(&guarded.took_ns()), "{told}: {}", guarded.took_ns());
         peers.finish_and_check();
     }
-    // Its last event waits for the store alone: there is nothing more to refuse.
+}
+
+#[test]
+fn a_refusal_behind_an_answer_that_is_being_stored_is_noted_and_ends_nothing() {
     let mut peers = guarded(Otherwise::Pass);
-    [Step::CreateStored, Step::Opened, Step::Text, Step::Pass6S, Step::Finish]
-        .into_iter()
-        .for_each(|step| peers.apply(step));
+    let steps = [Step::CreateStored, Step::Opened, Step::Text, Step::Pass6S, Step::Finish];
+    steps.into_iter().for_each(|step| peers.apply(step));
     peers.rule(REFUSE);
     peers.apply(Step::Committed);
-    let guarded = peers.outcomes[0].guard.as_deref().unwrap();
-    assert_eq!((guarded.word, guarded.course, peers.watch.ended.len()), (Word::Refused, Course::WentOn, 1));
+    let asked = peers.outcomes[0].guard.as_deref().unwrap();
+    assert_eq!((asked.word, asked.course, peers.watch.ended.len()), (Word::Refused, Course::WentOn, 1));
     peers.finish_and_check();
+}
+
+#[test]
+fn who_has_no_guard_has_nothing_of_one() {
     let mut peers = guarded(Otherwise::Refuse);
     peers.message(&create("small", "no guard", ""));
     answer(&mut peers);
@@ -224,7 +230,7 @@ fn a_refusal_that_comes_late_still_ends_the_turn() {
 
 #[test]
 fn a_guard_that_is_late_in_the_queue_is_late_when_the_upstream_answers() {
-    let mut peers = turn(Otherwise::Pass, &[Step::Pass6S, Step::Opened, Step::Text]);
+    let peers = turn(Otherwise::Pass, &[Step::Pass6S, Step::Opened, Step::Text]);
     assert_eq!(deltas(&peers), 1);
     peers.finish_and_check();
 }
