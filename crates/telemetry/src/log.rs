@@ -96,7 +96,7 @@ pub fn turn(request_id: &str, key: Option<&str>, outcome: &Outcome) {
     let guarded = outcome.guard.as_deref();
     if let Some(guarded) = guarded.filter(|guarded| guarded.word.is_missing()) {
         let reason = guarded.reason.as_deref().map(display);
-        let (guard, turn) = (display(&guarded.guard), guarded.course.name());
+        let (guard, turn) = (display(&guarded.guard), display(guarded.course.name()));
         tracing::warn!(response = some(&outcome.response_id), request = %request_id, guard, turn, reason, "guard gave no verdict");
     }
     let usage = &outcome.usage;

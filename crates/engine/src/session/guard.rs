@@ -167,9 +167,9 @@ impl Session {
         let Some(turn) = self.lanes.turn(id) else { return };
         let TurnState::Held { grant, held } = &mut turn.state else { return };
         let (grant, held) = (*grant, std::mem::take(held));
-        turn.times.stages.enter(Stage::UpstreamTtft, now.mono_ns);
         turn.state = reading(&self.shared, grant);
         if held.has_begun() {
+            turn.times.stages.enter(Stage::UpstreamTtft, now.mono_ns);
             self.handle_upstream(id, UpstreamEvent::Bytes(&held.bytes), now);
         }
         if let Some(ended) = held.ended {
