@@ -168,10 +168,13 @@ fn without_a_verdict_in_time_the_config_decides() {
     }
 }
 
+/// A turn up to its ruling, what comes then, and what is told of it.
+type Case<'a> = (Otherwise, &'a [Step], Option<Ruling>, Step, (Word, Course));
+
 #[test]
 fn what_came_of_asking_is_told_when_the_turn_ends() {
     use Otherwise::{Pass, Refuse};
-    let cases: [(Otherwise, &[Step], Option<Ruling>, Step, (Word, Course)); 11] = [
+    let cases: [Case<'_>; 11] = [
         (Refuse, HELD, Some(Ruling::Pass), Step::Finish, (Word::Passed, Course::WentOn)),
         (Pass, HELD, Some(REFUSE), Step::Finish, (Word::Refused, Course::Refused)),
         (Refuse, HELD, Some(missing()), Step::Finish, (Word::Failed, Course::Refused)),
