@@ -97,12 +97,12 @@ async fn a_foreign_name_is_refused_over_http_2_too() {
     let gateway = Gateway::start(simulated()).await;
     for (address, path) in [(gateway.address, "/v1/models"), (gateway.admin, "/metrics")] {
         for (host, status) in [("evil.example", 403), ("localhost:8700", 200)] {
-            assert_eq!(get_http2(address, &format!("http://{host}{path}"), None).await, status, "{host}{path}");
+            assert_eq!(ask_http2(address, &format!("http://{host}{path}"), None).await, status, "{host}{path}");
         }
     }
 }
 
-async fn get_http2(address: SocketAddr, uri: &str, origin: Option<&str>) -> u16 {
+async fn ask_http2(address: SocketAddr, uri: &str, origin: Option<&str>) -> u16 {
     let io = TokioIo::new(TcpStream::connect(address).await.unwrap());
     let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
     let connection = tokio::spawn(connection);
