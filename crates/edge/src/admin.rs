@@ -14,10 +14,11 @@ pub(crate) use status::glance::Glance;
 
 use crate::drain::Phase;
 use crate::reply::Refused;
+use crate::routes::{self, RequestId};
 use crate::state::State;
 use axum::Router;
 use axum::extract::{self, Request};
-use axum::middleware;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
 use flashlane_engine::ErrorKind;
@@ -42,7 +43,23 @@ pub(crate) fn router(state: &Arc<State>, is_private: bool) -> Router {
         .merge(always_guarded().layer(behind(Door::Always)))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn(identified))
         .with_state(Arc::clone(state))
+}
+
+/// Each answer has an id, which its errors' log lines have too.
+async fn identified(mut request: Request, next: Next) -> Response {
+    let id = match routes::request_id() {
+        Ok(id) => id,
+        Err(error) => return Refused::from(error).into_response(),
+    };
+    let header = HeaderValue::from_str(&id);
+    request.extensions_mut().insert(RequestId(id));
+    let mut response = next.run(request).await;
+    if let Ok(header) = header {
+        response.headers_mut().insert(routes::REQUEST_ID, header);
+    }
+    response
 }
 
 /// For whoever reaches the listener: the health of the process, and a page that knows nothing by itself.

@@ -11,6 +11,7 @@ mod allowance;
 mod assembling;
 mod auth;
 mod background;
+mod bare;
 mod clock;
 mod config;
 mod conversations;

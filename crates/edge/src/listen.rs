@@ -5,6 +5,7 @@ mod connection;
 mod connections;
 mod entry;
 mod guests;
+mod seats;
 mod streams;
 
 pub(crate) use connections::{Connections, Draining, Heard, Permit};
@@ -18,6 +19,7 @@ use crate::error::Error;
 use crate::state::State;
 use axum::Extension;
 use connection::App;
+use seats::{Seat, Seats};
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -165,14 +167,15 @@ async fn bind(address: SocketAddr, setting: &'static str, flag: &'static str) ->
 
 /// Ends only by being dropped.
 async fn accept_all(listener: &TcpListener, app: &App) {
+    let mut seats = Seats::new(app);
     loop {
         if app.is_for_clients() {
             app.memory_allows().await;
         }
-        // Before the accept: what there is no place for waits in the kernel's bounded backlog.
-        let permit = app.connections.permit().await;
+        // Before the accept: what nobody can look after waits in the kernel's bounded backlog.
+        let seat = seats.next().await;
         match listener.accept().await {
-            Ok((stream, from)) => app.begin((stream, from.ip()), permit),
+            Ok((stream, from)) => app.begin((stream, from.ip()), seat),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a connection could not be accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -187,7 +190,7 @@ async fn accept_rest(listener: &TcpListener, app: &App) {
         while let Some(permit) = app.connections.permit_now()
             && let Poll::Ready(Ok((stream, from))) = listener.poll_accept(cx)
         {
-            app.begin((stream, from.ip()), permit);
+            app.begin((stream, from.ip()), Seat::Served(permit));
         }
         Poll::Ready(())
     })

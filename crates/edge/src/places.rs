@@ -7,6 +7,7 @@ use crate::config::{EdgeConfig, LimitsConfig};
 use crate::listen::Permit;
 use crate::peer::Peer;
 use crate::reply::Refused;
+use crate::routes::RequestId;
 use crate::state::State;
 pub(crate) use addresses::Network;
 use addresses::{Addresses, Handshakes, Most};
@@ -88,7 +89,7 @@ impl From<&LimitsConfig> for Most {
         let most = |limit: u32| Some(limit).filter(|&limit| limit > 0);
         let handshakes = |waiting, per_second| Handshakes { waiting: most(waiting), per_second: most(per_second) };
         Self {
-            connections: most(limits.connections_per_address_max),
+            connections: most(limits.connections_per_address()),
             handshakes: handshakes(limits.handshakes_waiting_max, limits.handshakes_per_second_max),
             address_handshakes: handshakes(
                 limits.handshakes_waiting_per_address_max,
@@ -114,9 +115,17 @@ impl Drop for Handshaking {
 pub(crate) fn refusal(excess: Excess) -> Refusal {
     let (kind, message) = match excess {
         Excess::Connections => {
+            (ErrorKind::Overloaded, "The server has as many connections as it may. Please try again in 1s.")
+        }
+        Excess::AddressConnections => {
             (ErrorKind::RateLimited, "This address has too many connections. Please try again in 1s.")
         }
-        Excess::Handshakes => (ErrorKind::RateLimited, "Too many connections are being made. Please try again in 1s."),
+        Excess::HandshakesWaiting
+        | Excess::HandshakesPerSecond
+        | Excess::AddressHandshakesWaiting
+        | Excess::AddressHandshakesPerSecond => {
+            (ErrorKind::RateLimited, "Too many connections are being made. Please try again in 1s.")
+        }
         Excess::MemorySession | Excess::MemoryTurn => {
             (ErrorKind::Overloaded, "The server is short of memory. Please try again later.")
         }
@@ -144,7 +153,8 @@ pub(crate) async fn guard(
         }
         Ok(None) => next.run(request).await,
         Err(excess) => {
-            state.metrics.excess(excess);
+            let id = request.extensions().get::<RequestId>().map(|RequestId(id)| &**id);
+            state.exceeded(excess, Some(address), id);
             Refused(refusal(excess)).into_response()
         }
     }

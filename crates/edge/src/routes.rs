@@ -16,7 +16,7 @@ use http::{StatusCode, Version};
 use std::sync::Arc;
 use tokio::time::Instant;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const PROCESSING_MS: HeaderName = HeaderName::from_static("openai-processing-ms");
 
 /// What `x-request-id` says; in the log of the request's turns too.

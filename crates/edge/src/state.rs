@@ -26,6 +26,7 @@ use flashlane_telemetry::label::Excess;
 use flashlane_telemetry::metrics::{RenderError, Runtime, Upstream};
 use flashlane_telemetry::{Metrics, Refusals, Turns, log};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -209,6 +210,12 @@ impl State {
         log::endpoint(fleet, change);
     }
 
+    /// Somebody is refused since there is too much of something. The id is that of the answer, if there is one.
+    pub(crate) fn exceeded(&self, excess: Excess, from: Option<IpAddr>, request_id: Option<&str>) {
+        self.metrics.excess(excess);
+        self.refusals.exceeded(excess, from, request_id, self.clock.mono_ns());
+    }
+
     /// Writes a row of the ledger.
     pub(crate) fn bill(&self, row: UsageEntry) {
         if let Err(error) = taken(self.store.usage_append(row)) {
@@ -233,7 +240,7 @@ impl State {
             }
             Asked::Granted(..) | Asked::Queued(_) | Asked::Refused(..) => return (asked, signal),
         };
-        self.metrics.excess(Excess::MemoryTurn);
+        self.exceeded(Excess::MemoryTurn, None, None);
         (Asked::Refused(places::refusal(Excess::MemoryTurn), allowance), None)
     }
 
@@ -258,6 +265,8 @@ impl State {
                 self.metrics.endpoint_seen(&endpoint.name, seen);
             }
         }
+        let (held, most) = self.connections.places();
+        self.metrics.places(held, most);
         self.metrics.memory(self.memory.used_bytes(), self.memory.bytes_max(), self.memory.stage() as u8);
         self.metrics.render(upstreams, self.desk.standings())
     }

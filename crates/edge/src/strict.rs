@@ -1,14 +1,19 @@
 //! What is asked of every request before its route, of clients and of operators, and cannot be seen from its bytes alone. That is seen
 //! before ([`crate::inspected`]).
 
+use crate::bare;
 use crate::listen::marked;
+use crate::peer::Peer;
+use crate::reply::JSON;
+use crate::routes;
 use crate::stall::Mark;
 use crate::state::State;
 use axum::body::Body;
 use axum::extract::{self, Request};
 use axum::middleware::Next;
 use axum::response::Response;
-use http::header::{CONNECTION, HeaderValue, UPGRADE};
+use flashlane_telemetry::label::Flaw;
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
 use http::{Method, StatusCode, Version};
 use std::sync::Arc;
 
@@ -19,9 +24,7 @@ pub(crate) async fn guard(
 ) -> Response {
     // hyper counts those of HTTP/1.1 itself, and answers the same.
     if request.headers().len() > state.current().config.limits.headers_max {
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        return response;
+        return too_many_fields(&state, &request);
     }
     let may_upgrade = request.version() < Version::HTTP_2
         && request.method() == Method::GET
@@ -34,6 +37,22 @@ pub(crate) async fn guard(
     // What comes behind a handshake is not inspected: it is no request, or it is never read.
     if may_upgrade && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn too_many_fields(state: &State, request: &Request) -> Response {
+    let (status, flaw) = (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Flaw::Large);
+    state.metrics.unreadable(flaw);
+    let mut response = Response::new(Body::from(bare::error(flaw)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    let id = routes::request_id().ok();
+    if let Some(peer) = request.extensions().get::<Peer>() {
+        state.refusals.unreadable(flaw, peer.address, id.as_deref(), state.clock.mono_ns());
+    }
+    if let Some(id) = id.and_then(|id| HeaderValue::from_str(&id).ok()) {
+        response.headers_mut().insert(routes::REQUEST_ID, id);
     }
     response
 }

@@ -47,7 +47,7 @@ pub(crate) async fn upgrade(
         return only_post();
     }
     if state.memory.stage().refuses_sessions() {
-        state.metrics.excess(Excess::MemorySession);
+        state.exceeded(Excess::MemorySession, None, Some(&id));
         return Refused(places::refusal(Excess::MemorySession)).into_response();
     }
     let on_upgrade = request.extensions_mut().remove::<OnUpgrade>();

@@ -5,7 +5,7 @@ use std::fs;
 
 /// A client's connection, and the one upstream that its turn may have.
 const FILES_PER_CLIENT: u64 = 2;
-/// For 64 operators, the store, listeners, names that are looked up, and connections that are kept warm: never for clients.
+/// For 64 operators and 16 of them who are leaving, 16 clients who are being refused, the store, listeners, names that are looked up, and connections that are kept warm: never for clients.
 const FILES_RESERVED: u64 = 128;
 
 /// At most so many clients as configured, and as there are files for; says so where these are fewer.

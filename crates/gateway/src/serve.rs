@@ -126,6 +126,9 @@ async fn serve(
 ) -> anyhow::Result<End> {
     let limits = &mut config.server.limits;
     limits.connections_max = descriptors::clients_max(limits.connections_max);
+    for (of_one, of_all) in limits.idle_limits() {
+        tracing::warn!("server.limits.{of_one} is not below {of_all}: one address can take all there is");
+    }
     // From here on a signal drains: before it there is nothing to lose.
     let signals = Signals::new().context("signals cannot be listened for")?;
     let hangup = Hangup::new().context("signals cannot be listened for")?;

@@ -132,6 +132,78 @@ fn with_256_files_and_1000_connections_operators_are_answered_and_a_second_later
     assert!(text(&end.stderr).contains("fewer connections than configured"), "{}", text(&end.stderr));
 }
 
+/// A simulated server that plays slowly, in a process of its own.
+fn engine() -> (Running, String) {
+    let mut running = Running::start(&["simulate", "--listen", "127.0.0.1:0", "--tokens-per-second", "5"]);
+    loop {
+        let line = running.line();
+        assert!(!line.is_empty(), "no address: {}", text(&running.end().stderr));
+        if let Some((_, rest)) = line.split_once("http://") {
+            let address = rest.split(|c: char| c.is_whitespace() || c == '/').next().unwrap().to_owned();
+            return (running, address);
+        }
+    }
+}
+
+/// A folder that is gone after the test.
+struct Folder(std::path::PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn with_256_files_every_client_has_its_upstream_and_the_store_its_files() {
+    let (_engine, address) = engine();
+    let folder = Folder(std::env::temp_dir().join(format!("flashlane-scarcity-store-{}", std::process::id())));
+    let config = format!(
+        "[store]\nfolder = {:?}\n[[endpoints]]\nname = \"e\"\ntier = \"throughput\"\nbackend = \"openai\"\n\
+         base_url = \"http://{address}/v1\"\n[[models]]\nname = \"m\"\nroute = \"throughput-only\"\n",
+        folder.0
+    );
+    // One more than the other test: a folder of its own.
+    let mut served = start(257, &config);
+    let body = "{\"model\":\"m\",\"input\":\"count from 1 to 500\",\"stream\":true}";
+    let request =
+        format!("POST /v1/responses HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let mut streams: Vec<_> = (0..300).map(|_| connected(&served.clients, PATIENCE)).collect();
+    for stream in &mut streams {
+        // Some are refused already.
+        let _ = stream.write_all(request.as_bytes());
+    }
+    let asked = Instant::now();
+    let value = |name: &str| {
+        let metrics = get(&served.admin, "/metrics").unwrap().1;
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name).map(str::trim).map(str::to_owned));
+        line.unwrap_or_default()
+    };
+    while value("flashlane_upstream_turns_in_flight{endpoint=\"e\"}") != "64" {
+        assert!(asked.elapsed() < PATIENCE, "{}", value("flashlane_upstream_turns_in_flight{endpoint=\"e\"}"));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let files: u32 = value("process_open_fds").parse().unwrap();
+    assert!((128..=256).contains(&files), "{files}");
+    assert_ne!(value("flashlane_excess_refused_total{reason=\"connections\"}"), "0");
+    drop(streams);
+    let left = Instant::now();
+    let answer = loop {
+        let mut client = connected(&served.clients, PATIENCE);
+        if let Some((200, answer)) = post(&mut client, "m", "count from 1 to 2") {
+            break answer;
+        }
+        assert!(left.elapsed() < PATIENCE);
+    };
+    println!("64 turns upstream at 257 files: {files} open; served again {:?} after they left", left.elapsed());
+    let id = answer.split("\"id\":\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+    assert_eq!(get(&served.clients, &format!("/v1/responses/{id}")).unwrap().0, 200, "{id}");
+    served.running.signal("TERM");
+    let end = served.running.end();
+    let said = text(&end.stderr);
+    assert!(end.status.success() && !said.contains("os error 24"), "{said}");
+}
+
 impl Served {
     fn resident_bytes(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.running.child.id())).unwrap();

@@ -210,10 +210,17 @@ pub(crate) fn close_code(code: Option<u16>) -> &'static str {
 /// Why a client's connection, or its next request or turn, is not served although nothing is wrong with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Excess {
-    /// Its address has as many connections as one may.
+    /// There are as many connections as there may be.
     Connections,
-    /// Too many TLS handshakes in flight or in a second, of its address or of all.
-    Handshakes,
+    /// Its address has as many connections as one may.
+    AddressConnections,
+    /// Too many TLS handshakes in flight.
+    HandshakesWaiting,
+    /// Too many TLS handshakes in a second.
+    HandshakesPerSecond,
+    /// The same of its address.
+    AddressHandshakesWaiting,
+    AddressHandshakesPerSecond,
     /// A new session while memory runs short.
     MemorySession,
     /// A turn of the throughput tier while memory runs shorter.
@@ -225,18 +232,103 @@ pub enum Excess {
 }
 
 impl Excess {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Connections, Self::Handshakes, Self::MemorySession, Self::MemoryTurn, Self::Proxy, Self::Operators];
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Connections,
+        Self::AddressConnections,
+        Self::HandshakesWaiting,
+        Self::HandshakesPerSecond,
+        Self::AddressHandshakesWaiting,
+        Self::AddressHandshakesPerSecond,
+        Self::MemorySession,
+        Self::MemoryTurn,
+        Self::Proxy,
+        Self::Operators,
+    ];
 
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Self::Connections => "address_connections",
-            Self::Handshakes => "handshakes",
+            Self::Connections => "connections",
+            Self::AddressConnections => "address_connections",
+            Self::HandshakesWaiting => "handshakes_waiting",
+            Self::HandshakesPerSecond => "handshakes_per_second",
+            Self::AddressHandshakesWaiting => "address_handshakes_waiting",
+            Self::AddressHandshakesPerSecond => "address_handshakes_per_second",
             Self::MemorySession => "memory_session",
             Self::MemoryTurn => "memory_turn",
             Self::Proxy => "proxy_protocol",
             Self::Operators => "operators",
+        }
+    }
+
+    /// What of `[server.limits]` says how much is too much; None: it is no number of the config.
+    #[must_use]
+    pub fn setting(self) -> Option<&'static str> {
+        match self {
+            Self::Connections => Some("connections_max"),
+            Self::AddressConnections => Some("connections_per_address_max"),
+            Self::HandshakesWaiting => Some("handshakes_waiting_max"),
+            Self::HandshakesPerSecond => Some("handshakes_per_second_max"),
+            Self::AddressHandshakesWaiting => Some("handshakes_waiting_per_address_max"),
+            Self::AddressHandshakesPerSecond => Some("handshakes_per_second_per_address_max"),
+            Self::MemorySession | Self::MemoryTurn => Some("memory_bytes_max"),
+            Self::Proxy | Self::Operators => None,
+        }
+    }
+}
+
+/// What is wrong with the bytes of a request, so that no route sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flaw {
+    BareLf,
+    /// No request line of HTTP/1, or one that is not served.
+    RequestLine,
+    Field,
+    Host,
+    /// Where its body ends can be read in two ways.
+    Framing,
+    Chunk,
+    /// A WebSocket handshake with a body.
+    Upgrade,
+    /// A head beyond its size or number of fields.
+    Large,
+    /// A target that no head has room for.
+    LongTarget,
+    /// HTTP/2 frames that bring nothing, too many in a second.
+    Flood,
+    /// Something else, by the HTTP library's own word.
+    Other,
+}
+
+impl Flaw {
+    pub(crate) const ALL: [Self; 11] = [
+        Self::BareLf,
+        Self::RequestLine,
+        Self::Field,
+        Self::Host,
+        Self::Framing,
+        Self::Chunk,
+        Self::Upgrade,
+        Self::Large,
+        Self::LongTarget,
+        Self::Flood,
+        Self::Other,
+    ];
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BareLf => "bare_lf",
+            Self::RequestLine => "request_line",
+            Self::Field => "field",
+            Self::Host => "host",
+            Self::Framing => "framing",
+            Self::Chunk => "chunk",
+            Self::Upgrade => "upgrade",
+            Self::Large => "large",
+            Self::LongTarget => "long_target",
+            Self::Flood => "flood",
+            Self::Other => "other",
         }
     }
 }

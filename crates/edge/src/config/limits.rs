@@ -34,12 +34,17 @@ pub struct LimitsConfig {
     pub assembling_bytes_max: usize,
     /// Most WebSocket pings from one client in a second: more is a flood.
     pub pings_per_second_max: u32,
-    /// Most client connections at once; more wait in the kernel's backlog. At the start it is cut, with a warning, to what the limit on
-    /// open files has room for: two a client, and 128 that stay free for operators, the store and the rest.
+    /// Most client connections at once. Who comes while all are taken waits a quarter of a second in the kernel's backlog, and is then
+    /// refused by a 503 with `retry-after`, over TLS closed. At the start it is cut, with a warning, to what the limit on open files has room
+    /// for: two a client, and 128 that stay free for operators, the store and the rest.
     pub connections_max: u32,
-    /// Most connections of one client address at once, of IPv6 one /64: an eighth of all. Of clients whom a proxy names request by request,
-    /// most requests and WebSockets. One more is answered 429, over TLS closed. This machine's own are not counted; 0: any number.
-    pub connections_per_address_max: u32,
+    /// Most connections of one client address at once, of IPv6 one /64. Of clients whom a proxy names request by request, most requests and
+    /// WebSockets. One more is answered 429, over TLS closed. This machine's own are not counted; 0: any number. One that is not below
+    /// `connections_max` is warned of at the start.
+    ///
+    /// Default: an eighth of `connections_max`, and at least 32.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections_per_address_max: Option<u32>,
     /// Most TLS handshakes in flight, some 40 MB; one more is closed before it costs anything. 0: any number.
     pub handshakes_waiting_max: u32,
     /// The same of one client address. 0: any number.
@@ -80,6 +85,44 @@ pub struct LimitsConfig {
     pub background_turns_max: usize,
 }
 
+/// Of one address where nothing is said: a few people behind one router.
+const CONNECTIONS_PER_ADDRESS_MIN: u32 = 32;
+
+impl LimitsConfig {
+    /// What `connections_per_address_max` is, said or not.
+    #[must_use]
+    pub fn connections_per_address(&self) -> u32 {
+        let share = (self.connections_max / 8).max(CONNECTIONS_PER_ADDRESS_MIN);
+        self.connections_per_address_max.unwrap_or(share)
+    }
+
+    /// Limits of one address that those of all leave nothing to do: one address can take all there is. By their names.
+    #[must_use]
+    pub fn idle_limits(&self) -> Vec<(&'static str, &'static str)> {
+        let said = self.connections_per_address_max.unwrap_or(1);
+        let (waiting, per_second) = (self.handshakes_waiting_max, self.handshakes_per_second_max);
+        [
+            (said, self.connections_max, "connections_per_address_max", "connections_max"),
+            (
+                self.handshakes_waiting_per_address_max,
+                waiting,
+                "handshakes_waiting_per_address_max",
+                "handshakes_waiting_max",
+            ),
+            (
+                self.handshakes_per_second_per_address_max,
+                per_second,
+                "handshakes_per_second_per_address_max",
+                "handshakes_per_second_max",
+            ),
+        ]
+        .into_iter()
+        .filter(|(of_one, of_all, ..)| *of_one > 0 && *of_all > 0 && of_one >= of_all)
+        .map(|(_, _, of_one, of_all)| (of_one, of_all))
+        .collect()
+    }
+}
+
 impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
@@ -96,7 +139,7 @@ impl Default for LimitsConfig {
             assembling_bytes_max: 256 * 1024 * 1024,
             pings_per_second_max: 32,
             connections_max: 8192,
-            connections_per_address_max: 1024,
+            connections_per_address_max: None,
             handshakes_waiting_max: 2048,
             handshakes_waiting_per_address_max: 256,
             handshakes_per_second_max: 2000,
@@ -112,5 +155,26 @@ impl Default for LimitsConfig {
             outgoing_bytes_high: 64 * 1024,
             background_turns_max: 256,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_address_has_an_eighth_unless_the_config_says_otherwise() {
+        let of = |connections_max, connections_per_address_max| LimitsConfig {
+            connections_max,
+            connections_per_address_max,
+            ..LimitsConfig::default()
+        };
+        assert_eq!([8192, 512, 64].map(|all| of(all, None).connections_per_address()), [1024, 64, 32]);
+        assert_eq!(of(8192, Some(0)).connections_per_address(), 0);
+        assert_eq!(of(64, None).idle_limits(), []);
+        assert_eq!(of(64, Some(1024)).idle_limits(), [("connections_per_address_max", "connections_max")]);
+        let handshakes = LimitsConfig { handshakes_per_second_max: 100, ..LimitsConfig::default() };
+        let told = [("handshakes_per_second_per_address_max", "handshakes_per_second_max")];
+        assert_eq!(handshakes.idle_limits(), told);
     }
 }

@@ -3,6 +3,7 @@
 use super::connections::{Connections, Heard, Permit};
 use super::entry::{Entered, Entry};
 use super::guests::{Came, Guests};
+use super::seats::Seat;
 use super::streams::Streams;
 use crate::afterwards::Afterwards;
 use crate::again::Again;
@@ -35,6 +36,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tower::Service as _;
 
@@ -86,15 +88,31 @@ impl App {
         Self { router, tls, state: Arc::clone(state), connections, guests: None }
     }
 
+    fn refuse(&self, (stream, address): (TcpStream, IpAddr), refusing: Option<OwnedSemaphorePermit>) {
+        let (state, tls) = (Arc::clone(&self.state), (self.tls)(&self.state.current()));
+        self.connections.spawn(async move {
+            let entry = Entry { state: &state, tls, operator_until: None };
+            entry.refuse((stream, address), Excess::Connections).await;
+            drop(refusing);
+        });
+    }
+
     pub(super) fn is_for_clients(&self) -> bool {
         self.guests.is_none()
     }
 
-    /// Serves one, in a task of its own.
-    pub(super) fn begin(&self, (stream, address): (TcpStream, IpAddr), permit: Permit) {
+    /// Serves one, or refuses it, in a task of its own.
+    pub(super) fn begin(&self, (stream, address): (TcpStream, IpAddr), seat: Seat) {
+        let permit = match seat {
+            Seat::Served(permit) => permit,
+            Seat::Refused(refusing) => match self.connections.permit_now() {
+                Some(permit) => permit,
+                None => return self.refuse((stream, address), refusing),
+            },
+        };
         let came = self.guests.as_ref().map(|guests| guests.enter(address));
         if let Some(Came::Instead(_) | Came::NoRoom) = &came {
-            self.state.metrics.excess(Excess::Operators);
+            self.state.exceeded(Excess::Operators, Some(address), None);
         }
         let stay = match came {
             None => None,
@@ -115,7 +133,8 @@ impl App {
 
 async fn serve((stream, address): (TcpStream, IpAddr), app: App, mut permit: Permit) {
     set_options(&stream, &app.state.current().config.limits);
-    let asks_until = (!app.is_for_clients()).then(|| Instant::now() + GUEST_WAIT_MAX);
+    let is_for_clients = app.is_for_clients();
+    let asks_until = (!is_for_clients).then(|| Instant::now() + GUEST_WAIT_MAX);
     let App { router, tls, state, connections, .. } = app;
     let mut draining = connections.draining();
     let entry = Entry { state: &state, tls: tls(&state.current()), operator_until: asks_until };
@@ -125,7 +144,7 @@ async fn serve((stream, address): (TcpStream, IpAddr), app: App, mut permit: Per
     }
     let peer = Peer::new(address, has_certificate(&io));
     let seen_by = Arc::clone(&state);
-    let open = state.metrics.connection(Transport::Http);
+    let open = is_for_clients.then(|| state.metrics.connection(Transport::Http));
     let watch = Watch::default();
     let requests = Requests::default();
     let afterwards = Afterwards::default();
@@ -133,7 +152,7 @@ async fn serve((stream, address): (TcpStream, IpAddr), app: App, mut permit: Per
     let mut idle = Idle::new(requests.clone(), header_wait_max, asks_until);
     let mark = Mark::default();
     let mut stall = Stall::new(&mark, state.current().config.limits.write_stall_ms_max);
-    let io = TokioIo::new(Watched::new(Inspected::new(io, &state, mark), watch.clone()));
+    let io = TokioIo::new(Watched::new(Inspected::new((io, address), &state, mark), watch.clone()));
     let streams = Streams::new(&connections, &state);
     let protocol = protocol(&state.current().config.limits, streams.clone());
     let after = afterwards.clone();

@@ -88,6 +88,12 @@ impl Connections {
         Permit::new(Arc::clone(&self.permits).acquire_owned().await.ok())
     }
 
+    /// How many places are taken, and how many there are.
+    pub(crate) fn places(&self) -> (u64, u64) {
+        let most = u64::from(self.count_max);
+        (most.saturating_sub(self.permits.available_permits() as u64), most)
+    }
+
     /// A place for one more, if there is one.
     pub(super) fn permit_now(&self) -> Option<Permit> {
         Arc::clone(&self.permits).try_acquire_owned().ok().map(|permit| Permit::new(Some(permit)))

@@ -3,8 +3,10 @@
 
 use super::connection::UNASKED_WAIT;
 use super::connections::{Draining, Heard};
+use crate::bare;
 use crate::peer::is_trusted;
 use crate::places::{self, Place};
+use crate::routes;
 use crate::state::State;
 use crate::tls::Tls;
 use flashlane_backend::Io;
@@ -79,7 +81,7 @@ impl Entry<'_> {
             match self.place(address) {
                 Ok(place) => (address, place),
                 Err(excess) => {
-                    self.refuse(stream, excess).await;
+                    self.refuse((stream, address), excess).await;
                     return None;
                 }
             }
@@ -107,7 +109,7 @@ impl Entry<'_> {
             Ok(Err(fault)) => fault.to_string(),
             Err(_) => "it says nothing".to_owned(),
         };
-        self.state.metrics.excess(Excess::Proxy);
+        self.state.exceeded(Excess::Proxy, Some(peer), None);
         tracing::debug!(proxy = %peer, fault, "a trusted proxy does not speak the PROXY protocol");
         None
     }
@@ -128,7 +130,7 @@ impl Entry<'_> {
         let place = match self.is_for_clients().then(|| self.state.places.handshake(address)).transpose() {
             Ok(place) => place,
             Err(excess) => {
-                self.state.metrics.excess(excess);
+                self.state.exceeded(excess, Some(address), None);
                 return None;
             }
         };
@@ -145,15 +147,14 @@ impl Entry<'_> {
     }
 
     /// Behind TLS a word would cost more than it is worth: closed without one.
-    async fn refuse(&self, mut stream: TcpStream, excess: Excess) {
-        self.state.metrics.excess(excess);
-        if self.tls.is_some() {
-            return;
-        }
+    pub(super) async fn refuse(&self, (mut stream, address): (TcpStream, IpAddr), excess: Excess) {
+        let id = if self.tls.is_some() { None } else { routes::request_id().ok() };
+        self.state.exceeded(excess, Some(address), id.as_deref());
+        let Some(id) = id else { return };
         let answer = async {
             let mut asked = [0; REFUSED_BYTES_MAX];
             let _ = stream.read(&mut asked).await?;
-            stream.write_all(&answer(excess)).await?;
+            stream.write_all(&answer(excess, &id)).await?;
             stream.shutdown().await
         };
         // Who is too slow for it, or gone, is not told.
@@ -172,14 +173,8 @@ async fn told(stream: &mut TcpStream) -> Result<Option<IpAddr>, ProxyFault> {
     Ok(head.source(body)?.map(|source| source.ip().to_canonical()))
 }
 
-fn answer(excess: Excess) -> Vec<u8> {
+fn answer(excess: Excess, id: &str) -> Vec<u8> {
     let refusal = places::refusal(excess);
     let status = http::StatusCode::from_u16(refusal.kind.row().status).unwrap_or(http::StatusCode::SERVICE_UNAVAILABLE);
-    let body = refusal.http_body();
-    let length = body.len();
-    let head = format!(
-        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nretry-after: 1\r\n\
-         connection: close\r\n\r\n"
-    );
-    [head.into_bytes(), body].concat()
+    bare::answer(status, id, "retry-after: 1\r\n", &refusal.http_body())
 }

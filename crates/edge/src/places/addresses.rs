@@ -53,6 +53,13 @@ struct Row {
     handshaking: Handshaking,
 }
 
+/// What it is called where one of [`Handshakes`] is reached.
+#[derive(Clone, Copy)]
+struct Over {
+    waiting: Excess,
+    per_second: Excess,
+}
+
 #[derive(Debug, Default)]
 struct Handshaking {
     waiting: u32,
@@ -76,7 +83,7 @@ impl Addresses {
         let most = self.most.connections;
         let row = self.of_each.entry(Network::of(address)).or_default();
         if most.is_some_and(|most| row.connections >= most) {
-            return Err(Excess::Connections);
+            return Err(Excess::AddressConnections);
         }
         row.connections = row.connections.saturating_add(1);
         Ok(())
@@ -95,14 +102,13 @@ impl Addresses {
     pub(super) fn begin_handshake(&mut self, address: Option<IpAddr>, now_ns: u64) -> Result<(), Excess> {
         let Most { handshakes: of_all, address_handshakes: of_one, .. } = self.most;
         // All are asked first: who is refused by them leaves no trace.
-        if !self.all.may_begin(of_all, now_ns) {
-            return Err(Excess::Handshakes);
-        }
+        let of_all_excess = Over { waiting: Excess::HandshakesWaiting, per_second: Excess::HandshakesPerSecond };
+        self.all.may_begin(of_all, now_ns, of_all_excess)?;
         if let Some(address) = address {
             let row = self.of_each.entry(Network::of(address)).or_default();
-            if !row.handshaking.may_begin(of_one, now_ns) {
-                return Err(Excess::Handshakes);
-            }
+            let of_one_excess =
+                Over { waiting: Excess::AddressHandshakesWaiting, per_second: Excess::AddressHandshakesPerSecond };
+            row.handshaking.may_begin(of_one, now_ns, of_one_excess)?;
             row.handshaking.begin(of_one, now_ns);
         }
         self.all.begin(of_all, now_ns);
@@ -132,9 +138,14 @@ impl Row {
 }
 
 impl Handshaking {
-    fn may_begin(&self, most: Handshakes, now_ns: u64) -> bool {
-        let has_place = most.waiting.is_none_or(|waiting| self.waiting < waiting);
-        has_place && self.rested_after(most, now_ns) <= now_ns.saturating_add(SECOND_NS)
+    fn may_begin(&self, most: Handshakes, now_ns: u64, over: Over) -> Result<(), Excess> {
+        if most.waiting.is_some_and(|waiting| self.waiting >= waiting) {
+            return Err(over.waiting);
+        }
+        if self.rested_after(most, now_ns) > now_ns.saturating_add(SECOND_NS) {
+            return Err(over.per_second);
+        }
+        Ok(())
     }
 
     fn begin(&mut self, most: Handshakes, now_ns: u64) {
@@ -172,7 +183,7 @@ mod tests {
         let mut addresses = Addresses::new(most(2, 9, 9));
         let (one, other) = (ip("192.0.2.1"), ip("192.0.2.2"));
         assert!(addresses.open(one, 0).is_ok() && addresses.open(ip("::ffff:192.0.2.1"), 0).is_ok());
-        assert_eq!(addresses.open(one, 0), Err(Excess::Connections));
+        assert_eq!(addresses.open(one, 0), Err(Excess::AddressConnections));
         assert!(addresses.open(other, 0).is_ok());
         addresses.close(one, 0);
         assert!(addresses.open(one, 0).is_ok());
@@ -182,7 +193,7 @@ mod tests {
     fn ipv6_is_counted_by_its_first_64_bits() {
         let mut addresses = Addresses::new(most(1, 9, 9));
         assert!(addresses.open(ip("2001:db8:0:1::1"), 0).is_ok());
-        assert_eq!(addresses.open(ip("2001:db8:0:1:ffff::2"), 0), Err(Excess::Connections));
+        assert_eq!(addresses.open(ip("2001:db8:0:1:ffff::2"), 0), Err(Excess::AddressConnections));
         assert!(addresses.open(ip("2001:db8:0:2::1"), 0).is_ok());
     }
 
@@ -191,14 +202,14 @@ mod tests {
         let mut addresses = Addresses::new(most(9, 2, 4));
         let one = Some(ip("192.0.2.1"));
         assert!(addresses.begin_handshake(one, 0).is_ok() && addresses.begin_handshake(one, 0).is_ok());
-        assert_eq!(addresses.begin_handshake(one, 0), Err(Excess::Handshakes));
+        assert_eq!(addresses.begin_handshake(one, 0), Err(Excess::AddressHandshakesWaiting));
         for _ in 0..2 {
             addresses.end_handshake(one);
             assert!(addresses.begin_handshake(one, 0).is_ok());
         }
         addresses.end_handshake(one);
         // Four in this second, and the next a quarter of one later.
-        assert_eq!(addresses.begin_handshake(one, SECOND_NS / 4 - 1), Err(Excess::Handshakes));
+        assert_eq!(addresses.begin_handshake(one, SECOND_NS / 4 - 1), Err(Excess::AddressHandshakesPerSecond));
         assert!(addresses.begin_handshake(one, SECOND_NS / 4).is_ok());
         assert!(addresses.begin_handshake(Some(ip("192.0.2.2")), 0).is_ok());
     }
@@ -213,6 +224,7 @@ mod tests {
             begun += u32::from(addresses.begin_handshake(Some(address), 0).is_ok());
         }
         assert_eq!((begun, addresses.of_each.len()), (10, 10));
+        assert_eq!(addresses.begin_handshake(None, 0), Err(Excess::HandshakesPerSecond));
         assert!(addresses.begin_handshake(None, SECOND_NS).is_ok());
     }
 

@@ -89,8 +89,9 @@ async fn a_flood_of_handshakes_holds_up_no_running_stream_and_is_over_when_it_en
     .await;
     let recovered = ended.elapsed();
     let metrics = gateway.metrics().await;
-    let line =
-        metrics.lines().find_map(|line| line.strip_prefix("flashlane_excess_refused_total{reason=\"handshakes\"} "));
+    let line = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("flashlane_excess_refused_total{reason=\"handshakes_per_second\"} "));
     let refused: usize = line.unwrap().parse().unwrap();
     let of = |pauses: &[f64], percent: usize| pauses[(pauses.len() - 1) * percent / 100];
     println!(

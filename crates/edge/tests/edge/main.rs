@@ -13,6 +13,7 @@ mod cancel;
 mod cancels;
 mod compact;
 mod conversations;
+mod crowd;
 mod double;
 mod drain;
 mod endpoints;

@@ -59,8 +59,8 @@ fn unescaped(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// The statuses of all that is answered before the connection is closed.
-async fn answered(gateway: &Gateway, bytes: &[u8], piece_bytes: usize) -> Vec<u16> {
+/// The statuses of all that is answered before the connection is closed, and all of the answers.
+async fn answered(gateway: &Gateway, bytes: &[u8], piece_bytes: usize) -> (Vec<u16>, String) {
     let (mut from, mut to) = gateway.connect().await.into_split();
     // It may be closed before all is sent.
     let send = async {
@@ -74,8 +74,15 @@ async fn answered(gateway: &Gateway, bytes: &[u8], piece_bytes: usize) -> Vec<u1
     let mut said = Vec::new();
     let receive = async { while from.read_buf(&mut said).await.is_ok_and(|count| count > 0) {} };
     tokio::join!(send, receive);
-    let said = String::from_utf8_lossy(&said);
-    said.match_indices("HTTP/1.").map(|(at, _)| said[at + 9..at + 12].parse().unwrap()).collect()
+    let said = String::from_utf8_lossy(&said).into_owned();
+    (said.match_indices("HTTP/1.").map(|(at, _)| said[at + 9..at + 12].parse().unwrap()).collect(), said)
+}
+
+/// A refusal has what every answer has: an id, and an error that says what is wrong.
+fn is_whole(answer: &str) -> bool {
+    let Some((head, body)) = answer.split_once("\r\n\r\n") else { return false };
+    let error: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
+    head.contains("\r\nx-request-id: req_") && error["error"]["message"].as_str().is_some_and(|text| text.len() > 10)
 }
 
 #[tokio::test]
@@ -88,14 +95,24 @@ async fn each_request_gets_its_status_and_nothing_behind_a_refused_one_is_served
         let bytes = if is_refused { [bytes, BEHIND].concat() } else { bytes.clone() };
         for piece_bytes in [usize::MAX, 7] {
             let answered = tokio::time::timeout(WAIT_MAX, answered(&gateway, &bytes, piece_bytes)).await;
-            if answered.as_ref() != Ok(statuses) {
+            if answered.as_ref().map(|(statuses, _)| statuses) != Ok(statuses) {
                 return Some(format!("{name} (pieces of {piece_bytes}): {statuses:?}, and it was {answered:?}"));
+            }
+            let said = answered.map(|(_, said)| said).unwrap_or_default();
+            if is_refused && !said.rfind("HTTP/1.").is_some_and(|last| is_whole(&said[last..])) {
+                return Some(format!("{name} (pieces of {piece_bytes}): no id, or nothing said: {said}"));
             }
         }
         None
     }));
     let wrong: Vec<_> = wrong.await.into_iter().flatten().collect();
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+    let metrics = gateway.metrics().await;
+    for reason in ["bare_lf", "request_line", "field", "host", "framing", "chunk", "upgrade", "large", "long_target"] {
+        let counted = format!("flashlane_requests_unreadable_total{{reason=\"{reason}\"}} ");
+        let count = metrics.lines().find_map(|line| line.strip_prefix(&counted)).unwrap();
+        assert_ne!(count, "0", "{reason}");
+    }
     assert_eq!(gateway.get("/v1/models").await.status, 200);
 }
 
@@ -106,7 +123,10 @@ async fn operators_are_asked_for_as_much() {
     stream.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\n\r\n").await.unwrap();
     let mut said = String::new();
     soon("an answer", stream.read_to_string(&mut said)).await.unwrap();
-    assert!(said.starts_with("HTTP/1.1 400 "), "{said}");
+    assert!(said.starts_with("HTTP/1.1 400 ") && is_whole(&said), "{said}");
+    let unknown = crate::support::exchange(gateway.admin, "GET", "/unknown", "", b"").await;
+    assert_eq!(unknown.status, 404);
+    assert!(unknown.header("x-request-id").unwrap().starts_with("req_"), "{unknown:?}");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! A gateway in this process, and clients that see every byte.
 
 use flashlane_backend::{Backends, EndpointConfig, Kind, Tier};
-use flashlane_edge::{EdgeConfig, Haste, KeyConfig, Listeners, Parts, Shown, State, Tls};
+use flashlane_edge::{EdgeConfig, Haste, KeyConfig, Listeners, Parts, Renewal, Shown, State, Tls, TlsConfig};
 use flashlane_engine::admission;
 use flashlane_engine::seal::Keyring;
 use flashlane_engine::{Fleet, Modality, Model, ModelRouting, Route, Settings, Shared};
@@ -179,6 +179,24 @@ impl Gateway {
         let state = Arc::new(finish(state));
         let serving = tokio::spawn(listeners.serve(Arc::clone(&state)));
         Self { address, admin, store, state, serving }
+    }
+
+    /// As a reload does that changes TLS, and nothing else: the endpoint is [`simulated`].
+    pub fn renew_tls(&self, tls: &TlsConfig) {
+        let config = EdgeConfig { tls: Some(tls.clone()), ..EdgeConfig::default() };
+        let renewal = Renewal {
+            config,
+            tls: Some(Tls::load(tls).unwrap()),
+            admin_tls: None,
+            settings: Settings::default(),
+            fleet: Fleet::clone(&self.state.current().shared.fleet),
+            backends: Backends::new(&[simulated()]).unwrap(),
+            ring: None,
+            keys: Vec::new(),
+            admission: admission::Settings::default(),
+            shown: Shown::default(),
+        };
+        self.state.renew(renewal).unwrap();
     }
 
     pub fn store(&self) -> Arc<dyn Store> {

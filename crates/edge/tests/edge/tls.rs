@@ -105,13 +105,17 @@ impl Authority {
 
     /// A client of this server, with a certificate of this authority.
     fn client(&self, server: &Identity) -> TlsConnector {
+        self.client_by(server, &TLS13)
+    }
+
+    fn client_by(&self, server: &Identity, version: &'static SupportedProtocolVersion) -> TlsConnector {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new(vec!["app".to_owned()]).unwrap();
         params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         let key = rustls_pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
         let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_protocol_versions(&[&TLS13])
+            .with_protocol_versions(&[version])
             .unwrap()
             .with_root_certificates(server.roots.clone())
             .with_client_auth_cert(vec![certificate.der().clone()], key.into())
@@ -160,6 +164,36 @@ async fn an_optional_certificate_may_be_left_out_and_must_be_good() {
     assert_eq!(status(&secure.client, address, "/v1/models").await, Some(200));
     assert_eq!(status(&authority.client(&secure.identity), address, "/v1/models").await, Some(200));
     assert_eq!(status(&stranger.client(&secure.identity), address, "/v1/models").await, None);
+}
+
+#[tokio::test]
+async fn a_ticket_of_before_lets_nobody_in_whose_authority_is_gone() {
+    for version in [&TLS13, &TLS12] {
+        let (gone, holds) = (Authority::new(), Authority::new());
+        let secure = Secure::start_with(simulated(), |tls| {
+            tls.client_ca_file = Some(gone.certificate.0.clone());
+        })
+        .await;
+        let address = secure.gateway.address;
+        let known = gone.client_by(&secure.identity, version);
+        assert_eq!(status(&known, address, "/v1/models").await, Some(200));
+        let resumed = connect(&known, secure.gateway.connect().await).await;
+        assert_eq!(resumed.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed), "{version:?}");
+        drop(resumed);
+        // Another authority in the same file.
+        std::fs::copy(&holds.certificate.0, &gone.certificate.0).unwrap();
+        let tls = TlsConfig { client_ca_file: Some(gone.certificate.0.clone()), ..secure.identity.config() };
+        secure.gateway.renew_tls(&tls);
+        for _ in 0..3 {
+            assert_eq!(status(&known, address, "/v1/models").await, None, "{version:?}");
+        }
+        let new = holds.client_by(&secure.identity, version);
+        assert_eq!(status(&new, address, "/v1/models").await, Some(200));
+        // A reload that leaves TLS as it is leaves tickets good.
+        secure.gateway.renew_tls(&tls);
+        let kept = connect(&new, secure.gateway.connect().await).await;
+        assert_eq!(kept.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed), "{version:?}");
+    }
 }
 
 #[tokio::test]

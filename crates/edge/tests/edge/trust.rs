@@ -52,7 +52,7 @@ async fn models(gateway: &Gateway, forwarded: &str) -> Reply {
 
 #[tokio::test]
 async fn a_client_behind_a_proxy_has_places_of_its_own_and_gives_them_back() {
-    let gateway = behind_a_proxy(|config| config.limits.connections_per_address_max = 1).await;
+    let gateway = behind_a_proxy(|config| config.limits.connections_per_address_max = Some(1)).await;
     let first = websocket(&gateway, ONE).await.unwrap();
     assert_eq!(websocket(&gateway, ONE).await.err(), Some(StatusCode::TOO_MANY_REQUESTS));
     // What it writes there itself makes it nobody else.
@@ -75,7 +75,7 @@ async fn an_answer_that_still_runs_holds_its_clients_place() {
     let slow = flashlane_backend::EndpointConfig { tokens_per_second: Some(20), ..simulated() };
     let gateway = Gateway::start_with_keys(slow, &keys(), |config, _| {
         trusting(config);
-        config.limits.connections_per_address_max = 1;
+        config.limits.connections_per_address_max = Some(1);
     })
     .await;
     let body = json!({"model": "demo", "input": "count from 1 to 500", "stream": true}).to_string();
@@ -99,7 +99,8 @@ async fn an_answer_that_still_runs_holds_its_clients_place() {
 
 #[tokio::test]
 async fn who_is_not_trusted_is_not_believed() {
-    let gateway = Gateway::start_keyed_with(&keys(), |config, _| config.limits.connections_per_address_max = 1).await;
+    let gateway =
+        Gateway::start_keyed_with(&keys(), |config, _| config.limits.connections_per_address_max = Some(1)).await;
     let held = websocket(&gateway, ONE).await;
     assert!(held.is_ok() && websocket(&gateway, ONE).await.is_ok());
 }
@@ -210,7 +211,7 @@ async fn answered(gateway: &Gateway, parts: &[&[u8]]) -> Option<u16> {
 async fn the_proxy_protocol_names_the_client_of_a_connection() {
     let gateway = behind_a_proxy(|config| {
         config.proxy_protocol = true;
-        config.limits.connections_per_address_max = 1;
+        config.limits.connections_per_address_max = Some(1);
     })
     .await;
     let (one, other) = (proxied(7), proxied(8));

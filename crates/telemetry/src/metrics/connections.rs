@@ -2,13 +2,17 @@
 
 use super::Metrics;
 use super::buckets::LANES;
-use super::family::{counters, gauges, registered};
-use crate::label::{self, Closer, Cut, Direction, Excess, Handshake, Transport};
+use super::family::{counters, gauges, registered, set};
+use crate::label::{self, Closer, Cut, Direction, Excess, Flaw, Handshake, Transport};
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 #[derive(Debug)]
 pub(super) struct Connections {
     open: IntGaugeVec,
+    /// Places: taken, and all.
+    held: IntGauge,
+    most: IntGauge,
+    unreadable: IntCounterVec,
     clients_cut: IntCounterVec,
     handshakes_failed: IntCounterVec,
     websocket_bytes: [IntCounter; 2],
@@ -36,10 +40,14 @@ impl Connections {
         let failed = "TLS handshakes with clients that came to nothing";
         let closed = "WebSockets that ended, by who closed them and with which code";
         let lanes = HistogramOpts::new("flashlane_websocket_lanes", "Lanes that a WebSocket has used, at its end");
+        let unreadable = "Requests that were refused before any route, for what is wrong with their bytes";
         let refused = "What clients were refused since there was too much of it";
         let connections = Self {
             refused: counters(registry, "flashlane_excess_refused_total", refused, &["reason"])?,
             open: gauges(registry, "flashlane_connections_open", open, &["transport"])?,
+            held: gauge(registry, "flashlane_connections_held", "Places of clients' connections that are taken")?,
+            most: gauge(registry, "flashlane_connections_max", "Places of clients' connections that there are")?,
+            unreadable: counters(registry, "flashlane_requests_unreadable_total", unreadable, &["reason"])?,
             clients_cut: counters(registry, "flashlane_clients_cut_total", cut, &["reason"])?,
             handshakes_failed: counters(registry, "flashlane_tls_handshakes_failed_total", failed, &["reason"])?,
             websocket_bytes: Direction::ALL.map(|d| bytes.with_label_values(&[d.name()])),
@@ -52,6 +60,9 @@ impl Connections {
         for failure in Handshake::ALL {
             connections.handshakes_failed.with_label_values(&[failure.name()]);
         }
+        for flaw in Flaw::ALL {
+            connections.unreadable.with_label_values(&[flaw.name()]);
+        }
         for excess in Excess::ALL {
             connections.refused.with_label_values(&[excess.name()]);
         }
@@ -62,7 +73,22 @@ impl Connections {
     }
 }
 
+fn gauge(registry: &Registry, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+    registered(registry, IntGauge::new(name, help)?)
+}
+
 impl Metrics {
+    /// How many of the places of clients' connections are taken; before a scrape.
+    pub fn places(&self, held: u64, most: u64) {
+        set(&self.connections.held, held);
+        set(&self.connections.most, most);
+    }
+
+    /// A request is refused before any route sees it.
+    pub fn unreadable(&self, flaw: Flaw) {
+        self.connections.unreadable.with_label_values(&[flaw.name()]).inc();
+    }
+
     /// Counts a client connection until the returned value is dropped.
     #[must_use]
     pub fn connection(&self, transport: Transport) -> OpenConnection {
