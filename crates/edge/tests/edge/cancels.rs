@@ -205,6 +205,5 @@ const LEFT: [&str; 7] = [
     "flashlane_limit_tokens_reserved{tier=\"throughput\"} 0",
     "flashlane_background_turns_running 0",
     "flashlane_connections_open{transport=\"websocket\"} 0",
-    // Who asks for the metrics.
-    "flashlane_connections_open{transport=\"http\"} 1",
+    "flashlane_connections_open{transport=\"http\"} 0",
 ];

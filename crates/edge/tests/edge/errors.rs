@@ -112,17 +112,20 @@ async fn the_admin_listener_answers_errors_in_json_too() {
 }
 
 #[tokio::test]
-async fn what_is_no_request_is_answered_with_a_status_alone() {
+async fn what_is_no_request_is_answered_in_json_with_an_id_too() {
     let gateway = Gateway::start_with(simulated(), |config, _| config.limits.header_bytes_max = 8192).await;
     let long = "x".repeat(70_000);
-    for (head, status) in [
-        ("GET /\x01 HTTP/1.1\r\n\r\n".to_owned(), 400),
-        (format!("GET / HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n", "x".repeat(8192)), 431),
+    let assert_told = |reply: &Reply, status: u16, code: &str| {
+        assert_eq!((reply.status, &reply.json()["error"]["code"]), (status, &json!(code)), "{reply:?}");
+        assert!(reply.header("x-request-id").unwrap().starts_with("req_"), "{reply:?}");
+    };
+    for (head, status, code) in [
+        ("GET /\x01 HTTP/1.1\r\n\r\n".to_owned(), 400, "malformed_http"),
+        (format!("GET / HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n", "x".repeat(8192)), 431, "headers_too_large"),
     ] {
-        let reply = gateway.raw(head.as_bytes()).await;
-        assert_eq!((reply.status, reply.body.len()), (status, 0), "{reply:?}");
+        assert_told(&gateway.raw(head.as_bytes()).await, status, code);
     }
     let gateway = Gateway::start_with(simulated(), |config, _| config.limits.header_bytes_max = 100_000).await;
-    let reply = gateway.raw(format!("GET /{long} HTTP/1.1\r\nhost: localhost\r\n\r\n").as_bytes()).await;
-    assert_eq!((reply.status, reply.body.len()), (414, 0), "{reply:?}");
+    let head = format!("GET /{long} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    assert_told(&gateway.raw(head.as_bytes()).await, 414, "uri_too_long");
 }

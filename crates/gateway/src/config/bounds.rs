@@ -100,7 +100,8 @@ mod tests {
     fn paths() -> Vec<String> {
         let mut paths: Vec<_> = limits(&File::default()).into_iter().map(|(path, _)| path).collect();
         let of_store = ["bytes_max", "records_max", "age_ms_max", "file_bytes_max", "usage_age_ms_max"];
-        paths.push("server.limits.memory_bytes_max".to_owned());
+        let unsaid = ["server.limits.memory_bytes_max", "server.limits.connections_per_address_max"];
+        paths.extend(unsaid.map(str::to_owned));
         paths.extend(of_store.map(|field| format!("store.{field}")));
         paths
     }
