@@ -36,6 +36,7 @@ use flashlane_engine::{
 use flashlane_store::{OwnerId, Page, Record};
 use flashlane_telemetry::log;
 use flashlane_telemetry::turns::{TurnRecord, Whose};
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -207,7 +208,7 @@ impl Drive {
         self.session.lanes()
     }
 
-    pub(crate) fn tools_not_forwarded(&self) -> &[String] {
+    pub(crate) fn tools_not_forwarded(&self) -> &BTreeSet<&'static str> {
         self.session.tools_not_forwarded()
     }
 

@@ -160,11 +160,10 @@ pub(crate) fn event_stream(body: Body) -> Response {
     (headers, body).into_response()
 }
 
-/// The tools that the client offered and no upstream sees, by name; without the names that no header may have.
+/// The tools that the client offered and no upstream sees, by type.
 fn tools_not_forwarded(drive: &Drive) -> Option<HeaderValue> {
-    let names = drive.tools_not_forwarded().iter().map(String::as_str);
-    let names: Vec<_> = names.filter(|name| HeaderValue::from_str(name).is_ok()).collect();
-    if names.is_empty() { None } else { HeaderValue::from_str(&names.join(", ")).ok() }
+    let kinds: Vec<_> = drive.tools_not_forwarded().iter().copied().collect();
+    if kinds.is_empty() { None } else { HeaderValue::from_str(&kinds.join(", ")).ok() }
 }
 
 /// The whole body, within the limits of size and time.

@@ -8,15 +8,16 @@ use crate::guard::Passed;
 use crate::router::{Media, SessionKey};
 use crate::seal::{Opener, Purpose, SealError, Takes};
 use crate::tokens::Tally;
-use crate::tools::Tools;
+use crate::tools::{Tools, read_tools};
 use bytes::Bytes;
 use flashlane_wire::chat::{Ends, OpenCall, Renderer, ToolSet, unanswered};
 use flashlane_wire::json;
-use flashlane_wire::responses::{Item, ParseError, Part, Reason, Tool};
+use flashlane_wire::responses::{Item, ParseError, Part, Reason};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A piece of this size, or of this share of its chain, is not copied again, unless the chain has too many: each piece costs
@@ -266,11 +267,18 @@ impl Chain {
         self.message_bytes
     }
 
-    /// Whether a tool was called under this id.
+    /// Those of the outputs' ids under which no tool was called.
     #[must_use]
-    pub fn has_call(&self, id: &str) -> bool {
+    pub fn orphans(&self, outputs: Vec<Arc<str>>) -> Vec<Arc<str>> {
+        let mut absent: BTreeSet<Arc<str>> = outputs.iter().cloned().collect();
         // An output comes soon after its call.
-        self.pieces.iter().rev().any(|piece| piece.calls.iter().rev().any(|call| **call == *id))
+        for call in self.pieces.iter().rev().flat_map(|piece| piece.calls.iter().rev()) {
+            if absent.is_empty() {
+                return Vec::new();
+            }
+            absent.remove(call);
+        }
+        outputs.into_iter().filter(|id| absent.contains(id)).collect()
     }
 
     /// Those of the ids that none of its items has.
@@ -401,6 +409,8 @@ pub struct Reading<'a> {
     is_ours: bool,
     renderer: Renderer<'static>,
     rendered: Rendered,
+    /// For the tools to come.
+    tool_places: Range<usize>,
     cut: Option<Cut>,
 }
 
@@ -417,7 +427,8 @@ impl<'a> Reading<'a> {
     #[must_use]
     pub fn new(path: &'a str, first: usize, opener: Opener<'a>) -> Self {
         let (renderer, rendered) = (Renderer::default(), Rendered::default());
-        Self { path, first, opener, is_ours: false, renderer, rendered, cut: None }
+        let tool_places = 0..opener.tools_max;
+        Self { path, first, opener, is_ours: false, renderer, rendered, tool_places, cut: None }
     }
 
     /// Takes an item; `json` are its bytes, to be kept.
@@ -444,9 +455,8 @@ impl<'a> Reading<'a> {
         match &item {
             Item::AdditionalTools { tools } => {
                 let set = self.rendered.tools.get_or_insert_default();
-                for (index, tool) in tools.iter().enumerate() {
-                    set.push(&Tool::parse(&format!("{path}.tools[{index}]"), tool)?);
-                }
+                let places = if self.is_ours { 0..usize::MAX } else { self.tool_places.clone() };
+                self.tool_places = read_tools(set, &format!("{path}.tools"), tools, places)?;
             }
             // A chat backend is not told of it; but a blob that is not this caller's is no blob to pass around.
             Item::Reasoning { sealed: Some(sealed) } if !sealed.is_empty() && !self.is_ours => {
@@ -647,7 +657,7 @@ mod tests {
     fn of_many_compactions_the_last_decides_and_what_is_before_it_is_read_once_more() {
         const PAIRS: usize = 20_000;
         let ring = ring();
-        let opener = Opener { ring: &ring, owner: Owner::default(), takes: Takes::Own };
+        let opener = Opener { ring: &ring, owner: Owner::default(), takes: Takes::Own, tools_max: 1 };
         let all = compaction(&ring, "aall");
         let output = Bytes::from_static(br#"{"type":"function_call_output","call_id":"c","output":"x"}"#);
         let mut items: Vec<Bytes> = (0..PAIRS).flat_map(|_| [output.clone(), all.clone()]).collect();

@@ -164,16 +164,16 @@ impl Draft {
     }
 
     /// The hosted tools that this request offers and that are not forwarded.
-    pub fn hosted_tools(&self) -> impl Iterator<Item = &String> {
-        let (own, added, known) = match &self.contract {
+    pub fn hosted_tools(&self) -> impl Iterator<Item = &'static str> {
+        let sets = match &self.contract {
             Contract::Responses(responses) => {
                 let known = responses.history.as_ref().and_then(|history| history.chain.tools());
-                (responses.tools.set.hosted(), responses.added_tools.as_ref(), known)
+                let known = known.map(|tools| &tools.set);
+                [Some(&responses.tools.set), known, responses.added_tools.as_ref()]
             }
-            Contract::Chat(_) => (&[][..], None, None),
+            Contract::Chat(_) => [None; 3],
         };
-        let known = known.map(|tools| tools.set.hosted()).unwrap_or_default();
-        own.iter().chain(known).chain(added.map(ToolSet::hosted).unwrap_or_default())
+        sets.into_iter().flatten().flat_map(|set| set.hosted().iter().copied())
     }
 
     /// Makes a Responses request ready. `tools` are its tools, already read; `read` reads its items.

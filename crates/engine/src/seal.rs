@@ -177,6 +177,8 @@ pub struct Opener<'a> {
     pub ring: &'a Keyring,
     pub owner: Owner,
     pub takes: Takes,
+    /// Most tools that may be among its items.
+    pub tools_max: usize,
 }
 
 /// What a caller's items may have beside what is this server's own and known to it: what an upstream made that speaks the
@@ -281,7 +283,7 @@ mod tests {
         let (ours, theirs) = (ring(1, &[]), ring(2, &[]));
         let blob = |ring: &Keyring, owner| ring.seal(Purpose::Reasoning, owner, [7; 24], b"thought").unwrap();
         for (takes, is_taken) in [(Takes::Own, false), (Takes::Sealed, true), (Takes::Any, true)] {
-            let opener = Opener { ring: &ours, owner: ADA, takes };
+            let opener = Opener { ring: &ours, owner: ADA, takes, tools_max: 1 };
             let takes = |blob: &str| opener.check_reasoning(blob, String::new).is_ok();
             assert!(takes(&blob(&ours, ADA)));
             assert!(!takes(&blob(&ours, BOB)), "another caller's");

@@ -5,8 +5,10 @@ use crate::tokens::Tally;
 use bytes::Bytes;
 use flashlane_wire::chat::{Field, ToolSet, chat_name};
 use flashlane_wire::json;
-use flashlane_wire::responses::{ParseError, Tool, ToolChoice};
+use flashlane_wire::responses::{ParseError, Reason, Tool, ToolChoice};
 use serde_json::value::RawValue;
+use std::collections::BTreeSet;
+use std::ops::Range;
 
 /// A set of tools and its array, rendered once for as long as the client sends the same.
 #[derive(Debug, Default)]
@@ -23,17 +25,46 @@ impl Tools {
         Self { set, array, tally: Tally::default() }
     }
 
-    /// Reads a request's tools.
+    /// Reads a request's tools, of which there may be `tools_max`.
     ///
     /// # Errors
-    /// The first tool that is wrong.
-    pub fn parse(tools: &[&RawValue]) -> Result<Self, ParseError> {
+    /// There are too many, or the first one that is wrong.
+    pub fn parse(tools: &[&RawValue], tools_max: usize) -> Result<Self, ParseError> {
         let mut set = ToolSet::default();
-        for (index, raw) in tools.iter().enumerate() {
-            set.push(&Tool::parse(&format!("tools[{index}]"), raw)?);
-        }
+        read_tools(&mut set, "tools", tools, 0..tools_max)?;
         Ok(Self::new(set))
     }
+}
+
+/// Reads the array `path` into `set`, where `places` are free. Returns those that are left.
+///
+/// # Errors
+/// There are more tools than places, or the first one that is wrong.
+pub fn read_tools(
+    set: &mut ToolSet,
+    path: &str,
+    tools: &[&RawValue],
+    places: Range<usize>,
+) -> Result<Range<usize>, ParseError> {
+    let Range { start: mut count, end: tools_max } = places;
+    let too_many = || ParseError {
+        reason: Reason::Value,
+        message: format!("Invalid '{path}': a request may have at most {tools_max} tools."),
+        param: Some(path.to_owned()),
+    };
+    // Before one of them is read.
+    if tools.len() > places.len() {
+        return Err(too_many());
+    }
+    for (index, raw) in tools.iter().enumerate() {
+        let tool = Tool::parse(&format!("{path}[{index}]"), raw)?;
+        count += tool.count();
+        if count > tools_max {
+            return Err(too_many());
+        }
+        set.push(&tool);
+    }
+    Ok(count..tools_max)
 }
 
 /// `tool_choice` in the backend's names.
@@ -43,16 +74,16 @@ pub enum Choice {
     None,
     Required,
     Named(String),
-    Allowed { required: bool, names: Vec<String> },
+    Allowed { required: bool, names: BTreeSet<String> },
 }
 
 impl Choice {
     /// The only tools that may be called; None: any.
     #[must_use]
-    pub fn callable(&self) -> Option<Vec<String>> {
+    pub fn callable(&self) -> Option<BTreeSet<String>> {
         match self {
             Self::Auto | Self::Required | Self::Named(_) => None,
-            Self::None => Some(Vec::new()),
+            Self::None => Some(BTreeSet::new()),
             Self::Allowed { names, .. } => Some(names.clone()),
         }
     }

@@ -309,6 +309,11 @@ impl Turn {
         if bytes > chain_bytes_max {
             return Err(chain_too_long(bytes, chain_bytes_max));
         }
+        let (tools, tools_max) = (self.chain.tools().map_or(0, |tools| tools.set.len()), opener.tools_max);
+        if tools > tools_max {
+            let message = format!("The conversation has {tools} tools, more than the {tools_max} that it may have.");
+            return Err(Refusal::new(ErrorKind::InvalidValue, message).with_param("tools"));
+        }
         if is_empty {
             let message =
                 "Invalid 'input': it holds nothing that a model could answer, and neither does what it is chained to.";

@@ -30,10 +30,11 @@ const COOKIE: &str = "canary-cookie-fedcba";
 const PROMPT: &str = "canary-prompt-once-upon-a-time";
 const ARGUMENT: &str = "canary-tool-argument-rm-rf";
 const ANSWER: &str = "canary-answer-of-the-model";
+const TOOL: &str = "canary-type-of-a-tool";
 
 const SECRETS: [&str; 9] = [CLIENT, STRANGER, BASIC, BY_ENV, BY_FILE, SEAL, ADMIN, QUERY, COOKIE];
 /// The client's own, and the model's: for that client, and for no log.
-const CONTENTS: [&str; 3] = [PROMPT, ARGUMENT, ANSWER];
+const CONTENTS: [&str; 4] = [PROMPT, ARGUMENT, ANSWER, TOOL];
 
 /// A folder that is gone after the test.
 struct Place(PathBuf);
@@ -81,8 +82,12 @@ impl Shown {
 
     /// Of an exchange that brings its contents back to the client who sent them.
     fn without_contents(&mut self) {
+        self.without(&CONTENTS);
+    }
+
+    fn without(&mut self, contents: &[&str]) {
         let (_, answer) = self.0.last_mut().unwrap();
-        CONTENTS.iter().for_each(|content| *answer = answer.replace(content, ""));
+        contents.iter().for_each(|content| *answer = answer.replace(content, ""));
     }
 
     /// Where canaries sing.
@@ -154,7 +159,7 @@ fn config(place: &Place, engines: [&Upstream; 2]) -> String {
 
 fn turn(model: &str, more: &str) -> String {
     format!(
-        r#"{{"model":"{model}","input":[{{"type":"message","role":"user","content":"{PROMPT}"}},{{"type":"function_call","call_id":"call_0","name":"run","arguments":"{{\"a\":\"{ARGUMENT}\"}}"}},{{"type":"function_call_output","call_id":"call_0","output":"{ARGUMENT}"}}],"tools":[{{"type":"function","name":"run","parameters":{{"type":"object"}}}}]{more}}}"#
+        r#"{{"model":"{model}","input":[{{"type":"message","role":"user","content":"{PROMPT}"}},{{"type":"function_call","call_id":"call_0","name":"run","arguments":"{{\"a\":\"{ARGUMENT}\"}}"}},{{"type":"function_call_output","call_id":"call_0","output":"{ARGUMENT}"}}],"tools":[{{"type":"function","name":"run","parameters":{{"type":"object"}}}},{{"type":"{TOOL}"}}]{more}}}"#
     )
 }
 
@@ -179,6 +184,8 @@ async fn turns(shown: &mut Shown, gateway: &Gateway, (one, two): (&Upstream, &Up
                     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
                     shown.without_contents();
                 }
+                // A response has its request's tools, however it ends.
+                shown.without(&[TOOL]);
             }
             let chat = format!(r#"{{"model":"{model}","messages":[{{"role":"user","content":"{PROMPT}"}}]}}"#);
             shown.ask(&gateway.clients, "POST", &format!("/v1/chat/completions?token={QUERY}"), (&fields, &chat));

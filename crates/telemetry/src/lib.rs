@@ -72,7 +72,7 @@ fn outcome() -> flashlane_engine::Outcome {
         }),
         place: None,
         attempts: Vec::new(),
-        hosted_tools: Vec::new(),
+        hosted_tools: std::collections::BTreeSet::new(),
         guard: None,
         trace: None,
     }

@@ -100,7 +100,8 @@ pub fn turn(request_id: &str, key: Option<&str>, outcome: &Outcome) {
         tracing::warn!(response = some(&outcome.response_id), request = %request_id, guard, turn, reason, "guard gave no verdict");
     }
     let usage = &outcome.usage;
-    let not_forwarded = (!outcome.hosted_tools.is_empty()).then(|| outcome.hosted_tools.join(","));
+    let kinds: Vec<_> = outcome.hosted_tools.iter().copied().collect();
+    let not_forwarded = (!kinds.is_empty()).then(|| kinds.join(","));
     let after_first_ns = outcome.ttft_ns.map(|ttft_ns| outcome.total_ns.saturating_sub(ttft_ns));
     tracing::info!(
         status = %outcome.status.name(),
@@ -181,6 +182,7 @@ fn per_second(tokens: u64, ns: u64) -> Option<u64> {
 mod tests {
     use super::*;
     use crate::outcome;
+    use std::collections::BTreeSet;
     use std::io::Write;
     use std::sync::{Arc, Mutex};
 
@@ -277,10 +279,10 @@ mod tests {
 
     #[test]
     fn what_a_turn_did_not_come_to_is_left_out_and_what_was_not_forwarded_is_named() {
-        let hosted_tools = vec!["web_search".to_owned(), "mcp".to_owned()];
+        let hosted_tools = BTreeSet::from(["web_search", "mcp"]);
         let line = logged_turn(&Outcome { tier: None, endpoint: None, ttft_ns: None, hosted_tools, ..outcome() });
         assert!(!line.contains("tier=") && !line.contains("ttft_ms") && !line.contains("tokens_per_s"), "{line}");
-        assert!(line.contains("tools_not_forwarded=web_search,mcp"), "{line}");
+        assert!(line.contains("tools_not_forwarded=mcp,web_search"), "{line}");
     }
 
     #[test]

@@ -101,7 +101,7 @@ impl Picture {
             self.line(&mut out, "trace", &format!("{}{sampled}", trace.trace_id));
         }
         if !turn.tools_not_forwarded.is_empty() {
-            self.line(&mut out, "left out", &format!("tools {}", turn.tools_not_forwarded.join(", ")));
+            self.line(&mut out, "left out", &format!("tools {}", printable(&turn.tools_not_forwarded.join(", "))));
         }
         self.waterfall(&mut out, turn);
         out

@@ -21,7 +21,7 @@ use crate::tools::{Choice as ToolChoice, Tools};
 use bytes::Bytes;
 use flashlane_wire::chat::{Choice, Chunk, CustomInput, DeltaKind, FinishReason, Renderer, ToolCallDelta, Usage};
 use flashlane_wire::json;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 pub use passed::Passed;
@@ -34,7 +34,7 @@ pub struct ResponsesAssembler {
     frame: Frame,
     tools: Arc<Tools>,
     /// The only tools that may be called, by the backend's names; None: any.
-    callable: Option<Vec<String>>,
+    callable: Option<BTreeSet<String>>,
     created_at: u64,
     sequence: u64,
     service_tier: &'static str,
@@ -344,7 +344,7 @@ impl ResponsesAssembler {
 
     /// Opens the call, unless the one before it is not whole: then it waits.
     fn begin_call(&mut self, call: &ToolCallDelta<'_>, name: &str, out: &mut Outgoing) -> Result<(), Refusal> {
-        if self.callable.as_ref().is_some_and(|callable| callable.iter().all(|known| known != name)) {
+        if self.callable.as_ref().is_some_and(|callable| !callable.contains(name)) {
             let name = &self.tools.set.resolve(name).name;
             let message = format!("The model called the tool '{name}', which 'tool_choice' does not allow.");
             return Err(Refusal::new(ErrorKind::UpstreamFailed, message));

@@ -25,8 +25,7 @@ impl History {
         if let Some(tools) = &rendered.tools {
             chain.add_tools(tools);
         }
-        let outputs = self.outputs.iter().cloned().chain(rendered.outputs);
-        let outputs = outputs.filter(|id| !chain.has_call(id)).collect();
+        let outputs = chain.orphans(self.outputs.iter().cloned().chain(rendered.outputs).collect());
         Ok(Self { outputs, media: self.media.or(&rendered.media), chain })
     }
 

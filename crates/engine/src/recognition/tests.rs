@@ -13,7 +13,7 @@ const PAD: usize = 2100;
 
 fn opener(owner: Owner) -> Opener<'static> {
     static RING: std::sync::LazyLock<Keyring> = std::sync::LazyLock::new(|| Keyring::new(&[7; 32], &[], 1000).unwrap());
-    Opener { ring: &RING, owner, takes: Takes::Own }
+    Opener { ring: &RING, owner, takes: Takes::Own, tools_max: 8 }
 }
 
 struct Chance(u64);
@@ -72,7 +72,7 @@ fn seen(history: Option<&History>, rendered: Rendered) -> Seen {
     let history = history.cloned().unwrap_or_default().and(rendered, opener(OWNER)).unwrap();
     let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).unwrap();
     let chain = &history.chain;
-    let orphans = outputs.iter().filter(|id| !chain.has_call(id)).map(|id| id.to_string()).collect();
+    let orphans = chain.orphans(outputs).iter().map(|id| id.to_string()).collect();
     let tools = chain.tools().and_then(|tools| tools.array.as_ref()).map(text).unwrap_or_default();
     Seen {
         messages: chain.messages().map(text).collect::<Vec<_>>().join(","),
@@ -247,7 +247,7 @@ fn tools_are_found_by_their_bytes_and_are_no_items() {
     let raw = format!(r#"[{{"type":"function","name":"f","description":"{}"}}]"#, "d".repeat(5000));
     assert!(recognition.find_tools(OWNER, &raw).is_none());
     let elements: Vec<&RawValue> = serde_json::from_str(&raw).unwrap();
-    let tools = Arc::new(Tools::parse(&elements).unwrap());
+    let tools = Arc::new(Tools::parse(&elements, 8).unwrap());
     recognition.remember_tools(OWNER, &raw, &tools);
     assert!(Arc::ptr_eq(&recognition.find_tools(OWNER, &raw).unwrap(), &tools));
     assert!(recognition.find_tools(OTHER, &raw).is_none());

@@ -50,7 +50,7 @@ impl Session {
     pub(super) fn take_summary(&mut self, id: TurnId, tokens_max: u64, now: Now) {
         self.speak(id.lane);
         let nonce = self.ids.nonce();
-        let opener = Opener { ring: &self.shared.ring, owner: self.owner, takes: Takes::Own };
+        let opener = self.shared.opener(self.owner, Takes::Own);
         let Some(turn) = self.lanes.turn(id) else { return };
         turn.times.stages.enter(Stage::Gateway, now.mono_ns);
         // Its place was given back.

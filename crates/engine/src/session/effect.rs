@@ -17,6 +17,7 @@ use crate::turn::Attempted;
 use crate::upstream::UpstreamRequest;
 use bytes::Bytes;
 use flashlane_wire::chat::{UpstreamTimes, Usage};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What a session wants done.
@@ -157,7 +158,7 @@ pub struct Outcome {
     pub place: Option<Place>,
     /// Each request that went out for it, in order.
     pub attempts: Vec<Attempted>,
-    pub hosted_tools: Vec<String>,
+    pub hosted_tools: BTreeSet<&'static str>,
     /// Where its model has a guard that was asked.
     pub guard: Option<Box<Guarded>>,
     /// Where turns are traced.

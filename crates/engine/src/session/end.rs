@@ -18,7 +18,7 @@ use crate::tokens;
 use crate::turn::{Turn, TurnState};
 use bytes::Bytes;
 use flashlane_wire::chat::Usage;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 impl Session {
@@ -354,11 +354,11 @@ impl Session {
     pub(super) fn outcome(&self, turn: &Turn, status: Status, error: Option<ErrorKind>, now: Now) -> Outcome {
         let endpoint = turn.served.and_then(|grant| self.shared.fleet.endpoint(grant.endpoint()));
         let since = |ns: u64| ns.saturating_sub(turn.times.received_ns);
-        let carried = turn.chain.tools().map(|tools| tools.set.hosted()).unwrap_or_default();
+        let carried = turn.chain.tools().into_iter().flat_map(|tools| tools.set.hosted());
         // A server of the Responses API is told of them.
         let is_passed =
             turn.served.is_some_and(|grant| self.shared.fleet.contract(grant.endpoint()) == Speaks::Responses);
-        let hosted_tools: BTreeSet<&String> = turn.draft.hosted_tools().chain(carried).filter(|_| !is_passed).collect();
+        let hosted_tools = turn.draft.hosted_tools().chain(carried.copied()).filter(|_| !is_passed).collect();
         let mut stages = turn.times.stages.clone();
         stages.enter(Stage::Gateway, now.mono_ns);
         let (parts, traits) = (stages.over(), &turn.draft.traits);
@@ -392,7 +392,7 @@ impl Session {
             gaps: turn.gaps,
             place: turn.place,
             attempts: turn.attempts.clone(),
-            hosted_tools: hosted_tools.into_iter().cloned().collect(),
+            hosted_tools,
             guard: turn.guarded.clone().map(|guarded| Box::new(guarded.ended(now))),
             trace: turn.trace.clone(),
         }

@@ -33,7 +33,7 @@ use crate::ids::IdSource;
 use crate::outgoing::Outgoing;
 use crate::recognition::{Found, Fresh, Limits, Recognition};
 use crate::router::Origin;
-use crate::seal::{Keyring, Opener, Takes};
+use crate::seal::{Keyring, Takes};
 use crate::stages::{Arrival, Parts};
 use crate::time::Now;
 use crate::tokens::Ratios;
@@ -47,7 +47,7 @@ use lane::{LaneId, Lanes};
 use prefill::Prefilling;
 use sha2::{Digest as _, Sha256};
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 pub use background::Enlisting;
@@ -141,7 +141,7 @@ pub struct Session {
     /// The lane whose name is on the events to come; None where it may be another's.
     speaking: Option<LaneId>,
     /// Hosted tools that the latest request offered.
-    hosted_tools: Vec<String>,
+    hosted_tools: BTreeSet<&'static str>,
     /// The tools that this client sent last, and what they came to.
     tools_seen: Option<(Box<str>, Arc<Tools>)>,
     turns_begun: u32,
@@ -257,7 +257,7 @@ impl Session {
             effects: VecDeque::new(),
             lanes: Lanes::default(),
             speaking: Some(LaneId::default()),
-            hosted_tools: Vec::new(),
+            hosted_tools: BTreeSet::new(),
             tools_seen: None,
             turns_begun: 0,
             arriving_ns: None,
@@ -391,7 +391,7 @@ impl Session {
         let model = model_of(&shared.fleet, &request.model)?;
         let tools = self.recognise_tools(request)?;
         let takes = shared.fleet.takes(model, self.origin.only);
-        let opener = Opener { ring: &shared.ring, owner: self.owner, takes };
+        let opener = shared.opener(self.owner, takes);
         let read = |fresh: &Fresh<'_>| shared.recognition.read(opener, found, fresh);
         let mut draft = Draft::responses(request, tools, model, read)?;
         draft.traits = self.traits_of(request);
@@ -401,8 +401,8 @@ impl Session {
         }
         // Where all may be forwarded, nothing is known to be left out.
         self.hosted_tools = match takes {
-            Takes::Own | Takes::Sealed => draft.hosted_tools().cloned().collect(),
-            Takes::Any => Vec::new(),
+            Takes::Own | Takes::Sealed => draft.hosted_tools().collect(),
+            Takes::Any => BTreeSet::new(),
         };
         Ok(draft)
     }
@@ -428,11 +428,10 @@ impl Session {
         {
             return Ok(Arc::clone(tools));
         }
-        let known = self.shared.recognition.find_tools(self.owner, raw.get());
-        let tools = match known {
+        let tools = match self.shared.recognition.find_tools(self.owner, raw.get()) {
             Some(tools) => tools,
             None => {
-                let tools = Arc::new(Tools::parse(elements)?);
+                let tools = Arc::new(Tools::parse(elements, self.shared.settings.tools_max)?);
                 self.shared.recognition.remember_tools(self.owner, raw.get(), &tools);
                 tools
             }
@@ -555,7 +554,7 @@ impl Session {
 
     /// Hosted tools that the request offered and that are not forwarded.
     #[must_use]
-    pub fn tools_not_forwarded(&self) -> &[String] {
+    pub fn tools_not_forwarded(&self) -> &BTreeSet<&'static str> {
         &self.hosted_tools
     }
 }

@@ -16,6 +16,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl Shared {
+    pub(super) fn opener(&self, owner: Owner, takes: Takes) -> Opener<'_> {
+        Opener { ring: &self.ring, owner, takes, tools_max: self.settings.tools_max }
+    }
+
     /// Whether these can be read as the items of a request's input; `path` is their array's name in errors.
     ///
     /// # Errors
@@ -24,7 +28,7 @@ impl Shared {
         // A conversation's model is not known yet.
         let any = self.fleet.endpoints.iter().any(|endpoint| !endpoint.retired && endpoint.speaks == Speaks::Responses);
         let takes = if any { Takes::Any } else { Takes::Own };
-        render_items(path, items, Opener { ring: &self.ring, owner, takes })?;
+        render_items(path, items, self.opener(owner, takes))?;
         Ok(())
     }
 }
@@ -70,7 +74,7 @@ impl Session {
     }
 
     fn resolve(&mut self, id: TurnId, chain: Chain, found: &BTreeMap<Arc<str>, Bytes>, now: Now) {
-        let opener = Opener { ring: &self.shared.ring, owner: self.owner, takes: Takes::Own };
+        let opener = self.shared.opener(self.owner, Takes::Own);
         let Some(turn) = self.lanes.turn(id) else { return };
         let Contract::Responses(draft) = &mut turn.draft.contract else { return };
         let (bytes_max, model) = (self.shared.settings.chain_bytes_max, self.shared.fleet.model(&turn.draft.model));

@@ -13,6 +13,7 @@ use crate::time::Now;
 use crate::turn::TurnState;
 use flashlane_wire::chat::{UpstreamTimes, Usage};
 use flashlane_wire::json;
+use std::collections::BTreeSet;
 
 impl Session {
     /// Refuses a request that did not become a turn.
@@ -41,7 +42,7 @@ impl Session {
             gaps: Gaps::default(),
             place: None,
             attempts: Vec::new(),
-            hosted_tools: Vec::new(),
+            hosted_tools: BTreeSet::new(),
             guard: None,
             trace: None,
         };

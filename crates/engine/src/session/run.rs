@@ -115,9 +115,7 @@ impl Session {
             return;
         };
         let chain = match found {
-            Ok(Some(items)) => {
-                chain_of(&items, Opener { ring: &self.shared.ring, owner: self.owner, takes: Takes::Own })
-            }
+            Ok(Some(items)) => chain_of(&items, self.shared.opener(self.owner, Takes::Own)),
             Ok(None) if loading.conversation().is_some() => {
                 let conversation = loading.conversation().unwrap_or_default();
                 let message = format!("Conversation with id '{conversation}' not found.");
@@ -150,7 +148,7 @@ impl Session {
 
     /// Adds the input to the chain, and goes on with the whole.
     pub(super) fn go_on(&mut self, id: TurnId, chain: Chain, now: Now) {
-        let opener = Opener { ring: &self.shared.ring, owner: self.owner, takes: Takes::Own };
+        let opener = self.shared.opener(self.owner, Takes::Own);
         let Some(turn) = self.lanes.turn(id) else { return };
         turn.items_inherited = chain.items().count();
         if chain.is_unstored() {
@@ -272,7 +270,7 @@ impl Session {
         let Some(model) = self.shared.fleet.model(&turn.draft.model) else {
             return Err(Refusal::new(ErrorKind::Internal, "the turn's model left the fleet"));
         };
-        let opener = Opener { ring: &self.shared.ring, owner: self.owner, takes: Takes::Own };
+        let opener = self.shared.opener(self.owner, Takes::Own);
         let (fields, messages) = match self.shared.fleet.contract(grant.endpoint()) {
             Speaks::Chat => asked(turn)?,
             Speaks::Responses => pass::asked(turn, opener)?,

@@ -30,6 +30,9 @@ pub struct Settings {
     pub running_turns_max: usize,
     /// Steers that may wait for one response. 0: none.
     pub steers_max: usize,
+    /// Tools of one request, and of one conversation's `additional_tools`; those of a namespace count one by one. Eight times what OpenAI's
+    /// chat completions take; one more is refused, with `tools` as its `param`.
+    pub tools_max: usize,
     /// What is kept of histories and tools that clients may send again, of all keys together, with `store: false` too: in memory only, the
     /// least recently used makes room. Some 80 histories of 400 KB with their messages. What is recognised is neither read nor rendered
     /// again; 0 keeps nothing.
@@ -54,6 +57,7 @@ impl Default for Settings {
             lanes_max: 32,
             running_turns_max: 16,
             steers_max: 16,
+            tools_max: 1024,
             recognised_bytes_max: 64 * 1024 * 1024,
             recognised_bytes_per_key_max: 32 * 1024 * 1024,
             life_ms_max: 60 * 60 * 1000,

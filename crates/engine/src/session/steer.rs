@@ -154,7 +154,7 @@ impl Session {
 
     /// The submission, and what a model needs to take it.
     fn read(&mut self, previous: &str, input: Option<&RawValue>) -> Result<(Steer, Rendered), Unused> {
-        let opener = Opener { ring: &self.shared.ring, owner: self.owner, takes: Takes::Own };
+        let opener = self.shared.opener(self.owner, Takes::Own);
         let mut rendered = read_input(input, opener).map_err(|refusal| (SteerError::InvalidInput, refusal.message))?;
         let piece = std::mem::take(&mut rendered.piece);
         let id = self.ids.draw().steer_id();

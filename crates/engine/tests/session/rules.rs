@@ -164,7 +164,7 @@ fn tools_go_out_as_functions_and_come_back_as_what_they_were() {
     assert_eq!(response["output"][0]["namespace"], "agents");
     assert_eq!(response["output"][1]["type"], "custom_tool_call");
     assert_eq!(response["output"][1]["input"], "*** Begin\né");
-    assert_eq!(peers.outcomes[0].hosted_tools, ["web_search"]);
+    assert_eq!(Vec::from_iter(peers.outcomes[0].hosted_tools.clone()), ["web_search"]);
 }
 
 #[test]
@@ -529,8 +529,86 @@ fn hosted_tools_of_an_item_are_named_as_well() {
     for step in [Step::Opened, Step::Text, Step::Finish] {
         peers.apply(step);
     }
-    assert_eq!(peers.outcomes[0].hosted_tools, ["mcp", "web_search"]);
-    assert_eq!(peers.session.tools_not_forwarded(), ["mcp", "web_search"]);
+    assert_eq!(Vec::from_iter(peers.outcomes[0].hosted_tools.clone()), ["mcp", "web_search"]);
+    assert_eq!(Vec::from_iter(peers.session.tools_not_forwarded().clone()), ["mcp", "web_search"]);
+}
+
+/// The first error's parameter, and what is said of it.
+fn refused_tools(fields: &str) -> (String, String) {
+    let mut peers = Peers::new();
+    peers.message(&format!(r#"{{"type":"response.create","model":"m","store":false,{fields}}}"#));
+    let Some(event) = peers.watch.events.iter().find(|event| event["type"] == "error") else {
+        assert!(peers.sent.len() == 1, "{:?}", peers.watch.events);
+        return Default::default();
+    };
+    let error = &event["error"];
+    assert_eq!(error["type"], "invalid_request_error", "{event}");
+    (error["param"].as_str().unwrap().to_owned(), error["message"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn a_request_has_a_most_of_tools_however_they_are_listed() {
+    let tools_max = Settings::default().tools_max;
+    let functions = |count: usize| {
+        let tools: Vec<_> =
+            (0..count).map(|number| json!({"type": "function", "name": format!("f{number}")})).collect();
+        json!(tools).to_string()
+    };
+    let listed = |count| format!(r#""input":"x","tools":{}"#, functions(count));
+    let named =
+        |count| format!(r#""input":"x","tools":[{{"type":"namespace","name":"n","tools":{}}}]"#, functions(count));
+    let added = |count| {
+        let tools = functions(count / 2);
+        let item = |tools: &str| format!(r#"{{"type":"additional_tools","tools":{tools}}}"#);
+        let rest = functions(count - count / 2);
+        format!(r#""input":[{},{},{{"role":"user","content":"x"}}]"#, item(&tools), item(&rest))
+    };
+    for fields in [listed(tools_max), named(tools_max), added(tools_max)] {
+        assert_eq!(refused_tools(&fields), Default::default());
+    }
+    let hosted = format!(r#""input":"x","tools":[{}{{"type":"mcp"}}]"#, r#"{"type":"mcp"},"#.repeat(tools_max));
+    for (fields, param) in [
+        (listed(tools_max + 1), "tools"),
+        (named(tools_max + 1), "tools"),
+        (hosted, "tools"),
+        (added(tools_max + 1), "input[1].tools"),
+    ] {
+        let (found, message) = refused_tools(&fields);
+        assert_eq!(found, param, "{message}");
+        assert!(message.contains("at most 1024 tools"), "{message}");
+    }
+}
+
+#[test]
+fn tools_that_are_added_turn_by_turn_have_a_most_as_well() {
+    let mut peers = Peers::new();
+    let added = |first: usize, more: &str| {
+        let names = first..first + 600;
+        let tools: Vec<_> = names.map(|number| json!({"type": "function", "name": format!("f{number}")})).collect();
+        let tools = json!(tools);
+        format!(
+            r#"{{"type":"response.create","model":"m","store":false,"generate":false,"input":[{{"type":"additional_tools","tools":{tools}}}]{more}}}"#
+        )
+    };
+    peers.message(&added(0, ""));
+    let id = peers.watch.latest();
+    peers.message(&added(600, &format!(r#","previous_response_id":"{id}""#)));
+    let event = peers.watch.events.last().unwrap().to_string();
+    assert!(event.contains("1200 tools") && event.contains(r#""param":"tools""#), "{event}");
+}
+
+#[test]
+fn what_a_client_calls_a_tool_is_neither_long_nor_kept() {
+    let (param, message) = refused_tools(&format!(r#""input":"x","tools":[{{"type":"{}"}}]"#, "a".repeat(65)));
+    assert_eq!((&*param, message.contains("64 bytes")), ("tools[0].type", true), "{message}");
+    let mut peers = Peers::new();
+    peers.message(
+        r#"{"type":"response.create","model":"m","store":false,"tools":[{"type":"sk-secret"},{"type":"x\n"}],"input":"x"}"#,
+    );
+    for step in [Step::Opened, Step::Text, Step::Finish] {
+        peers.apply(step);
+    }
+    assert_eq!(Vec::from_iter(peers.outcomes[0].hosted_tools.clone()), ["other"]);
 }
 
 #[test]

@@ -99,7 +99,7 @@ pub struct TurnRecord {
     pub parent: Option<String>,
     pub subagent: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tools_not_forwarded: Vec<String>,
+    pub tools_not_forwarded: Vec<Word>,
     /// Where turns are traced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<Box<Traced>>,
@@ -252,7 +252,7 @@ impl TurnRecord {
             session: outcome.session.map(digest),
             parent: outcome.origin.parent.map(digest),
             subagent: outcome.origin.subagent,
-            tools_not_forwarded: outcome.hosted_tools.clone(),
+            tools_not_forwarded: outcome.hosted_tools.iter().map(|&kind| kind.into()).collect(),
             trace: outcome.trace.as_deref().map(|trace| Box::new(Traced::new(trace))),
         }
     }

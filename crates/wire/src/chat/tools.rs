@@ -4,7 +4,7 @@ use super::render::chat_name;
 use crate::json;
 use crate::responses::{Function, Grammar, Tool};
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What a backend's function name stands for.
@@ -21,9 +21,16 @@ pub struct ToolName {
 pub struct ToolSet {
     /// Backend name and rendering, in the client's order: a stable prefix for the engine's cache.
     rendered: Vec<(String, Bytes)>,
-    names: BTreeMap<String, ToolName>,
+    names: BTreeMap<String, Named>,
     /// Types of the hosted tools that were offered: accepted, and not forwarded.
-    hosted: Vec<String>,
+    hosted: BTreeSet<&'static str>,
+}
+
+#[derive(Debug, Clone)]
+struct Named {
+    tool: ToolName,
+    /// Where its rendering is.
+    place: usize,
 }
 
 impl ToolSet {
@@ -37,12 +44,12 @@ impl ToolSet {
             Tool::Function(function) => {
                 let name = chat_name(namespace, &function.name);
                 let rendered = function_tool(&name, function);
-                self.put(name, tool_name(namespace, &function.name, false), rendered);
+                self.put(name, tool_name(namespace, &function.name, false), rendered.into());
             }
             Tool::Custom { name, description, grammar } => {
                 let chat = chat_name(namespace, name);
                 let rendered = custom_tool(&chat, description.as_deref(), grammar.as_ref());
-                self.put(chat, tool_name(namespace, name, true), rendered);
+                self.put(chat, tool_name(namespace, name, true), rendered.into());
             }
             Tool::Namespace { name, tools } => {
                 for tool in tools {
@@ -50,20 +57,21 @@ impl ToolSet {
                 }
             }
             Tool::Hosted { kind } => {
-                if !self.hosted.iter().any(|known| known == kind) {
-                    self.hosted.push(kind.to_string());
-                }
+                self.hosted.insert(kind);
             }
         }
     }
 
-    fn put(&mut self, chat: String, tool: ToolName, rendered: Vec<u8>) {
-        let rendered = Bytes::from(rendered);
-        match self.rendered.iter_mut().find(|(known, _)| *known == chat) {
+    fn put(&mut self, chat: String, tool: ToolName, rendered: Bytes) {
+        let place = match self.names.get(&chat) {
+            Some(known) => known.place,
+            None => self.rendered.len(),
+        };
+        match self.rendered.get_mut(place) {
             Some(known) => known.1 = rendered,
             None => self.rendered.push((chat.clone(), rendered)),
         }
-        self.names.insert(chat, tool);
+        self.names.insert(chat, Named { tool, place });
     }
 
     /// This set with `other`'s tools after its own.
@@ -71,14 +79,16 @@ impl ToolSet {
     pub fn with(&self, other: &Self) -> Self {
         let mut both = self.clone();
         for (chat, rendered) in &other.rendered {
-            match both.rendered.iter_mut().find(|(known, _)| known == chat) {
-                Some(known) => known.1 = rendered.clone(),
-                None => both.rendered.push((chat.clone(), rendered.clone())),
-            }
+            both.put(chat.clone(), other.resolve(chat), rendered.clone());
         }
-        both.names.extend(other.names.iter().map(|(chat, name)| (chat.clone(), name.clone())));
-        both.hosted.extend(other.hosted.iter().filter(|kind| !self.hosted.contains(kind)).cloned());
+        both.hosted.extend(&other.hosted);
         both
+    }
+
+    /// The tools that a backend is told of.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rendered.len()
     }
 
     #[must_use]
@@ -95,7 +105,7 @@ impl ToolSet {
     /// What a backend's name stands for; a name that no tool has is a function of that name.
     #[must_use]
     pub fn resolve(&self, chat: &str) -> ToolName {
-        self.names.get(chat).cloned().unwrap_or_else(|| ToolName {
+        self.names.get(chat).map(|known| known.tool.clone()).unwrap_or_else(|| ToolName {
             name: Arc::from(chat),
             namespace: None,
             custom: false,
@@ -103,13 +113,13 @@ impl ToolSet {
     }
 
     #[must_use]
-    pub fn hosted(&self) -> &[String] {
+    pub fn hosted(&self) -> &BTreeSet<&'static str> {
         &self.hosted
     }
 
     /// The `tools` array, of all tools or of those that `allowed` names; `None` when it would be empty.
     #[must_use]
-    pub fn array(&self, allowed: Option<&[String]>) -> Option<Vec<u8>> {
+    pub fn array(&self, allowed: Option<&BTreeSet<String>>) -> Option<Vec<u8>> {
         let mut out = vec![b'['];
         for (name, rendered) in &self.rendered {
             if allowed.is_some_and(|allowed| !allowed.contains(name)) {

@@ -22,9 +22,31 @@ pub enum Tool<'a> {
     },
     /// A tool that OpenAI would run itself (`web_search`, `file_search`, `mcp` ...): accepted and not forwarded.
     Hosted {
-        kind: Cow<'a, str>,
+        kind: &'static str,
     },
 }
+
+/// The types of OpenAI's hosted tools. What is kept of one is its name here: a client's own word for it goes nowhere.
+const HOSTED: [&str; 14] = [
+    "apply_patch",
+    "code_interpreter",
+    "computer",
+    "computer_use_preview",
+    "file_search",
+    "image_generation",
+    "local_shell",
+    "mcp",
+    "shell",
+    "tool_search",
+    "web_search",
+    "web_search_2025_08_26",
+    "web_search_preview",
+    "web_search_preview_2025_03_11",
+];
+/// Every hosted tool of no known type.
+const OTHER: &str = "other";
+/// The longest type of a tool, in bytes.
+const TYPE_BYTES_MAX: usize = 64;
 
 #[derive(Debug)]
 pub struct Function<'a> {
@@ -42,6 +64,15 @@ pub struct Grammar<'a> {
 }
 
 impl<'a> Tool<'a> {
+    /// How many it is: a namespace is as many as it holds.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Function(_) | Self::Custom { .. } | Self::Hosted { .. } => 1,
+            Self::Namespace { tools, .. } => tools.len().max(1),
+        }
+    }
+
     /// Reads the tool that stands at `path`.
     ///
     /// # Errors
@@ -62,6 +93,11 @@ impl<'a> Tool<'a> {
     /// A tool that stands for itself. Namespaces have one level: deeper ones would be a stack that a client decides the depth of.
     fn single(fields: &Fields<'a>) -> Result<Self, ParseError> {
         let kind = fields.required_string("type")?;
+        if kind.len() > TYPE_BYTES_MAX {
+            let path = fields.path("type");
+            let message = format!("Invalid '{path}': it has more than {TYPE_BYTES_MAX} bytes.");
+            return Err(ParseError::value(&path, message));
+        }
         match &*kind {
             "function" => Ok(Self::Function(Function {
                 name: fields.required_string("name")?,
@@ -88,7 +124,7 @@ impl<'a> Tool<'a> {
                 &fields.path("type"),
                 "A namespace cannot hold another namespace: list its tools in one level.",
             )),
-            _ => Ok(Self::Hosted { kind }),
+            kind => Ok(Self::Hosted { kind: HOSTED.into_iter().find(|known| *known == kind).unwrap_or(OTHER) }),
         }
     }
 }
