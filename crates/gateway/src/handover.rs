@@ -39,6 +39,28 @@ pub enum Error {
     Silent,
 }
 
+/// Why this process can have no successor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Childless {
+    #[error("one process alone has the data folder: restart instead")]
+    Folder,
+    #[error("this is process 1, and what it starts ends with it, as a container does: replace the container instead")]
+    First,
+    #[error("this process stops already")]
+    Stopping,
+}
+
+impl Childless {
+    /// Of the process of this id.
+    pub fn why(id: u32, has_folder: bool) -> Option<Self> {
+        match (id, has_folder) {
+            (_, true) => Some(Self::Folder),
+            (1, false) => Some(Self::First),
+            (_, false) => None,
+        }
+    }
+}
+
 /// What this process was started with.
 #[derive(Debug, Default)]
 pub struct Inherited {
@@ -102,8 +124,8 @@ impl Legacy {
         Ok(Self { clients: clients.try_clone_to_owned()?, admin: admin.try_clone_to_owned()? })
     }
 
-    /// Starts the program that this one was started as, anew, with the same arguments; comes back when it serves. One that does not is
-    /// ended.
+    /// Starts the program that this one was started as, anew, with the same arguments; comes back when it serves. One that does not, or that
+    /// is not waited for any more, is ended.
     ///
     /// # Errors
     /// Why there is none. Nothing has changed then.
@@ -112,13 +134,11 @@ impl Legacy {
         let (ours, theirs) = UnixDatagram::pair().map_err(start)?;
         ours.set_nonblocking(true).map_err(start)?;
         let ours = tokio::net::UnixDatagram::from_std(ours).map_err(start)?;
-        let mut child = self.start(theirs)?;
-        let ready = tokio::time::timeout(READY_WAIT_MAX, ready(&ours, &mut child)).await.unwrap_or(Err(Error::Silent));
-        if ready.is_err() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        ready
+        let mut successor = Successor(Some(self.start(theirs)?));
+        let ready = tokio::time::timeout(READY_WAIT_MAX, ready(&ours, &mut successor)).await;
+        ready.unwrap_or(Err(Error::Silent))?;
+        successor.0 = None;
+        Ok(())
     }
 
     fn start(&self, theirs: UnixDatagram) -> Result<Child, Error> {
@@ -135,15 +155,41 @@ impl Legacy {
     }
 }
 
-async fn ready(ours: &tokio::net::UnixDatagram, child: &mut Child) -> Result<(), Error> {
+/// A process that does not serve yet: ended with whoever waits for it. None: it serves, and is on its own.
+struct Successor(Option<Child>);
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+async fn ready(ours: &tokio::net::UnixDatagram, successor: &mut Successor) -> Result<(), Error> {
     let mut said = [0; READY.len()];
     loop {
         // Its end closes nothing that could be waited for: we hold the other half's copy until it has started.
         if let Ok(Ok(_)) = tokio::time::timeout(LOOK_PERIOD, ours.recv(&mut said)).await {
             return Ok(());
         }
-        if let Some(status) = child.try_wait().map_err(|source| Error::Start { source })? {
+        let ended = successor.0.as_mut().map_or(Ok(None), Child::try_wait);
+        if let Some(status) = ended.map_err(|source| Error::Start { source })? {
             return Err(Error::Ended { status });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_and_a_data_folder_are_handed_to_nobody() {
+        assert_eq!(Childless::why(1, false), Some(Childless::First));
+        assert_eq!(Childless::why(2, true), Some(Childless::Folder));
+        assert_eq!(Childless::why(2, false), None);
+        assert!(Childless::First.to_string().contains("replace the container"));
     }
 }

@@ -1,7 +1,7 @@
 //! From the first connection to the last: what signals ask for, the supervisor that is told, and the successor that takes over. Knows
 //! nothing of what is served.
 
-use crate::handover::{Error, Legacy};
+use crate::handover::{Childless, Error, Legacy};
 use crate::notify::Supervisor;
 use crate::serve::End;
 use crate::shutdown::{Asked, Signals};
@@ -17,8 +17,7 @@ pub struct Lifetime<'a> {
     pub state: Arc<State>,
     pub signals: Signals,
     pub supervisor: &'a Supervisor,
-    /// None where there can be no successor: one process has a data folder.
-    pub legacy: Option<Arc<Legacy>>,
+    pub legacy: Result<Arc<Legacy>, Childless>,
 }
 
 impl Lifetime<'_> {
@@ -35,7 +34,7 @@ impl Lifetime<'_> {
                 haste = &mut stopping, if !is_leaving => {
                     is_leaving = true;
                     // An open copy would keep the sockets listening.
-                    (self.legacy, succession) = (None, None);
+                    (self.legacy, succession) = (Err(Childless::Stopping), None);
                     match haste {
                         Haste::HandedOver => self.supervisor.succeeded(),
                         Haste::Announced | Haste::AtOnce => self.supervisor.stopping(),
@@ -62,12 +61,12 @@ impl Lifetime<'_> {
     }
 
     fn succession(&self) -> Option<Succession> {
-        let Some(legacy) = self.legacy.clone() else {
-            tracing::error!(
-                "SIGUSR2: no successor can take over, since one process alone has the data folder, or this one stops already: \
-                 restart instead"
-            );
-            return None;
+        let legacy = match &self.legacy {
+            Ok(legacy) => Arc::clone(legacy),
+            Err(why) => {
+                tracing::error!("SIGUSR2: no successor can take over: {why}");
+                return None;
+            }
         };
         tracing::info!("SIGUSR2: a successor is started");
         Some(Box::pin(async move { legacy.pass_on().await }))

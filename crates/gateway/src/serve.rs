@@ -4,7 +4,7 @@ use crate::announce;
 use crate::app;
 use crate::config::{Config, Invalid, Listen};
 use crate::descriptors;
-use crate::handover::{Inherited, Legacy};
+use crate::handover::{Childless, Inherited, Legacy};
 use crate::lifetime::Lifetime;
 use crate::notify::Supervisor;
 use crate::reload::{Hangup, Reloading};
@@ -135,9 +135,9 @@ async fn serve(
     let supervisor = Supervisor::of_environment();
     let predecessor = inherited.take_predecessor();
     let listeners = Listeners::take(&config.server, inherited.clients, inherited.admin).await?;
-    let legacy = match config.store {
-        Place::Memory(_) => Some(Arc::new(Legacy::of(&listeners)?)),
-        Place::Folder(_) => None,
+    let legacy = match Childless::why(std::process::id(), matches!(config.store, Place::Folder(_))) {
+        None => Ok(Arc::new(Legacy::of(&listeners)?)),
+        Some(why) => Err(why),
     };
     let addresses = announce::Addresses {
         clients: listeners.clients_address()?,

@@ -10,7 +10,7 @@ use rig::{Gateway, Running, command, text};
 use std::io::{BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -103,12 +103,7 @@ fn at_500_connections_a_second_a_successor_takes_over_and_none_is_refused() {
     });
     std::thread::sleep(Duration::from_millis(1_000));
     gateway.running.signal("USR2");
-    let successor = loop {
-        if let [successor] = children(pid)[..] {
-            break Orphan(successor);
-        }
-        std::thread::yield_now();
-    };
+    let successor = successor_of(pid);
     let (lasted, refused) = asking.join().unwrap();
     println!("{total} connections in {lasted:?} across a hand-over: {} refused or cut", refused.len());
     assert!(refused.is_empty(), "{} of {total}, the first: {}", refused.len(), refused[0]);
@@ -148,6 +143,33 @@ fn a_successor_that_cannot_serve_changes_nothing() {
     let ended = gateway.running.end();
     assert_eq!(ended.status.code(), Some(0));
     assert!(text(&ended.stderr).contains("nothing was handed over"), "{}", text(&ended.stderr));
+}
+
+/// The only child of this process, once it has one.
+fn successor_of(pid: u32) -> Orphan {
+    let began = Instant::now();
+    loop {
+        if let [successor] = children(pid)[..] {
+            return Orphan(successor);
+        }
+        assert!(began.elapsed() < PATIENCE, "no successor is started");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_stop_ends_a_successor_that_does_not_serve_yet() {
+    let file = Scratch::new("stopped.toml");
+    config(&file, "[server.drain]\nlisten_ms = 0\nidle_ms = 0\n");
+    let mut gateway = Gateway::start(&["--config", file.path()]);
+    gateway.running.signal("USR2");
+    let successor = successor_of(gateway.running.child.id());
+    // It comes no further.
+    successor.signal("STOP");
+    gateway.running.signal("TERM");
+    assert_eq!(gateway.running.child.wait().unwrap().code(), Some(0));
+    assert!(!Path::new(&format!("/proc/{}", successor.0)).exists(), "the successor is left behind");
+    assert!(TcpStream::connect(&gateway.clients).is_err());
 }
 
 #[test]
