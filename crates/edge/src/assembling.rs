@@ -1,8 +1,11 @@
-//! The bytes of WebSocket messages that have begun to come and are not whole, of all connections together: each alone is bounded by its
-//! message's limit, and there are many of them.
+//! The bytes of WebSocket messages and request bodies that have begun to come and are not whole, of all connections together: each alone is
+//! bounded by its own limit, and there are many of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What bodies may be together while memory runs short: this part of all. Those of open connections are small, mostly, and go on.
+const SCARCE_SHARE: usize = 16;
 
 #[derive(Debug)]
 pub(crate) struct Assembling {
@@ -17,7 +20,16 @@ impl Assembling {
 
     /// One connection's part, of nothing yet.
     pub(crate) fn part(self: &Arc<Self>) -> Part {
-        Part { all: Arc::clone(self), bytes: 0 }
+        self.part_of(self.bytes_max)
+    }
+
+    /// The same while memory runs short.
+    pub(crate) fn scarce_part(self: &Arc<Self>) -> Part {
+        self.part_of(self.bytes_max / SCARCE_SHARE)
+    }
+
+    fn part_of(self: &Arc<Self>, bytes_max: usize) -> Part {
+        Part { all: Arc::clone(self), bytes: 0, bytes_max }
     }
 }
 
@@ -26,6 +38,8 @@ impl Assembling {
 pub(crate) struct Part {
     all: Arc<Assembling>,
     bytes: usize,
+    /// All of them together may be as many when this one grows.
+    bytes_max: usize,
 }
 
 impl Part {
@@ -37,7 +51,7 @@ impl Part {
             return true;
         }
         let more = bytes - before;
-        self.all.bytes.fetch_add(more, Ordering::Relaxed) + more <= self.all.bytes_max
+        self.all.bytes.fetch_add(more, Ordering::Relaxed) + more <= self.bytes_max
     }
 }
 
@@ -61,5 +75,14 @@ mod tests {
         drop(other);
         assert!(one.set(100));
         assert!(!one.set(101));
+    }
+
+    #[test]
+    fn while_memory_runs_short_a_sixteenth_may_begin_to_come() {
+        let all = Assembling::new(160);
+        let (mut scarce, mut other) = (all.scarce_part(), all.part());
+        assert!(scarce.set(10));
+        assert!(!scarce.set(11) && scarce.set(5));
+        assert!(other.set(155) && !scarce.set(6));
     }
 }

@@ -12,7 +12,7 @@ use crate::follow::Reader;
 use crate::idle::Requests;
 use crate::keys::Caller;
 use crate::listen::{Draining, Heard};
-use crate::paced::{Late, Paced};
+use crate::paced::{Crowded, Late, Paced};
 use crate::reply::{JSON, Refused};
 use crate::routes::RequestId;
 use crate::state::State;
@@ -22,7 +22,7 @@ use axum::body::Body;
 use axum::extract::{self, Extension, Request};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use flashlane_engine::{Answer, Enlisting, ErrorKind, Now, Session};
+use flashlane_engine::{Answer, Enlisting, ErrorKind, Now, Refusal, Session};
 use flashlane_store::OwnerId;
 use flashlane_telemetry::label::Cut;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
@@ -42,6 +42,7 @@ const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream; c
 const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
 /// Tells proxies (nginx first) to pass each event on at once.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+const CROWDED_RETRY_AFTER_MS: u64 = 1_000;
 const TOOLS_NOT_FORWARDED: HeaderName = HeaderName::from_static("x-flashlane-tools-not-forwarded");
 
 pub(crate) async fn responses(
@@ -183,10 +184,19 @@ pub(crate) async fn collect(state: &State, headers: &HeaderMap, body: Body) -> R
     if declared.is_some_and(|bytes| bytes > bytes_max) {
         return Err(too_large());
     }
-    let paced = Paced::new(body, &state.current().config.limits);
+    let part = match state.memory.stage().refuses_sessions() {
+        true => state.assembling.scarce_part(),
+        false => state.assembling.part(),
+    };
+    let paced = Paced::new(body, &state.current().config.limits, part);
     match Limited::new(paced, bytes_max).collect().await {
         Ok(whole) => Ok(whole.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(too_large()),
+        Err(error) if error.is::<Crowded>() => {
+            state.metrics.client_cut(Cut::Crowded);
+            let refusal = Refusal::new(ErrorKind::Overloaded, error.to_string());
+            Err(Refused(refusal.with_retry_after_ms(Some(CROWDED_RETRY_AFTER_MS))))
+        }
         Err(error) => match error.downcast_ref::<Late>() {
             Some(late) => {
                 state.metrics.client_cut(Cut::Late);

@@ -1,6 +1,7 @@
 //! A request's body that has to come in its time: all of it, and from a while on at least so many bytes a second. One byte at a time holds
-//! a connection for as long as it likes otherwise.
+//! a connection for as long as it likes otherwise. And what has come of it counts with what has come of all others.
 
+use crate::assembling::Part;
 use crate::config::LimitsConfig;
 use bytes::Bytes;
 use http_body::{Body, Frame};
@@ -33,9 +34,14 @@ pub(crate) struct Late {
     received_bytes: u64,
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error("Clients send more at once than the server has room for. Please try again in 1s.")]
+pub(crate) struct Crowded;
+
 pub(crate) struct Paced<B> {
     body: B,
     pace: Pace,
+    part: Part,
     began: Instant,
     received_bytes: u64,
     /// Made when the body is waited for: most are there with their head.
@@ -43,13 +49,13 @@ pub(crate) struct Paced<B> {
 }
 
 impl<B> Paced<B> {
-    pub(crate) fn new(body: B, limits: &LimitsConfig) -> Self {
+    pub(crate) fn new(body: B, limits: &LimitsConfig, part: Part) -> Self {
         let pace = Pace {
             ms_max: limits.request_ms_max,
             grace_ms: limits.request_grace_ms,
             bytes_per_second_min: limits.request_bytes_per_second_min,
         };
-        Self { body, pace, began: Instant::now(), received_bytes: 0, sleep: None }
+        Self { body, pace, part, began: Instant::now(), received_bytes: 0, sleep: None }
     }
 
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Late> {
@@ -78,6 +84,9 @@ impl<B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Unpin> B
         let frame = frame.map(|frame| frame.map_err(Into::into));
         if let Some(Ok(frame)) = &frame {
             this.received_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+            if !this.part.set(usize::try_from(this.received_bytes).unwrap_or(usize::MAX)) {
+                return Poll::Ready(Some(Err(Crowded.into())));
+            }
         }
         Poll::Ready(frame)
     }

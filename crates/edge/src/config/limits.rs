@@ -29,8 +29,9 @@ pub struct LimitsConfig {
     pub message_fragments_max: u32,
     /// How long a WebSocket message may take from its first byte to its last.
     pub message_ms_max: u64,
-    /// WebSocket messages that have begun to come and are not whole, of all connections together; who would hold more is closed 1013.
-    /// Sixteen of the largest, at once and half sent.
+    /// WebSocket messages and request bodies that have begun to come and are not whole, of all connections together; a WebSocket that would
+    /// hold more is closed 1013, a request is answered 503. Sixteen of the largest messages, at once and half sent.
+    /// [While memory runs short](OPERATIONS.md#when-memory-runs-short) bodies have a sixteenth of it.
     pub assembling_bytes_max: usize,
     /// Most WebSocket pings from one client in a second: more is a flood.
     pub pings_per_second_max: u32,

@@ -72,6 +72,37 @@ async fn half_sent_messages_are_bounded_over_all_connections() {
 }
 
 #[tokio::test]
+async fn half_sent_bodies_are_bounded_over_all_connections() {
+    let gateway = limited(|limits| limits.assembling_bytes_max = 3 << 20).await;
+    let head = "POST /v1/responses HTTP/1.1\r\nhost: localhost\r\ncontent-length: 8000000\r\n\r\n".as_bytes();
+    let half = [head, &vec![b' '; 1 << 20]].concat();
+    let mut clients = Vec::new();
+    let mut refused = 0;
+    for _ in 0..12 {
+        let mut client = gateway.connect().await;
+        // Who is refused is not read to its end.
+        let _ = client.write_all(&half).await;
+        let mut said = [0; 1024];
+        if let Ok(Ok(count)) = tokio::time::timeout(std::time::Duration::from_millis(200), client.read(&mut said)).await
+        {
+            let said = String::from_utf8_lossy(&said[..count]);
+            assert!(said.starts_with("HTTP/1.1 503") && said.contains("retry-after: 1"), "{said}");
+            refused += 1;
+        }
+        clients.push(client);
+    }
+    assert!((9..12).contains(&refused), "{refused} of 12 were refused");
+    let metrics = gateway.metrics().await;
+    assert!(metrics.contains(&format!("flashlane_clients_cut_total{{reason=\"crowded\"}} {refused}")), "{metrics}");
+    drop(clients);
+    // What they held is there for others again.
+    let body =
+        serde_json::json!({"model": "demo", "input": "hi", "metadata": {"a": "b"}, "ignored": " ".repeat(2 << 20)});
+    let served = async { while gateway.post("/v1/responses", &body).await.status != 200 {} };
+    soon("room", served).await;
+}
+
+#[tokio::test]
 async fn a_flood_of_pings_is_closed_within_a_second() {
     let gateway = limited(|_| {}).await;
     let mut client = Raw::connect(&gateway, "").await;
