@@ -7,14 +7,12 @@
 
 use crate::drain::Phase;
 use crate::drive::Drive;
-use crate::patience::in_time;
-use crate::record::{record_of, store_failed};
+use crate::record::{record_of, store_refusal};
 use crate::state::State;
 use bytes::Bytes;
 use dashmap::DashMap;
 use flashlane_engine::{Enlisting, ErrorKind, Refusal, TurnId};
 use flashlane_store::{Event, OwnerId, Record, Store};
-use flashlane_telemetry::label::StoreWork;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -190,9 +188,9 @@ impl Job {
         let place = self.state.jobs.place()?;
         // Before it is in the store: what is there and not here counts as dead.
         self.state.jobs.live.insert((self.owner, self.id.clone()), Arc::clone(&self.live));
-        let created = in_time(&self.state, self.state.store.job_create(record, request)).await;
+        let created = self.state.store.job_create(record, request).await;
         let what = "the background response could not be stored";
-        created.map_err(|error| store_failed(&self.state.metrics, StoreWork::Write, &error, what))?;
+        created.map_err(|error| store_refusal(&error, what))?;
         Ok(place)
     }
 
@@ -263,7 +261,6 @@ impl Job {
         let events = self.unkept.clone();
         let finished = patiently(&PAUSES_MS, || self.state.store.job_finish(record.clone(), events.clone())).await;
         if let Err(error) = finished {
-            self.state.metrics.store_failed(StoreWork::Write);
             tracing::error!(error = &error as &dyn Error, "a background response could not be stored");
             self.end_without(NOT_KEPT).await;
         }

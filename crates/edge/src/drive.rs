@@ -21,7 +21,6 @@ use crate::error::Error;
 use crate::keys::Caller;
 use crate::live::{self, SessionNumber};
 use crate::panics;
-use crate::patience::in_time;
 use crate::record::{record_of, usage_of};
 use crate::state::State;
 use crate::work::Work;
@@ -503,12 +502,12 @@ impl Drive {
             Effect::Load(turn, source) => self.load(turn, source, now),
             Effect::Find(turn, ids) => {
                 let ids = ids.iter().map(|id| id.as_ref().to_owned()).collect();
-                let find = in_time(&self.state, self.state.store.find_items(self.owner, ids, now.unix_ms));
+                let find = self.state.store.find_items(self.owner, ids, now.unix_ms);
                 self.work.push((turn, Work::Find(find)));
                 self.has_changed = true;
             }
             Effect::Commit(turn, record) => {
-                let commit = in_time(&self.state, self.state.store.commit(record_of(*record)));
+                let commit = self.state.store.commit(record_of(*record));
                 self.work.push((turn, Work::Commit(commit, self.now().mono_ns)));
                 self.has_changed = true;
             }
@@ -541,17 +540,16 @@ impl Drive {
 
     /// Asks the store for what a turn goes on from.
     fn load(&mut self, turn: TurnId, source: Source, now: Now) {
-        let (state, store, jobs) = (&self.state, &self.state.store, &self.state.jobs);
+        let (store, jobs) = (&self.state.store, &self.state.jobs);
         let work = match source {
             Source::Conversation(id) => {
-                let items = store.conversation_items(self.owner, &id, Page::WHOLE, now.unix_ms);
-                Work::LoadItems(in_time(state, items))
+                Work::LoadItems(store.conversation_items(self.owner, &id, Page::WHOLE, now.unix_ms))
             }
             Source::Response(id) if jobs.live(self.owner, &id).is_some() => {
-                let standing = in_time(state, store.retrieve(self.owner, &id, now.unix_ms));
+                let standing = store.retrieve(self.owner, &id, now.unix_ms);
                 Work::Standing(id, standing)
             }
-            Source::Response(id) => Work::Load(in_time(state, store.load(self.owner, &id, now.unix_ms))),
+            Source::Response(id) => Work::Load(store.load(self.owner, &id, now.unix_ms)),
         };
         self.work.push((turn, work));
         self.has_changed = true;

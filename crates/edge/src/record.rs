@@ -4,13 +4,6 @@ use crate::stored::with_id;
 use bytes::Bytes;
 use flashlane_engine::{ErrorKind, Now, Refusal, Tier, Usage};
 use flashlane_store::{Items, OwnerId, Record, Tokens, UsageEntry};
-use flashlane_telemetry::Metrics;
-use flashlane_telemetry::label::StoreWork;
-
-pub(crate) fn store_failed(metrics: &Metrics, work: StoreWork, error: &flashlane_store::Error, what: &str) -> Refusal {
-    metrics.store_failed(work);
-    store_refusal(error, what)
-}
 
 /// What a client is told of it; `what` says what could not be done.
 pub(crate) fn store_refusal(error: &flashlane_store::Error, what: &str) -> Refusal {

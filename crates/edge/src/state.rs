@@ -13,6 +13,7 @@ use crate::keys::{KeyConfig, Keys, own_limits};
 use crate::listen::Connections;
 use crate::live::Live;
 use crate::memory::Memory;
+use crate::patience::Patient;
 use crate::places::{self, Places};
 use crate::tls::Tls;
 use arc_swap::{ArcSwap, Guard};
@@ -64,6 +65,8 @@ pub struct State {
     counted: Mutex<BTreeMap<Arc<str>, Stats>>,
     pub(crate) desk: Desk,
     pub(crate) store: Arc<dyn Store>,
+    /// How long it is waited for.
+    store_ms_max: Arc<AtomicU64>,
     pub metrics: Arc<Metrics>,
     pub turns: Arc<Turns>,
     pub(crate) trace_sample_percent: Option<u8>,
@@ -101,6 +104,7 @@ impl State {
             config,
         };
         metrics.config_holds(current.number, current.read_unix_ms);
+        let store_ms_max = Arc::new(AtomicU64::new(current.config.limits.store_ms_max));
         Self {
             desk: Desk::new(Admission::new(&current.admission, Arc::clone(&current.shared.fleet), seed())),
             assembling: Assembling::new(current.config.limits.assembling_bytes_max),
@@ -112,7 +116,8 @@ impl State {
             current: ArcSwap::from_pointee(current),
             backends: ArcSwap::new(backends),
             counted: Mutex::default(),
-            store,
+            store: Arc::new(Patient::new(store, Arc::clone(&metrics), Arc::clone(&store_ms_max))),
+            store_ms_max,
             metrics,
             turns,
             trace_sample_percent,
@@ -156,6 +161,7 @@ impl State {
     /// Whoever begins something from here on finds this one.
     pub(crate) fn publish(&self, current: Arc<Current>) {
         let (number, read_unix_ms) = (current.number, current.read_unix_ms);
+        self.store_ms_max.store(current.config.limits.store_ms_max, Ordering::Relaxed);
         self.current.store(current);
         self.generation.store(number, Ordering::Release);
         self.metrics.config_holds(number, read_unix_ms);

@@ -1,11 +1,9 @@
 //! What a turn's work beside its upstream came to, told to its session.
 
 use super::Drive;
-use crate::record::store_failed;
+use crate::record::store_refusal;
 use crate::work::Done;
 use flashlane_engine::Now;
-use flashlane_telemetry::label::StoreWork;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 impl Drive {
@@ -20,17 +18,16 @@ impl Drive {
                 continue;
             };
             self.work.swap_remove(index);
-            let metrics = Arc::clone(&self.state.metrics);
             match done {
                 Done::Loaded(found) => {
                     let what = "the stored response could not be read";
-                    let found = found.map_err(|error| store_failed(&metrics, StoreWork::Read, &error, what));
+                    let found = found.map_err(|error| store_refusal(&error, what));
                     self.feed(now, |session, now| session.handle_loaded(turn, found, now));
                 }
                 Done::Unfinished => self.feed(now, |session, now| session.handle_unfinished(turn, now)),
                 Done::Found(found) => {
                     let what = "the stored items could not be read";
-                    let found = found.map_err(|error| store_failed(&metrics, StoreWork::Read, &error, what));
+                    let found = found.map_err(|error| store_refusal(&error, what));
                     self.feed(now, |session, now| session.handle_found(turn, found, now));
                 }
                 Done::Counted(counted) => {
@@ -38,9 +35,9 @@ impl Drive {
                 }
                 Done::Ruled(ruling) => self.feed(now, |session, now| session.handle_ruling(turn, ruling, now)),
                 Done::Committed(result, began_ns) => {
-                    metrics.store_committed(self.now().mono_ns.saturating_sub(began_ns));
+                    self.state.metrics.store_committed(self.now().mono_ns.saturating_sub(began_ns));
                     let what = "the response could not be stored";
-                    let result = result.map_err(|error| store_failed(&metrics, StoreWork::Write, &error, what));
+                    let result = result.map_err(|error| store_refusal(&error, what));
                     self.feed(now, |session, now| session.handle_committed(turn, result, now));
                 }
             }

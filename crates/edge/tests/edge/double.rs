@@ -50,11 +50,16 @@ impl Double {
     }
 }
 
-/// Methods that only pass on.
-macro_rules! passes_on {
+/// Methods that may be slow, and otherwise do not fail.
+macro_rules! may_be_slow {
     ($($name:ident($($argument:ident: $of:ty),*) -> $answer:ty;)*) => {
         $(fn $name(&self, $($argument: $of),*) -> Answer<$answer> {
-            self.inner.$name($($argument),*)
+            let answer = self.inner.$name($($argument),*);
+            let fault = *self.fault.lock().unwrap();
+            match fault {
+                Fault::Slow(_) => self.after(answer),
+                Fault::None | Fault::Full | Fault::Panic | Fault::LatePanic => answer,
+            }
         })*
     };
 }
@@ -84,7 +89,11 @@ impl Store for Double {
         self.after(self.inner.job_create(record, request))
     }
 
-    passes_on! {
+    fn usage_append(&self, entry: UsageEntry) -> Answer<()> {
+        self.inner.usage_append(entry)
+    }
+
+    may_be_slow! {
         input_items(owner: OwnerId, id: &str, page: Page, now: u64) -> Option<Listing>;
         find_items(owner: OwnerId, ids: Vec<String>, now: u64) -> Vec<Option<Bytes>>;
         delete(owner: OwnerId, id: &str, now: u64) -> bool;
@@ -103,7 +112,6 @@ impl Store for Double {
         conversation_items(owner: OwnerId, id: &str, page: Page, now: u64) -> Option<Listing>;
         conversation_item(owner: OwnerId, id: &str, item: &str, now: u64) -> Option<Bytes>;
         conversation_item_delete(owner: OwnerId, id: &str, item: &str, now: u64) -> bool;
-        usage_append(entry: UsageEntry) -> ();
         usage_sum(owner: Option<OwnerId>, span: Range<u64>) -> Vec<UsageTotal>;
     }
 }

@@ -114,6 +114,43 @@ async fn a_store_that_is_full_or_slow_refuses_what_it_is_to_keep_by_a_503_and_re
 }
 
 #[tokio::test]
+async fn whatever_asks_a_slow_store_gets_a_503_in_time_and_is_counted() {
+    let store = Double::new();
+    let gateway = on(&store).await;
+    let kept = gateway.post("/v1/responses", &json!({"model": "demo", "input": "hi"})).await.json();
+    let response = format!("/v1/responses/{}", kept["id"].as_str().unwrap());
+    let made = gateway.post("/v1/conversations", &json!({})).await.json();
+    let conversation = format!("/v1/conversations/{}", made["id"].as_str().unwrap());
+    let items = json!({"items": [{"type": "message", "role": "user", "content": "hi"}]}).to_string();
+    store.set(Fault::Slow(Duration::from_secs(30)));
+    let (reads, writes) = (6, 6);
+    for (method, path, body) in [
+        ("GET", response.clone(), ""),
+        ("GET", format!("{response}/input_items"), ""),
+        ("GET", conversation.clone(), ""),
+        ("GET", format!("{conversation}/items"), ""),
+        ("GET", format!("{conversation}/items/msg_1"), ""),
+        ("POST", format!("{response}/cancel"), ""),
+        ("DELETE", format!("{conversation}/items/msg_1"), ""),
+        ("DELETE", conversation.clone(), ""),
+        ("DELETE", response.clone(), ""),
+        ("POST", conversation.clone(), r#"{"metadata":{"a":"b"}}"#),
+        ("POST", "/v1/conversations".to_owned(), "{}"),
+    ] {
+        let reply = soon(&path, gateway.send(method, &path, "", body.as_bytes())).await;
+        assert_eq!(reply.status, 503, "{method} {path}: {reply:?}");
+        assert_eq!(reply.json()["error"]["code"], "store_unavailable", "{method} {path}");
+    }
+    let added = soon("items", gateway.send("POST", &format!("{conversation}/items"), "", items.as_bytes())).await;
+    assert_eq!(added.status, 503, "{added:?}");
+    let metrics = gateway.metrics().await;
+    for (work, count) in [("read", reads), ("write", writes)] {
+        let line = format!("flashlane_store_failures_total{{work=\"{work}\"}} {count}");
+        assert!(metrics.contains(&line), "{line}: {metrics}");
+    }
+}
+
+#[tokio::test]
 async fn turns_that_are_not_kept_take_no_longer_while_the_disk_is_slow() {
     let store = Double::new();
     let gateway = on(&store).await;
