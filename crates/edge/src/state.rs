@@ -255,8 +255,9 @@ impl State {
         self.metrics.store_bytes(self.store.bytes());
         self.metrics.runtime(&runtime());
         let now = self.clock.now();
-        let backends = self.backends();
+        // In this order: what a sweep forgets meanwhile must not be written anew from what was before it.
         let counted = self.counted();
+        let backends = self.backends();
         let mut upstreams = BTreeMap::<&str, Upstream>::new();
         for (id, endpoint) in backends.open_endpoints() {
             // What its connections of before counted: a counter never falls.
