@@ -210,7 +210,12 @@ impl Draining {
             self.connections.wakers.insert(self.id, cx.waker().clone());
             self.is_woken = true;
         }
-        self.heard()
+        let heard = self.heard();
+        if heard == Some(Heard::Renewed) {
+            // There may be a phase behind it.
+            cx.waker().wake_by_ref();
+        }
+        heard
     }
 
     /// Whether it was told to end before.
@@ -224,10 +229,13 @@ impl Draining {
         if word == self.word {
             return None;
         }
-        let (before, phase) = (phase_of(self.word), phase_of(word));
+        if word & !PHASE != self.word & !PHASE {
+            // One thing at a time: what else has changed is heard next.
+            self.word = word & !PHASE | self.word & PHASE;
+            return Some(Heard::Renewed);
+        }
         self.word = word;
-        match phase {
-            _ if phase <= before => Some(Heard::Renewed),
+        match phase_of(word) {
             Phase::Serving | Phase::Leaving => None,
             Phase::Closing => {
                 let idle_ms = idle_until_ms(self.id, self.connections.idle_ms.load(Ordering::SeqCst));
@@ -243,5 +251,23 @@ impl Drop for Draining {
         if self.is_woken {
             self.connections.wakers.remove(&self.id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_config_and_a_phase_that_came_together_are_both_heard() {
+        let connections = Connections::new(1);
+        let mut draining = connections.draining();
+        connections.renew(2);
+        connections.close(Duration::ZERO);
+        assert_eq!(draining.heard(), Some(Heard::Renewed));
+        assert_eq!(draining.heard(), Some(Heard::Close { idle: Duration::ZERO }));
+        assert_eq!(draining.heard(), None);
+        connections.cut();
+        assert_eq!((draining.heard(), draining.heard()), (Some(Heard::Over), None));
     }
 }
