@@ -9,7 +9,7 @@ use crate::world::{Caller, Chance, World};
 use std::sync::Arc;
 
 /// Refusals and failures that come of the faults that are made on purpose: endpoints that are gone, full or mute, and limits.
-const EXPECTED: [&str; 10] = [
+const EXPECTED: [&str; 11] = [
     "429 rate_limit_exceeded",
     "502 server_error",
     "503 server_is_overloaded",
@@ -17,6 +17,8 @@ const EXPECTED: [&str; 10] = [
     "failed server_error",
     "failed server_is_overloaded",
     "failed rate_limit_exceeded",
+    // A background response that still waited when its key's secret was revoked; whoever polls has the next one.
+    "failed invalid_api_key",
     "in stream server_error",
     "in stream server_is_overloaded",
     "in stream rate_limit_exceeded",
