@@ -298,7 +298,7 @@ pub fn chain_too_long(bytes: usize, bytes_max: usize) -> Refusal {
 /// `input` as a bare string is one user message.
 #[must_use]
 pub fn text_input(raw: &str) -> Rendered {
-    let item = format!("{{\"type\":\"message\",\"role\":\"user\",\"content\":\"{raw}\"}}");
+    let item = ["{\"type\":\"message\",\"role\":\"user\",\"content\":\"", raw, "\"}"].concat();
     let mut renderer = Renderer::default();
     renderer.push(&Item::Message { role: Role::User, content: Content::Text(raw) });
     let piece = Piece { messages: renderer.finish().into(), items: Arc::new(vec![item.into()]), ..Piece::default() };

@@ -41,16 +41,20 @@ impl IdSource {
 
     /// One draw: what the ids of one turn have in common.
     pub fn draw(&mut self) -> TurnHex {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
-        let random: [u8; 16] = self.bytes();
-        let mut hex = String::with_capacity(32);
-        for byte in random {
-            for nibble in [byte >> 4, byte & 15] {
-                hex.extend(HEX.get(usize::from(nibble)).map(|&digit| char::from(digit)));
-            }
-        }
-        TurnHex(hex.into_boxed_str())
+        TurnHex(hex::<16>(self.bytes()).into_boxed_str())
     }
+}
+
+/// Two hexadecimal digits for each byte.
+#[must_use]
+pub fn hex<const N: usize>(bytes: [u8; N]) -> String {
+    let digit = |nibble: u8| char::from(if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble });
+    let mut hex = String::with_capacity(2 * N);
+    for byte in bytes {
+        hex.push(digit(byte >> 4));
+        hex.push(digit(byte & 15));
+    }
+    hex
 }
 
 impl std::fmt::Debug for IdSource {
@@ -68,7 +72,7 @@ impl TurnHex {
     /// `resp_` and the digits.
     #[must_use]
     pub fn response_id(&self) -> String {
-        format!("resp_{}", self.0)
+        ["resp_", &self.0].concat()
     }
 
     /// The digits' number.
@@ -80,19 +84,19 @@ impl TurnHex {
     /// `chatcmpl-` and the digits.
     #[must_use]
     pub fn completion_id(&self) -> String {
-        format!("chatcmpl-{}", self.0)
+        ["chatcmpl-", &self.0].concat()
     }
 
     /// `steer_` and the digits.
     #[must_use]
     pub fn steer_id(&self) -> String {
-        format!("steer_{}", self.0)
+        ["steer_", &self.0].concat()
     }
 
     /// The prefix of the item's type, the digits and its place in the output.
     #[must_use]
     pub fn item_id(&self, prefix: &str, output_index: u32) -> String {
-        format!("{prefix}_{}_{output_index}", self.0)
+        [prefix, "_", &self.0, "_", itoa::Buffer::new().format(output_index)].concat()
     }
 }
 
@@ -108,6 +112,11 @@ mod tests {
         assert!(ids.iter().all(|id| id.len() == 37));
         assert!(ids.contains(&IdSource::new([7; 32]).draw().response_id()));
         assert!(!ids.contains(&IdSource::new([8; 32]).draw().response_id()));
+    }
+
+    #[test]
+    fn hexadecimal_has_all_its_zeros() {
+        assert_eq!(hex([0, 0x0f, 0xa0, 0x9b, 0xff]), "000fa09bff");
     }
 
     #[test]

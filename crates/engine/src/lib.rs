@@ -35,7 +35,7 @@ pub use flashlane_wire::chat::{UpstreamTimes, Usage};
 pub use fleet::{Accepts, Endpoint, EndpointId, Fleet, Modality, Model, ModelRouting, Route, Share, Speaks, Tier};
 pub use gaps::Gaps;
 pub use hidden::Hidden;
-pub use ids::IdSource;
+pub use ids::{IdSource, hex};
 pub use outgoing::Outgoing;
 pub use recognition::Recognition;
 pub use session::{

@@ -3,7 +3,7 @@
 
 use crate::config::Format;
 use flashlane_engine::router::{Attempt, Change, Order, SessionKey};
-use flashlane_engine::{EndpointId, Fleet, Outcome, Stage};
+use flashlane_engine::{EndpointId, Fleet, Outcome, Stage, hex};
 use std::io::IsTerminal as _;
 use tracing::Subscriber;
 use tracing::field::{DisplayValue, display};
@@ -166,7 +166,7 @@ fn some(name: &str) -> Option<DisplayValue<&str>> {
 
 /// What a client calls its session or conversation, as a number: the same in each of its lines, and nothing that it said.
 fn digest(SessionKey(key): SessionKey) -> DisplayValue<String> {
-    display(format!("{key:016x}"))
+    display(hex(key.to_be_bytes()))
 }
 
 /// To the microsecond: more digits would only hide the others.

@@ -3,7 +3,7 @@
 use flashlane_engine::guard as engine;
 use flashlane_engine::router::SessionKey;
 use flashlane_engine::trace::Trace;
-use flashlane_engine::{Attempted, Outcome, Stage, Step};
+use flashlane_engine::{Attempted, Outcome, Stage, Step, hex};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::borrow::Cow;
 use std::fmt;
@@ -120,9 +120,9 @@ pub struct Traced {
 impl Traced {
     fn new(trace: &Trace) -> Self {
         Self {
-            trace_id: format!("{:032x}", trace.id),
-            span_id: format!("{:016x}", trace.span),
-            parent_span_id: trace.parent.map(|parent| format!("{parent:016x}")),
+            trace_id: hex(trace.id.to_be_bytes()),
+            span_id: hex(trace.span.to_be_bytes()),
+            parent_span_id: trace.parent.map(|parent| hex(parent.to_be_bytes())),
             is_sampled: trace.is_sampled,
             state: trace.state.as_ref().map(|state| Name(Arc::clone(state))),
         }
@@ -222,14 +222,14 @@ impl TurnRecord {
             reason: of.reason.as_deref().map(|reason| start(reason, FAILURE_BYTES_MAX).to_owned()),
         };
         let parts = outcome.parts.iter().filter(|(_, ns)| *ns > 0);
-        let digest = |SessionKey(key)| format!("{key:016x}");
+        let digest = |SessionKey(key)| hex(key.to_be_bytes());
         Self {
             number: 0,
             request_id: Name(Arc::clone(whose.request_id)),
             response_id: outcome.response_id.clone(),
             began_unix_us: ended_unix_us.saturating_sub(total_us),
             key: whose.key.map(|key| Name(Arc::clone(key))),
-            owner: format!("{:016x}", whose.owner),
+            owner: hex(whose.owner.to_be_bytes()),
             model: Name(Arc::clone(&outcome.model)),
             status: outcome.status.name().into(),
             error: outcome.error.map(|kind| kind.row().label.into()),

@@ -333,6 +333,8 @@ impl<'a> Renderer<'a> {
     }
 
     fn quoted(&mut self, raw: &str) {
+        // A long text is moved once, not again for what stands behind it.
+        self.out.reserve(raw.len() + 3);
         self.out.push(b'"');
         json::push_raw_text(&mut self.out, raw);
         self.out.push(b'"');
