@@ -14,7 +14,6 @@ use crate::fleet::{Endpoint, EndpointId, Fleet, Speaks, Tier};
 use crate::time::Now;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use std::cmp::Ordering;
 use std::sync::Arc;
 
 /// What is known of endpoints and conversations, and the chance to draw by.
@@ -118,8 +117,8 @@ enum Seat {
 /// What it finds in the tier.
 #[derive(Debug, Default)]
 struct Found {
-    free: usize,
-    spare: usize,
+    free: Vec<EndpointId>,
+    spare: Vec<EndpointId>,
     full: usize,
     due: Option<EndpointId>,
     /// The one that is out for the shortest while, of those with a place.
@@ -333,35 +332,25 @@ impl Router {
     /// The less busy of two that are drawn, of those that can take the turn. The one where it was expected needs no drawing.
     fn draw(&mut self, fleet: &Fleet, wish: &Wish<'_>, now: Now) -> Result<Pick, Unpicked> {
         let found = self.look(fleet, wish, now);
-        let (kind, count) = match (found.free, found.spare, found.due) {
-            (0, 0, Some(endpoint)) => return Ok(Pick { endpoint, reason: PickReason::Trial, is_trial: true }),
-            (0, 0, None) => return self.last_resort(&found, wish, now),
-            (0, spare, _) => (Seat::Spare, spare),
-            (free, _, _) => (Seat::Free, free),
+        let free = match (&*found.free, &*found.spare, found.due) {
+            ([], [], Some(endpoint)) => return Ok(Pick { endpoint, reason: PickReason::Trial, is_trial: true }),
+            ([], [], None) => return self.last_resort(&found, wish, now),
+            ([], spare, _) => spare,
+            (free, _, _) => free,
         };
         let chance = self.chance.next_u64();
-        let free = || self.seats(fleet, wish, now).filter(|(_, seat)| *seat == kind).map(|(id, _)| id);
-        let planned = wish.planned.filter(|_| count > 1).and_then(|planned| free().position(|id| id == planned));
-        let mut free = free();
-        let first = planned.unwrap_or(below(chance, count));
-        let (endpoint, reason) = match count {
-            1 => (free.next(), PickReason::Only),
-            all => {
-                let second = (first + 1 + below(chance.rotate_left(32), all - 1)) % all;
-                let (low, high) = (first.min(second), first.max(second));
-                let pair = (free.nth(low), free.nth(high - low - 1));
-                let less = match pair {
-                    (Some(a), Some(b)) => match self.loads.compare(fleet, a, b, now) {
-                        Ordering::Less => Some(a),
-                        Ordering::Greater => Some(b),
-                        Ordering::Equal => Some(if first < second { a } else { b }),
-                    },
-                    (one, other) => one.or(other),
-                };
-                (less, PickReason::LeastLoaded)
-            }
+        if let [endpoint] = free {
+            return Ok(Pick { endpoint: *endpoint, reason: PickReason::Only, is_trial: false });
+        }
+        let planned = wish.planned.and_then(|planned| free.iter().position(|id| *id == planned));
+        let first = planned.unwrap_or(below(chance, free.len()));
+        let second = (first + 1 + below(chance.rotate_left(32), free.len() - 1)) % free.len();
+        let endpoint = match (free.get(first), free.get(second)) {
+            (Some(first), Some(second)) if self.loads.compare(fleet, *second, *first, now).is_lt() => *second,
+            (Some(first), _) => *first,
+            (None, _) => return Err(Unpicked::Out),
         };
-        endpoint.map(|endpoint| Pick { endpoint, reason, is_trial: false }).ok_or(Unpicked::Out)
+        Ok(Pick { endpoint, reason: PickReason::LeastLoaded, is_trial: false })
     }
 
     /// One that is out is better than none, and has no more places than one that is well.
@@ -379,11 +368,11 @@ impl Router {
     }
 
     fn look(&self, fleet: &Fleet, wish: &Wish<'_>, now: Now) -> Found {
-        let mut found = Found::default();
+        let mut found = Found { free: Vec::with_capacity(fleet.endpoints.len()), ..Found::default() };
         for (id, seat) in self.seats(fleet, wish, now) {
             match seat {
-                Seat::Free => found.free += 1,
-                Seat::Spare => found.spare += 1,
+                Seat::Free => found.free.push(id),
+                Seat::Spare => found.spare.push(id),
                 Seat::Full => found.full += 1,
                 Seat::Due => found.due = found.due.or(Some(id)),
                 Seat::Out(until_ns) => {
