@@ -246,9 +246,7 @@ pub fn push_ms(out: &mut Vec<u8>, ns: u64) {
     json::push_u64(out, micros / 1000);
     out.push(b'.');
     let fraction = micros % 1000;
-    for digit in [fraction / 100, fraction / 10 % 10, fraction % 10] {
-        out.extend(u8::try_from(digit).map(|digit| b'0' + digit));
-    }
+    out.extend_from_slice(&[fraction / 100, fraction / 10 % 10, fraction % 10].map(|digit| b'0' + digit as u8));
 }
 
 #[cfg(test)]
