@@ -378,16 +378,24 @@ impl EndpointConfig {
         Error { endpoint: self.name.clone(), field, problem }
     }
 
-    fn simulator(&self) -> Backend {
-        let profile = match (self.profile, self.tier) {
-            (Some(ProfileName::Wafer), _) | (None, Tier::Latency) => Profile::WAFER,
-            (Some(ProfileName::Gpu), _) | (None, Tier::Throughput) => Profile::GPU,
+    /// What a simulator plays, and by what name.
+    #[must_use]
+    pub fn played(&self) -> (ProfileName, Profile) {
+        let name = self.profile.unwrap_or(match self.tier {
+            Tier::Latency => ProfileName::Wafer,
+            Tier::Throughput => ProfileName::Gpu,
+        });
+        let profile = match name {
+            ProfileName::Wafer => Profile::WAFER,
+            ProfileName::Gpu => Profile::GPU,
         };
-        Backend::Simulator(Simulator::new(Profile {
-            first_token_ms: self.first_token_ms.unwrap_or(profile.first_token_ms),
-            tokens_per_second: self.tokens_per_second.unwrap_or(profile.tokens_per_second),
-            ..profile
-        }))
+        let first_token_ms = self.first_token_ms.unwrap_or(profile.first_token_ms);
+        let tokens_per_second = self.tokens_per_second.unwrap_or(profile.tokens_per_second);
+        (name, Profile { first_token_ms, tokens_per_second, ..profile })
+    }
+
+    fn simulator(&self) -> Backend {
+        Backend::Simulator(Simulator::new(self.played().1))
     }
 
     fn openai(&self) -> Result<Backend, Error> {

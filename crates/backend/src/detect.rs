@@ -186,6 +186,23 @@ async fn is_ollama(dialer: &Dialer) -> bool {
     }
 }
 
+/// What another path of a server answers, behind the base URL's own: its status, and at most `bytes_max` bytes of its body. Of [`Look`] nothing is
+/// guessed.
+///
+/// # Errors
+/// No answer came in time, or too large a one. Whatever its status, an answer is none.
+pub async fn get(look: &Look, path: &str, bytes_max: usize) -> Result<(u16, Vec<u8>), Error> {
+    let address =
+        Address::parse(&look.base_url).map_err(|problem| Error::Url { base_url: look.base_url.clone(), problem })?;
+    let target = format!("{}{path}", address.path);
+    let dialer = Dialer::new(address, &look.way, Version::Http1, look.wait_ms_max)
+        .map_err(|(_, problem)| Error::Setup(problem))?;
+    let asked = ask_within(&dialer, &target, look.api_key.as_ref(), bytes_max);
+    let late = || Error::Late { url: look.base_url.clone(), wait_ms_max: look.wait_ms_max };
+    let answer = tokio::time::timeout(Duration::from_millis(look.wait_ms_max), asked).await.map_err(|_| late())??;
+    Ok((answer.status.as_u16(), answer.body.into()))
+}
+
 /// What a path answers, as text.
 ///
 /// # Errors
@@ -203,6 +220,10 @@ pub(crate) async fn ask_text(dialer: &Dialer, target: &str, key: Option<&Secret>
 /// # Errors
 /// No answer came, or too large a one.
 pub(crate) async fn ask(dialer: &Dialer, target: &str, key: Option<&Secret>) -> Result<Answer, Error> {
+    ask_within(dialer, target, key, BODY_BYTES_MAX).await
+}
+
+async fn ask_within(dialer: &Dialer, target: &str, key: Option<&Secret>, bytes_max: usize) -> Result<Answer, Error> {
     let url = dialer.address.url(target);
     let unreachable = |error: DialError| Error::Unreachable { reason: chain(&error) };
     let io = TokioIo::new(dialer.dial().await.map_err(unreachable)?);
@@ -211,10 +232,10 @@ pub(crate) async fn ask(dialer: &Dialer, target: &str, key: Option<&Secret>) -> 
     let request = request(&dialer.address, target, key).ok_or_else(|| Error::Setup(Problem::Key))?;
     let exchange = async {
         let (head, body) = sender.send_request(request).await.map_err(http)?.into_parts();
-        let body = Limited::new(body, BODY_BYTES_MAX)
+        let body = Limited::new(body, bytes_max)
             .collect()
             .await
-            .map_err(|_| Error::Body { url: url.clone(), bytes_max: BODY_BYTES_MAX })?
+            .map_err(|_| Error::Body { url: url.clone(), bytes_max })?
             .to_bytes();
         Ok(Answer { status: head.status, headers: head.headers, body })
     };

@@ -1,5 +1,6 @@
 //! What can be wrong with an endpoint's config. Failures of a running turn are [`flashlane_engine::UpstreamFailure`].
 
+use crate::secret::shown_name;
 use std::path::PathBuf;
 
 /// An endpoint that cannot be used as configured. With its causes it shows the endpoint, the field and the fault, and no secret.
@@ -54,7 +55,7 @@ pub enum Problem {
     HttpVersion,
     #[error("only one of api_key_env and api_key_file may be given")]
     TwoKeys,
-    #[error("the environment variable `{variable}` is not set")]
+    #[error("the environment variable `{}` is not set", shown_name(variable))]
     NoSuchVariable { variable: String },
     #[error("cannot read `{}`", path.display())]
     File { path: PathBuf, source: std::io::Error },

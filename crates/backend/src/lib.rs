@@ -36,6 +36,6 @@ pub use guard::{GuardConfig, GuardError, Guards};
 pub use hosted::profile::{CEREBRAS_KEY_ENV, CEREBRAS_URL};
 pub use openai::dialect::Dialect;
 pub use post::{Post, PostError};
-pub use secret::Secret;
+pub use secret::{Secret, shown_name};
 pub use stream::{Handed, TokenStream};
 pub use succession::{Change, Full};

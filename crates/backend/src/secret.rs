@@ -5,6 +5,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+/// A longer one is a secret.
+const NAME_BYTES_MAX: usize = 64;
+
 /// An API key. It has no `Display`, is not serialised, and its `Debug` shows nothing of it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -37,6 +40,14 @@ impl Secret {
     }
 }
 
+/// What a config calls a variable that holds a secret, as it may be shown: a secret that stands there by mistake is not.
+#[must_use]
+pub fn shown_name(variable: &str) -> &str {
+    let is_name = variable.len() <= NAME_BYTES_MAX
+        && variable.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_');
+    if is_name { variable } else { "(not shown: names of variables are upper case)" }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(..)")
@@ -46,6 +57,14 @@ impl fmt::Debug for Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_in_the_place_of_its_variables_name_is_not_shown() {
+        assert_eq!(shown_name("CEREBRAS_API_KEY_2"), "CEREBRAS_API_KEY_2");
+        for secret in ["sk-1234", "csk_abc", "0123456789abcdef", &"A".repeat(65)] {
+            assert!(!shown_name(secret).contains(secret), "{secret}");
+        }
+    }
 
     #[test]
     fn of_a_file_no_more_is_read_than_a_secret_may_have() {

@@ -1,6 +1,6 @@
-//! Dates as certificates, HTTP and people write them, as seconds since 1970, in UTC. Knows no clock.
+//! Dates as HTTP and people write them, as seconds since 1970, in UTC. Knows no clock.
 
-const DAY_S: i64 = 86_400;
+pub(crate) const DAY_S: i64 = 86_400;
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`.
@@ -25,29 +25,6 @@ pub fn day(text: &str) -> Option<i64> {
     (date(unix_s) == text).then_some(unix_s)
 }
 
-/// The end of a certificate's validity. `None`: it is no certificate as X.509 writes one.
-pub fn expiry(certificate: &[u8]) -> Option<i64> {
-    const SEQUENCE: u8 = 0x30;
-    const VERSION: u8 = 0xa0;
-    let (tag, certificate, _) = value(certificate)?;
-    let (inner_tag, to_be_signed, _) = value(certificate)?;
-    if (tag, inner_tag) != (SEQUENCE, SEQUENCE) {
-        return None;
-    }
-    let mut rest = to_be_signed;
-    if let (VERSION, _, after) = value(rest)? {
-        rest = after;
-    }
-    // Serial number, algorithm, issuer.
-    for _ in 0..3 {
-        rest = value(rest)?.2;
-    }
-    let (_, validity, _) = value(rest)?;
-    let (_, _, not_before_on) = value(validity)?;
-    let (tag, not_after, _) = value(not_before_on)?;
-    time(tag, std::str::from_utf8(not_after).ok()?)
-}
-
 /// `2026-11-22`.
 pub fn date(unix_s: i64) -> String {
     // Days are counted from a March, so that the leap day is a year's last: Howard Hinnant's way.
@@ -63,47 +40,11 @@ pub fn date(unix_s: i64) -> String {
 }
 
 /// From 1970-01-01.
-fn days(year: i64, month: i64, day: i64) -> i64 {
+pub(crate) fn days(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
     let of_year = (153 * (month + if month > 2 { -3 } else { 9 }) + 2) / 5 + day - 1;
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
-}
-
-/// One value of DER: its tag, its content, and what stands behind it.
-fn value(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&tag, rest) = der.split_first()?;
-    let (&first, rest) = rest.split_first()?;
-    let (length, rest) = match first {
-        0..=0x7f => (usize::from(first), rest),
-        0x81..=0x84 => {
-            let (bytes, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-            (bytes.iter().fold(0, |length, &byte| length << 8 | usize::from(byte)), rest)
-        }
-        _ => return None,
-    };
-    let (content, behind) = rest.split_at_checked(length)?;
-    Some((tag, content, behind))
-}
-
-/// UTCTime `YYMMDDHHMMSSZ`, or GeneralizedTime with the year in full.
-fn time(tag: u8, text: &str) -> Option<i64> {
-    let digits = text.strip_suffix('Z')?;
-    let (year, rest) = match tag {
-        0x17 => {
-            let (year, rest) = digits.split_at_checked(2)?;
-            let year: i64 = year.parse().ok()?;
-            (if year < 50 { 2000 + year } else { 1900 + year }, rest)
-        }
-        0x18 => {
-            let (year, rest) = digits.split_at_checked(4)?;
-            (year.parse().ok()?, rest)
-        }
-        _ => return None,
-    };
-    let number = |at: usize| rest.get(at..at + 2)?.parse::<i64>().ok();
-    let clock_s = number(4)? * 3600 + number(6)? * 60 + number(8)?;
-    Some(days(year, number(0)?, number(2)?) * DAY_S + clock_s)
 }
 
 #[cfg(test)]
@@ -126,21 +67,5 @@ mod tests {
         for nonsense in ["", "soon", "Sun, 06 Foo 1994 08:49:37 GMT", "Sun, 06 Nov 1994"] {
             assert_eq!(http_date(nonsense), None, "{nonsense}");
         }
-    }
-
-    #[test]
-    fn a_certificates_end_is_read_and_what_is_none_is_not() {
-        let key = rcgen::KeyPair::generate().unwrap();
-        for (year, expected) in [(2030, "2030-05-06"), (2061, "2061-05-06")] {
-            let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-            params.not_after = rcgen::date_time_ymd(year, 5, 6);
-            let certificate = params.self_signed(&key).unwrap();
-            let der: &[u8] = certificate.der();
-            assert_eq!(expiry(der).map(date).as_deref(), Some(expected));
-            for cut in 0..der.len().min(200) {
-                assert_eq!(expiry(&der[..cut]), None, "{cut}");
-            }
-        }
-        assert_eq!(expiry(b"-----BEGIN"), None);
     }
 }

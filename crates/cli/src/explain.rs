@@ -3,36 +3,40 @@
 
 mod picture;
 
-use crate::address;
-use crate::admin::{self, Reply, TOKEN_VARIABLE};
+use crate::admin::{self, Admin};
 use flashlane_telemetry::TurnRecord;
 use picture::Picture;
 use serde::Deserialize;
 use std::io::{self, IsTerminal as _, Write};
-use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// Turns of one id that are asked for.
 const TURNS_MAX: usize = 1000;
-const WIDTH_DEFAULT: usize = 100;
+/// What every terminal has.
+const WIDTH_DEFAULT: usize = 80;
 
 /// Arguments of `flashlane explain`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "A request id is the x-request-id of an answer, of a WebSocket's handshake, or of a line in the
 log; over one WebSocket all turns have the same, and are listed. A gateway keeps its last turns
 (telemetry.turns_kept_max in its config) in memory: none of before its start, none that still
-runs. Where its admin port asks for a token, FLASHLANE_ADMIN_TOKEN holds it.
+runs. Where its admin port asks for a token, FLASHLANE_ADMIN_TOKEN or --token-file holds it; where
+it asks for a client certificate, --cert names that.
 
 Examples:
   flashlane explain req_5c7e...          the turns of a request, or of a connection
   flashlane explain resp_91d2...         one turn
-  flashlane explain req_5c7e... --json   as the admin port has it")]
+  flashlane explain req_5c7e... --json   as the admin port has it: {\"turns\": [...]}
+  flashlane explain resp_91d2... --admin https://10.0.0.5:8701 --cacert admin-ca.crt")]
 pub struct Args {
     /// A request id (req_...) or a response id (resp_..., chatcmpl-...)
     #[arg(value_name = "ID", value_parser = id)]
     id: String,
-    /// Where the gateway's operators connect
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8701", value_parser = address::listen)]
-    admin: SocketAddr,
+    /// The config that says where operators connect, a TOML file [env: FLASHLANE_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    #[command(flatten)]
+    admin: admin::Flags,
     /// Print the records as JSON
     #[arg(long)]
     json: bool,
@@ -46,18 +50,9 @@ fn id(text: &str) -> Result<String, &'static str> {
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error(
-        "no gateway answers at {admin} (server.admin_listen): its turns are in its memory, so it has to run; name it by --admin"
-    )]
-    Silent { admin: SocketAddr, source: io::Error },
-    #[error("{admin} asks for the admin token: set {TOKEN_VARIABLE}")]
-    Token { admin: SocketAddr },
-    #[error("{said}")]
-    NotFound { said: String },
-    #[error("{admin} answered {status}: is it the admin port of a gateway of this version?")]
-    Status { admin: SocketAddr, status: String },
-    #[error("what {admin} answered are no turns")]
-    Unread { admin: SocketAddr, source: serde_json::Error },
+    /// Its turns are in its memory: it has to run.
+    #[error(transparent)]
+    Gateway(#[from] admin::Error),
     #[error("standard output")]
     Io(#[from] io::Error),
 }
@@ -67,46 +62,22 @@ struct Answer {
     turns: Vec<TurnRecord>,
 }
 
-#[derive(Deserialize)]
-struct Refused {
-    error: Said,
-}
-
-#[derive(Deserialize)]
-struct Said {
-    message: String,
-}
-
-/// Prints what became of a request's turns.
+/// Prints what became of a request's turns. `configured` is the admin port of the config, as a URL.
 ///
 /// # Errors
 /// Nobody keeps them, or standard output cannot be written.
-pub fn run(args: &Args) -> Result<(), Error> {
-    let body = asked(args)?;
+pub async fn run(args: &Args, configured: Option<&str>) -> Result<(), Error> {
+    let admin = Admin::new(&args.admin, configured)?;
+    let body = admin.ask(&format!("/turns/{}?limit={TURNS_MAX}", args.id)).await?;
     let mut out = io::stdout().lock();
     if args.json {
         writeln!(out, "{body}")?;
         return Ok(());
     }
-    let Answer { turns } = serde_json::from_str(&body).map_err(|source| Error::Unread { admin: args.admin, source })?;
+    let Answer { turns } = admin.parse(&body)?;
     let has_colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let width = std::env::var("COLUMNS").ok().and_then(|width| width.parse().ok()).unwrap_or(WIDTH_DEFAULT);
     Ok(out.write_all(Picture::new(width, has_colour).of(&turns).as_bytes())?)
-}
-
-fn asked(args: &Args) -> Result<String, Error> {
-    let admin = args.admin;
-    let target = format!("/turns/{}?limit={TURNS_MAX}", args.id);
-    let Reply { status, body } = admin::ask(admin, &target).map_err(|source| Error::Silent { admin, source })?;
-    match status.split(' ').next() {
-        Some("200") => Ok(body),
-        Some("401") => Err(Error::Token { admin }),
-        Some("404") => Err(match serde_json::from_str(&body) {
-            Ok(Refused { error: Said { message } }) => Error::NotFound { said: message },
-            Err(_) => Error::Status { admin, status },
-        }),
-        Some(_) | None => Err(Error::Status { admin, status: status.chars().take(80).collect() }),
-    }
 }
 
 #[cfg(test)]

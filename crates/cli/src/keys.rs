@@ -1,7 +1,9 @@
 //! `flashlane keys`: makes keys for clients, and the token for operators. What is made is shown once and kept nowhere; the config gets its digest. Knows no config file.
 
 use sha2::{Digest as _, Sha256};
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _, Write};
+use std::path::{Path, PathBuf};
 
 /// So that whoever finds one knows what it is, and scanners for leaked secrets can.
 const PREFIX: &str = "flk_";
@@ -53,6 +55,34 @@ struct Create {
     /// Make the token for operators instead
     #[arg(long)]
     admin: bool,
+    /// The config that it is for, to see whether the name is in it already [env: FLASHLANE_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Args {
+    /// The config that a new key is compared with, where a flag names one.
+    #[must_use]
+    pub fn config(&self) -> Option<&Path> {
+        match &self.verb {
+            Verb::Create(create) => create.config.as_deref(),
+            Verb::Digest => None,
+        }
+    }
+
+    /// Whether a config is of use.
+    #[must_use]
+    pub fn is_for_config(&self) -> bool {
+        matches!(self.verb, Verb::Create(_))
+    }
+}
+
+/// The digests that a config has.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// By the key's name.
+    pub keys: BTreeMap<String, Vec<String>>,
+    pub admin: Vec<String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -76,11 +106,11 @@ fn name(name: &str) -> Result<String, &'static str> {
     if is_name { Ok(name.to_owned()) } else { Err("expected 1 to 64 bytes without line breaks and the like") }
 }
 
-/// Makes a key, or tells the digest of one.
+/// Makes a key, or tells the digest of one. `known` is what the config has already.
 ///
 /// # Errors
 /// When there are no random bytes, standard input holds no key or a short one, or standard input or output fails.
-pub fn run(args: &Args) -> Result<(), Error> {
+pub fn run(args: &Args, known: &Known) -> Result<(), Error> {
     match &args.verb {
         Verb::Create(create) => {
             let mut random = [0; RANDOM_BYTES];
@@ -96,6 +126,13 @@ pub fn run(args: &Args) -> Result<(), Error> {
                 told(&mut io::stderr().lock(), &key)?;
             }
             let table = create.name.as_ref().map_or_else(|| admin_table(&key), |name| table(name, &key));
+            let before = create.name.as_ref().map_or(Some(&known.admin), |name| known.keys.get(name));
+            if let Some(before) = before.filter(|before| !before.is_empty()) {
+                let text = rotation(create.name.as_deref(), before, &hex(&Sha256::digest(&key)));
+                io::stderr().lock().write_all(text.as_bytes())?;
+                // Nothing to paste but that: the table is there.
+                return Ok(out.flush()?);
+            }
             write!(out, "{table}")?;
             Ok(out.flush()?)
         }
@@ -125,6 +162,25 @@ fn told(out: &mut impl Write, key: &str) -> io::Result<()> {
 /// The digits are hexadecimal: no character that a shell, a URL or a double click takes for an end.
 fn key(prefix: &str, random: &[u8; RANDOM_BYTES]) -> String {
     format!("{prefix}{}", hex(random))
+}
+
+/// What to do where the table is there already: the new digest goes beside the one in use.
+fn rotation(name: Option<&str>, before: &[String], digest: &str) -> String {
+    let (what, field) = match name {
+        Some(name) => (format!("the config has a key {name:?}"), "sha256"),
+        None => ("the config has an admin token".to_owned(), "token_sha256"),
+    };
+    match before {
+        [used] => format!(
+            "{what} already: no second table of that name. To change from one to the other, in the table that is there\n\n\
+             {field} = [\"{used}\", \"{digest}\"]\n\n\
+             and take the first digest out when nobody uses it any more.\n"
+        ),
+        _ => format!(
+            "{what} already, with two digests, which is as many as there may be: take out the one that nobody uses any more, and put\n\n\
+             \"{digest}\"\n\nin its place.\n"
+        ),
+    }
 }
 
 fn admin_table(token: &str) -> String {
@@ -161,6 +217,15 @@ mod tests {
         let table: toml_edit::DocumentMut = admin_table(&token).parse().unwrap();
         let digests = table["server"]["admin"]["token_sha256"].as_array().unwrap();
         assert_eq!(digests.get(0).unwrap().as_str(), Some(hex(&Sha256::digest(&token)).as_str()));
+    }
+
+    #[test]
+    fn a_name_that_is_there_gets_a_second_digest_and_no_second_table() {
+        let said = rotation(Some("team-a"), &["old".to_owned()], "new");
+        assert!(said.contains("a key \"team-a\" already") && said.contains("sha256 = [\"old\", \"new\"]"), "{said}");
+        assert!(!said.contains("[[keys]]"), "{said}");
+        let full = rotation(None, &["one".to_owned(), "two".to_owned()], "new");
+        assert!(full.contains("admin token already, with two") && full.contains("\"new\""), "{full}");
     }
 
     #[test]

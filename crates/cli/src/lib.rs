@@ -2,9 +2,10 @@
 //! policy, and the binary decides which of them runs.
 
 pub mod address;
-mod admin;
+pub mod admin;
 pub mod bench;
 mod calendar;
+pub mod certificate;
 pub mod chat;
 pub mod completions;
 pub mod connect;

@@ -5,13 +5,12 @@ mod ask;
 mod table;
 mod when;
 
-use crate::address;
+use crate::admin::{self, Admin};
 use clap::ValueEnum;
 use flashlane_engine::Owner;
 use flashlane_store::{Ledger, Tokens, UsageTotal};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -24,13 +23,14 @@ const DAYS_MAX: usize = 1_000;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "With store.folder in the config, or --folder, the ledger is read there, whether or not the
 gateway runs. Without, it is in the gateway's memory, and asked for at server.admin_listen; where
-that asks for a token, FLASHLANE_ADMIN_TOKEN holds it. The ledger has digests of keys: their names
-are the config's. CSV has no row for the total. Cached tokens are among the input, reasoning among
-the output.
+that asks for a token, FLASHLANE_ADMIN_TOKEN or --token-file holds it. The ledger has digests of
+keys: their names are the config's. CSV has no row for the total. Cached tokens are among the
+input, reasoning among the output.
 
 Examples:
   flashlane usage --config flashlane.toml
   flashlane usage --config flashlane.toml --by key,day --since 30d --format csv
+  flashlane usage --admin https://10.0.0.5:8701 --cacert admin-ca.crt --token-file token
   flashlane usage --folder /var/lib/flashlane --by model --since 2026-11-01 --until 2026-12-01")]
 pub struct Args {
     /// What rows are told apart by, in this order; days are UTC's
@@ -51,9 +51,8 @@ pub struct Args {
     /// The data folder, in place of the config's; a copy of one will do
     #[arg(long, value_name = "DIR")]
     pub folder: Option<PathBuf>,
-    /// Where a gateway's operators connect, in place of the config's
-    #[arg(long, value_name = "ADDRESS", value_parser = address::listen)]
-    pub admin_listen: Option<SocketAddr>,
+    #[command(flatten)]
+    pub admin: admin::Flags,
 }
 
 /// What rows are told apart by.
@@ -90,7 +89,8 @@ pub struct Subject {
     pub folder: Option<PathBuf>,
     /// The names of all keys.
     pub keys: Vec<String>,
-    pub admin_listen: SocketAddr,
+    /// Where it can be asked, as a URL.
+    pub admin: String,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -101,8 +101,8 @@ pub enum Error {
     Days { days: usize },
     #[error("the ledger in {}", folder.display())]
     Folder { folder: PathBuf, source: flashlane_store::Error },
-    #[error(transparent)]
-    Gateway(#[from] ask::Error),
+    #[error("the ledger is in the gateway's memory (a data folder is named by --folder)")]
+    Gateway(#[from] admin::Error),
     #[error("standard output")]
     Io(#[from] io::Error),
 }
@@ -149,13 +149,13 @@ impl Answer {
 ///
 /// # Errors
 /// When nothing was asked, or the ledger cannot be read.
-pub fn run(args: &Args, subject: Subject) -> Result<(), Error> {
+pub async fn run(args: &Args, subject: Subject) -> Result<(), Error> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let span = Span::new(args.since, args.until, u64::try_from(now.as_millis()).unwrap_or(u64::MAX))?;
     let mut by = Vec::new();
     args.by.iter().for_each(|column| by.extend((!by.contains(column)).then_some(*column)));
     let parts = parts(&by, span)?;
-    let answer = Answer { rows: sum(&by, parts, &source(subject)?)?, by, span };
+    let answer = Answer { rows: sum(&by, parts, &source(args, subject)?).await?, by, span };
     let mut out = io::stdout().lock();
     match args.format {
         Format::Table => table::write(&mut out, &answer)?,
@@ -168,7 +168,7 @@ pub fn run(args: &Args, subject: Subject) -> Result<(), Error> {
 /// Where the ledger is.
 enum Source {
     Folder { path: PathBuf, ledger: Ledger, names: BTreeMap<Owner, String> },
-    Gateway(SocketAddr),
+    Gateway(Admin),
 }
 
 /// What one owner used on one model and tier.
@@ -179,17 +179,19 @@ struct Used {
     sum: Sum,
 }
 
-fn source(subject: Subject) -> Result<Source, Error> {
-    let Some(path) = subject.folder else { return Ok(Source::Gateway(subject.admin_listen)) };
+fn source(args: &Args, subject: Subject) -> Result<Source, Error> {
+    let Some(path) = subject.folder else {
+        return Ok(Source::Gateway(Admin::new(&args.admin, Some(&subject.admin))?));
+    };
     let ledger = Ledger::open(&path).map_err(|source| Error::Folder { folder: path.clone(), source })?;
     let names = subject.keys.into_iter().map(|name| (Owner::of_key(&name), name)).collect();
     Ok(Source::Folder { path, ledger, names })
 }
 
 impl Source {
-    fn used(&self, span_unix_ms: &Range<u64>) -> Result<Vec<Used>, Error> {
+    async fn used(&self, span_unix_ms: &Range<u64>) -> Result<Vec<Used>, Error> {
         match self {
-            Self::Gateway(admin) => Ok(ask::used(*admin, span_unix_ms)?),
+            Self::Gateway(admin) => Ok(ask::used(admin, span_unix_ms).await?),
             Self::Folder { path, ledger, names } => {
                 let totals = ledger.sum(span_unix_ms);
                 let totals = totals.map_err(|source| Error::Folder { folder: path.clone(), source })?;
@@ -213,11 +215,11 @@ fn parts(by: &[By], span: Span) -> Result<Vec<Range<u64>>, Error> {
     if days.len() > DAYS_MAX { Err(Error::Days { days: days.len() }) } else { Ok(days) }
 }
 
-fn sum(by: &[By], parts: Vec<Range<u64>>, source: &Source) -> Result<BTreeMap<Vec<String>, Sum>, Error> {
+async fn sum(by: &[By], parts: Vec<Range<u64>>, source: &Source) -> Result<BTreeMap<Vec<String>, Sum>, Error> {
     let mut rows: BTreeMap<_, Sum> = BTreeMap::new();
     for part in parts {
         let day = when::date(part.start);
-        for Used { key, model, tier, sum } in source.used(&part)? {
+        for Used { key, model, tier, sum } in source.used(&part).await? {
             let name = by.iter().map(|column| match column {
                 By::Key => key.clone(),
                 By::Model => model.clone(),

@@ -41,6 +41,7 @@ fn parts(file: File) -> Parts {
         admin_listen: file.server.admin_listen,
         connections_max: file.server.limits.connections_max,
         certificate_file: file.server.tls.map(|tls| tls.certificate_file),
+        admin_certificate_file: file.server.admin.tls.map(|tls| tls.certificate_file),
         folder: file.store.folder.clone().map(|folder| folder_checked(file.store, folder)),
         endpoints: file.endpoints,
         models: file.models.iter().map(model).collect(),

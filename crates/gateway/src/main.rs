@@ -5,8 +5,10 @@ mod app;
 mod config;
 mod descriptors;
 mod doctor;
+mod explain;
 mod export;
 mod handover;
+mod keys;
 mod lifetime;
 mod notify;
 mod places;
@@ -22,11 +24,13 @@ mod usage;
 
 use anyhow::Context as _;
 use clap::{CommandFactory, Parser, Subcommand};
-use flashlane_cli::{bench, chat, completions, connect, keys, simulate};
+use flashlane_cli::{bench, chat, completions, connect, simulate};
+use flashlane_telemetry::log;
 use mimalloc::MiMalloc;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use tokio::runtime::Builder;
+use tracing::Level;
 
 /// What it gives and costs: docs/adr/0009-allocator.md.
 #[global_allocator]
@@ -43,6 +47,8 @@ const VERSION: &str = concat!(
 const EXIT_CONFIG: u8 = 64;
 /// What a shell gives a command that Ctrl-C ended.
 const EXIT_INTERRUPTED: u8 = 130;
+/// The same of one whose reader has gone (`flashlane doctor | head`).
+const EXIT_UNREAD: u8 = 141;
 
 /// A low-latency gateway for inference: persistent WebSocket sessions over a latency tier and a throughput tier
 #[derive(Debug, Parser)]
@@ -72,7 +78,7 @@ enum Verb {
     /// Measure a gateway, this one or any other
     Bench(Box<bench::Args>),
     /// Make keys for clients
-    Keys(keys::Args),
+    Keys(flashlane_cli::keys::Args),
     /// Sum up the ledger: turns and tokens by key, model, tier and day
     Usage(flashlane_cli::usage::Args),
     /// Show where a turn went, what it waited for, and where its time went
@@ -87,12 +93,29 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(cli.verb) {
         Ok(code) => code,
+        Err(error) if is_unread(&error) => ExitCode::from(EXIT_UNREAD),
         Err(error) => {
-            let _ = writeln!(io::stderr(), "flashlane: {error:#}");
+            let text = if log::is_json() {
+                log::object(Level::ERROR, &format!("{error:#}"), serde_json::Map::default())
+            } else {
+                format!("flashlane: {error:#}\n")
+            };
+            let _ = io::stderr().write_all(text.as_bytes());
             let unread = matches!(error.downcast_ref(), Some(source::Error::Read { .. }));
             if unread || error.is::<config::Invalid>() { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// Whether a verb ended because nobody reads on what it prints. A connection that breaks is something else.
+fn is_unread(error: &anyhow::Error) -> bool {
+    if let Some(error) = error.downcast_ref::<chat::Error>() {
+        return matches!(error, chat::Error::Terminal(error) if error.kind() == io::ErrorKind::BrokenPipe);
+    }
+    let is_broken = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    };
+    !error.is::<bench::Error>() && error.chain().any(is_broken)
 }
 
 fn run(verb: Verb) -> anyhow::Result<ExitCode> {
@@ -128,7 +151,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Verb::Explain(args) => {
-            flashlane_cli::explain::run(&args)?;
+            explain::run(&args)?;
             Ok(ExitCode::SUCCESS)
         }
         Verb::Config(args) => {

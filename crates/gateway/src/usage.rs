@@ -1,8 +1,10 @@
 //! `flashlane usage`: tells the verb what the config says of the ledger. Reads no more of the config than that: secrets need not be there.
 
 use crate::config::File;
-use crate::{serve, source};
+use crate::{block_on, serve, source};
+use flashlane_cli::admin;
 use flashlane_cli::usage::{self, Args, Subject};
+use tokio::runtime::Builder;
 
 /// # Errors
 /// A config that cannot be read; a ledger that cannot.
@@ -15,7 +17,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let subject = Subject {
         folder: args.folder.clone().or(file.store.folder),
         keys: file.keys.into_iter().map(|key| key.name).collect(),
-        admin_listen: args.admin_listen.unwrap_or(file.server.admin_listen),
+        admin: admin::url_of(file.server.admin_listen, file.server.admin.tls.is_some()),
     };
-    Ok(usage::run(args, subject)?)
+    Ok(block_on(Builder::new_current_thread(), usage::run(args, subject))??)
 }

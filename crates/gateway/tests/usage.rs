@@ -132,7 +132,7 @@ fn what_cannot_be_asked_says_what_was_expected() {
         (&["--folder", "src"], 1, "store.sqlite cannot be used"),
         (&["--folder", ".", "--by", "day", "--since", "2000-01-01"], 1, "days: expected at most 1000"),
         (&["--config", "no-such.toml"], 64, "no-such.toml"),
-        (&["--admin-listen", &rig::closed_address()], 1, "no gateway answers at 127.0.0.1:"),
+        (&["--admin-listen", &rig::closed_address()], 1, "no gateway answers at http://127.0.0.1:"),
     ] {
         let output = run(&[&["usage"], arguments].concat());
         let said = text(&output.stderr);

@@ -5,10 +5,13 @@ use crate::config::Format;
 use flashlane_engine::router::{Attempt, Change, Order, SessionKey};
 use flashlane_engine::{EndpointId, Fleet, Outcome, Stage, hex};
 use std::io::IsTerminal as _;
+use std::sync::OnceLock;
 use tracing::Subscriber;
 use tracing::field::{DisplayValue, display};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// The environment variable with the filter, in `tracing`'s syntax (`info`, `flashlane_edge=debug,warn` ...).
@@ -30,6 +33,28 @@ pub enum Error {
     SetUpAlready,
 }
 
+/// The format that was chosen; not set: nobody has, yet.
+static CHOSEN: OnceLock<Format> = OnceLock::new();
+
+/// Whether lines are JSON: as [`set_up`] chose, or else as the environment says.
+#[must_use]
+pub fn is_json() -> bool {
+    let named = || std::env::var(FORMAT_VARIABLE).is_ok_and(|value| value == "json");
+    CHOSEN.get().map_or_else(named, |format| *format == Format::Json)
+}
+
+/// An object as the log has them, for what is said elsewhere than in the log: in one line, with its end.
+#[must_use]
+pub fn object(level: tracing::Level, message: &str, fields: serde_json::Map<String, serde_json::Value>) -> String {
+    let mut timestamp = String::new();
+    // Writing to a string cannot fail.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
+    let head = [("timestamp", timestamp.as_str()), ("level", level.as_str()), ("message", message)];
+    let head = head.map(|(name, value)| (name.to_owned(), value.into()));
+    let object: serde_json::Map<_, _> = head.into_iter().chain(fields).collect();
+    format!("{}\n", serde_json::Value::from(object))
+}
+
 /// Sends the log to stderr, an event a line: in `format`, unless the environment names another.
 ///
 /// # Errors
@@ -43,6 +68,7 @@ pub fn set_up(format: Format) -> Result<(), Error> {
         Ok(value) if !value.is_empty() => named(&value)?,
         Ok(_) | Err(_) => format,
     };
+    let _ = CHOSEN.set(format);
     match format {
         Format::Text => text(filter, std::io::stderr, std::io::stderr().is_terminal()).try_init(),
         Format::Json => json(filter, std::io::stderr).try_init(),
@@ -60,6 +86,8 @@ where
         .with_env_filter(filter)
         .with_writer(writer)
         .with_ansi(has_colour)
+        // Where nobody reads the log, nobody reads of that either.
+        .log_internal_errors(false)
         .finish()
 }
 
@@ -69,7 +97,7 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let layout = tracing_subscriber::fmt().json().flatten_event(true).with_current_span(false).with_span_list(false);
-    layout.with_target(false).with_env_filter(filter).with_writer(writer).finish()
+    layout.with_target(false).with_env_filter(filter).with_writer(writer).log_internal_errors(false).finish()
 }
 
 fn named(value: &str) -> Result<Format, Error> {
@@ -275,6 +303,19 @@ mod tests {
             objects.iter().all(|object| object.contains_key("timestamp") && object.contains_key("level")),
             "{lines}"
         );
+    }
+
+    #[test]
+    fn what_is_said_elsewhere_looks_like_the_log() {
+        let fields = [("code".to_owned(), 64.into())].into_iter().collect();
+        let said = object(tracing::Level::ERROR, "the config\nis wrong", fields);
+        let logged = logged(Format::Json, || tracing::error!(code = 64, "the config\nis wrong"));
+        let [said, logged] = [said, logged].map(|line| {
+            let mut object = objects(&line).remove(0);
+            let timestamp = object.remove("timestamp").unwrap().as_str().unwrap().len();
+            (object, timestamp)
+        });
+        assert_eq!(said, logged);
     }
 
     #[test]

@@ -88,6 +88,12 @@ impl Way {
         Self { ca_file, ..Self::default() }
     }
 
+    /// Showing a client certificate: PEM files, the second of its key.
+    #[must_use]
+    pub fn identified(self, certificate_file: PathBuf, key_file: PathBuf) -> Self {
+        Self { identity: Some(Identity { certificate_file, key_file }), ..self }
+    }
+
     /// Certificates are always verified. Sessions are resumed, as rustls does by itself.
     pub(crate) fn tls(&self, alpn: &[u8]) -> Result<ClientConfig, Fault> {
         let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };

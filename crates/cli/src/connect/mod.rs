@@ -127,6 +127,12 @@ async fn codex_block(args: &CodexArgs) -> Result<String, Error> {
     let server = args.target.server(CODEX_MODEL).await?;
     let settings =
         codex::Settings { address: &server.address, model: &server.model, api_key_env: args.api_key_env.as_deref() };
+    if args.api_key_env.is_none() && own_key().is_some() {
+        let _ = writeln!(
+            io::stderr(),
+            "note: FLASHLANE_API_KEY is set, and Codex is told of no key: --api-key-env FLASHLANE_API_KEY if the gateway asks for one"
+        );
+    }
     let trust = server.cacert.as_ref().map(|file| format!("# Start it as: CODEX_CA_CERTIFICATE=\"{file}\" codex\n"));
     let trust = trust.unwrap_or_default();
     if !args.write {

@@ -3,7 +3,8 @@
 
 use super::Parts;
 use super::report::Line;
-use crate::calendar::{date, expiry};
+use crate::admin::{self, Admin};
+use crate::certificate::{date, expiry};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use std::io;
@@ -16,6 +17,8 @@ const DAY_S: i64 = 86_400;
 const RENEW_DAYS: i64 = 14;
 /// 2026-01-01: this program is younger.
 const BUILT_S: i64 = 1_767_225_600;
+/// For a gateway's answer.
+const WAIT_MS_MAX: u64 = 2_000;
 /// Beside connections: files, the database, the listener, standard streams.
 const OTHER_DESCRIPTORS: u64 = 256;
 
@@ -25,17 +28,22 @@ pub fn now_unix_s() -> i64 {
 }
 
 /// All lines about the machine itself.
-pub fn lines(parts: &Parts) -> Vec<Line> {
+pub async fn lines(parts: &Parts, flags: &admin::Flags) -> Vec<Line> {
     let limits = std::fs::read_to_string("/proc/self/limits").ok();
-    let running = running(parts.admin_listen);
+    let running = running(parts, flags).await;
     let mut lines = vec![
         clock(now_unix_s()),
         descriptors(limits.as_deref().and_then(open_files), parts),
-        port("clients", "server.listen", parts.listen, (bind(parts.listen), running.as_deref())),
-        port("admin", "server.admin_listen", parts.admin_listen, (bind(parts.admin_listen), running.as_deref())),
+        port("clients", "server.listen", parts.listen, bind(parts.listen), &running),
+        port("admin", "server.admin_listen", parts.admin_listen, bind(parts.admin_listen), &running),
         folder(parts),
     ];
-    lines.extend(parts.certificate_file.as_deref().map(|path| own_certificate(path, now_unix_s())));
+    for (check, field, path) in [
+        ("own certificate", "server.tls.certificate_file", &parts.certificate_file),
+        ("admin certificate", "server.admin.tls.certificate_file", &parts.admin_certificate_file),
+    ] {
+        lines.extend(path.as_deref().map(|path| own_certificate(check, field, path, now_unix_s())));
+    }
     lines.into_iter().map(|line| line.about("machine")).collect()
 }
 
@@ -76,20 +84,34 @@ fn bind(address: SocketAddr) -> io::Result<()> {
     TcpListener::bind(address).map(drop)
 }
 
-/// What a gateway that answers at this admin address says of itself.
-fn running(admin: SocketAddr) -> Option<String> {
-    use std::io::{Read, Write};
-    let wait = std::time::Duration::from_secs(1);
-    let Ok(mut tcp) = std::net::TcpStream::connect_timeout(&admin, wait) else { return None };
-    let asked = tcp
-        .set_read_timeout(Some(wait))
-        .and_then(|()| tcp.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"));
-    let mut said = Vec::new();
-    let _ = asked.and_then(|()| tcp.take(1 << 20).read_to_end(&mut said).map(drop));
-    told(&String::from_utf8_lossy(&said))
+/// Who answers where operators connect.
+#[derive(Debug)]
+enum Running {
+    /// With what it says of itself.
+    Gateway(String),
+    Nobody,
+    /// Somebody, who cannot be asked: why.
+    Unknown(String),
 }
 
-/// By its metrics.
+async fn running(parts: &Parts, flags: &admin::Flags) -> Running {
+    let configured = admin::url_of(parts.admin_listen, parts.admin_certificate_file.is_some());
+    let admin = match Admin::new(flags, Some(&configured)) {
+        Ok(admin) => admin.within(WAIT_MS_MAX),
+        Err(error) => return Running::Unknown(error.to_string()),
+    };
+    match admin.ask("/metrics").await {
+        Ok(said) => told(&said).map_or(Running::Nobody, Running::Gateway),
+        Err(admin::Error::Silent { .. } | admin::Error::Status { .. } | admin::Error::Said { .. }) => Running::Nobody,
+        // Nobody else asks so.
+        Err(admin::Error::Token { said, .. }) if said.contains("admin token") => {
+            Running::Gateway("a running flashlane answers, and asks for the admin token".to_owned())
+        }
+        Err(error) => Running::Unknown(error.to_string()),
+    }
+}
+
+/// What a gateway says of itself, by its metrics.
 fn told(metrics: &str) -> Option<String> {
     metrics.contains("# TYPE flashlane_").then_some(())?;
     let generation = metrics.lines().find_map(|line| line.strip_prefix("flashlane_config_generation "));
@@ -97,20 +119,25 @@ fn told(metrics: &str) -> Option<String> {
     Some(format!("a running flashlane answers{generation}"))
 }
 
-fn port(
-    check: &'static str,
-    field: &str,
-    address: SocketAddr,
-    (bound, running): (io::Result<()>, Option<&str>),
-) -> Line {
-    match bound {
-        Ok(()) => Line::ok(check, format!("{address} is free")),
-        Err(error) => match running.filter(|_| error.kind() == io::ErrorKind::AddrInUse) {
-            Some(running) => Line::warning(check, "a free address", format!("{address} is taken, and {running}"))
-                .advise("nothing, if that is the gateway of this config"),
-            None => Line::failed(check, "a free address of this machine", format!("{address}: {error}"))
-                .advise(format!("end what listens there (`ss -ltnp` shows it), or change {field}")),
-        },
+fn port(check: &'static str, field: &str, address: SocketAddr, bound: io::Result<()>, running: &Running) -> Line {
+    let error = match bound {
+        Ok(()) => return Line::ok(check, format!("{address} is free")),
+        Err(error) => error,
+    };
+    let is_taken = error.kind() == io::ErrorKind::AddrInUse;
+    match running {
+        Running::Gateway(said) if is_taken => {
+            Line::warning(check, "a free address", format!("{address} is taken, and {said}"))
+                .advise("nothing, if that is the gateway of this config")
+        }
+        Running::Unknown(reason) if is_taken => {
+            Line::warning(check, "a free address", format!("{address} is taken; who answers cannot be told: {reason}"))
+                .advise("nothing, if that is the gateway of this config")
+        }
+        Running::Gateway(_) | Running::Unknown(_) | Running::Nobody => {
+            Line::failed(check, "a free address of this machine", format!("{address}: {error}"))
+                .advise(format!("end what listens there (`ss -ltnp` shows it), or change {field}"))
+        }
     }
 }
 
@@ -125,12 +152,12 @@ fn folder(parts: &Parts) -> Line {
     }
 }
 
-fn own_certificate(path: &Path, now_s: i64) -> Line {
+fn own_certificate(check: &'static str, field: &str, path: &Path, now_s: i64) -> Line {
     match CertificateDer::from_pem_file(path) {
-        Ok(certificate) => certificate_line("own certificate", &certificate, now_s)
-            .advise_if_wrong("renew it, and restart flashlane: the files are read at its start"),
-        Err(error) => Line::failed("own certificate", "a PEM file", format!("{}: {error}", path.display()))
-            .advise("change server.tls.certificate_file"),
+        Ok(certificate) => certificate_line(check, &certificate, now_s)
+            .advise_if_wrong("renew it in its file: a running flashlane takes it over, but for systemd's credentials, which take a restart"),
+        Err(error) => Line::failed(check, "a PEM file", format!("{}: {error}", path.display()))
+            .advise(format!("change {field}")),
     }
 }
 
@@ -182,13 +209,16 @@ mod tests {
     #[test]
     fn a_taken_port_is_wrong_unless_the_gateway_itself_has_it() {
         let address = SocketAddr::from(([127, 0, 0, 1], 8700));
+        let line = |bound, running: &Running| port("clients", "server.listen", address, bound, running);
         let taken = || Err(io::Error::from(io::ErrorKind::AddrInUse));
-        assert_eq!(port("clients", "server.listen", address, (Ok(()), None)).state, State::Ok);
-        assert_eq!(port("clients", "server.listen", address, (taken(), Some("it answers"))).state, State::Warning);
-        let line = port("clients", "server.listen", address, (taken(), None));
-        assert!(line.state == State::Failed && line.advice.contains("server.listen"), "{line:?}");
+        assert_eq!(line(Ok(()), &Running::Nobody).state, State::Ok);
+        assert_eq!(line(taken(), &Running::Gateway("it answers".to_owned())).state, State::Warning);
+        let unknown = line(taken(), &Running::Unknown("no trust".to_owned()));
+        assert!(unknown.state == State::Warning && unknown.found.contains("no trust"), "{unknown:?}");
+        let other = line(taken(), &Running::Nobody);
+        assert!(other.state == State::Failed && other.advice.contains("server.listen"), "{other:?}");
         let not_ours = Err(io::Error::from(io::ErrorKind::AddrNotAvailable));
-        assert_eq!(port("clients", "server.listen", address, (not_ours, Some("it answers"))).state, State::Failed);
+        assert_eq!(line(not_ours, &Running::Gateway("it answers".to_owned())).state, State::Failed);
     }
 
     #[test]

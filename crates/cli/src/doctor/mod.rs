@@ -9,6 +9,7 @@ mod live;
 mod machine;
 mod report;
 
+use crate::admin;
 use flashlane_backend::{EndpointConfig, GuardConfig, Tier};
 use live::Live;
 use report::{Line, Screen, State};
@@ -16,8 +17,6 @@ use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-
-pub use crate::calendar::expiry;
 
 /// Arguments of `flashlane doctor`.
 #[derive(Debug, clap::Args)]
@@ -48,6 +47,8 @@ pub struct Args {
     /// Print one JSON object at the end
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub admin: admin::Flags,
 }
 
 /// A config, as far as it could be read.
@@ -65,8 +66,10 @@ pub struct Parts {
     pub listen: SocketAddr,
     pub admin_listen: SocketAddr,
     pub connections_max: u32,
-    /// The gateway's own.
+    /// The gateway's own, for clients.
     pub certificate_file: Option<PathBuf>,
+    /// The one for operators; they speak TLS where there is one.
+    pub admin_certificate_file: Option<PathBuf>,
     /// Where responses are kept, and whether it can be written; `None`: in memory.
     pub folder: Option<(PathBuf, Result<(), String>)>,
     pub endpoints: Vec<EndpointConfig>,
@@ -82,6 +85,7 @@ impl Default for Parts {
             admin_listen: nowhere,
             connections_max: 0,
             certificate_file: None,
+            admin_certificate_file: None,
             folder: None,
             endpoints: Vec::new(),
             models: Vec::new(),
@@ -158,7 +162,7 @@ pub async fn run(args: &Args, subject: Subject) -> Result<Outcome, Error> {
     }
     let parts = subject.parts.as_ref();
     if let Some(parts) = parts {
-        for line in machine::lines(parts) {
+        for line in machine::lines(parts, &args.admin).await {
             screen.line(&line)?;
             checks.push(line);
         }

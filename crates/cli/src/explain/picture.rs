@@ -15,6 +15,7 @@ const TIMES_WIDTH: usize = 24;
 /// The row of what ran beside the stages.
 const BESIDE: &str = "+ guard asked";
 
+const GATEWAY: &str = "gateway";
 const DIM: &str = "\x1b[2m";
 const RED: &str = "\x1b[31m";
 const GREEN: &str = "\x1b[32m";
@@ -156,7 +157,7 @@ impl Picture {
             let (before, after) = (" ".repeat(from), " ".repeat(room - from - long));
             format!("{stage:<NAME_WIDTH$}{before}{bar}{after}{:>12}{:>12}", ms(from_us), ms(to_us - from_us))
         };
-        turn.spans().for_each(|span| push(out, format_args!("{}", row(span))));
+        rows(turn).into_iter().for_each(|span| push(out, format_args!("{}", row(span))));
         if let Some(guard) = &turn.guard {
             // Beside the others: it adds nothing to the whole but what was held for it.
             let asked = row((BESIDE, guard.asked_at_us, guard.asked_at_us.saturating_add(guard.took_us)));
@@ -181,6 +182,22 @@ impl Picture {
     fn paint(&self, colour: &str, text: &str) -> String {
         if self.has_colour { format!("{colour}{text}{PLAIN}") } else { text.to_owned() }
     }
+}
+
+/// The spans, those of one stage in a row as one. flashlane's own work may stand in two places: what it does at the end is called so.
+fn rows(turn: &TurnRecord) -> Vec<(&str, u64, u64)> {
+    let mut rows: Vec<(&str, u64, u64)> = Vec::new();
+    for (stage, from_us, to_us) in turn.spans() {
+        match rows.last_mut().filter(|row| row.0 == stage) {
+            Some(row) => row.2 = to_us,
+            None => rows.push((stage, from_us, to_us)),
+        }
+    }
+    let is_twice = rows.iter().filter(|row| row.0 == GATEWAY).count() > 1;
+    if let Some(last) = rows.last_mut().filter(|row| is_twice && row.0 == GATEWAY) {
+        last.0 = "gateway, end";
+    }
+    rows
 }
 
 /// Writing to a string cannot fail.
@@ -304,6 +321,17 @@ stream                   ███████████    5.000 ms    5.000 
                10.000 ms in all, first token at 5.000 ms, flashlane's own work 0.040 ms
 ";
         assert_eq!(Picture::new(60, false).of(&[turn()]), wanted);
+    }
+
+    #[test]
+    fn own_work_in_two_places_is_told_apart() {
+        let step = |stage: &str, at_us: u64| json!({"stage": stage, "at_us": at_us});
+        let steps = [step("queue", 0), step("gateway", 2), step("gateway", 3), step("stream", 5), step("gateway", 9)];
+        let mut record = serde_json::to_value(turn()).unwrap();
+        record["steps"] = steps.into_iter().collect();
+        let turn: TurnRecord = serde_json::from_value(record).unwrap();
+        let told: Vec<_> = rows(&turn).into_iter().map(|(stage, from_us, _)| (stage, from_us)).collect();
+        assert_eq!(told, [("queue", 0), ("gateway", 2), ("stream", 5), ("gateway, end", 9)]);
     }
 
     #[test]

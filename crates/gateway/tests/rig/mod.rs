@@ -18,6 +18,8 @@ pub fn command(arguments: &[&str]) -> Command {
     let variables = [
         "FLASHLANE_CONFIG",
         "FLASHLANE_API_KEY",
+        "FLASHLANE_ADMIN_TOKEN",
+        "FLASHLANE_LOG_FORMAT",
         "FLASHLANE_LOG",
         "FLASHLANE_LATENCY_API_KEY",
         "FLASHLANE_THROUGHPUT_API_KEY",
