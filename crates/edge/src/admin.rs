@@ -119,3 +119,29 @@ async fn wrong_method(request: Request) -> Refused {
         format!("Not allowed to {} on {}.", request.method(), request.uri().path()),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    /// `GET /limits`, of all that `.route("/limits", get(...))` says.
+    fn routed() -> BTreeSet<String> {
+        let source = include_str!("admin.rs").split("#[cfg(test)]").next().unwrap();
+        let routes = source.split(".route(\"").skip(1).map(|route| {
+            let (path, rest) = route.split_once("\", ").unwrap();
+            format!("{} {path}", rest.split('(').next().unwrap().to_uppercase())
+        });
+        routes.collect()
+    }
+
+    #[test]
+    fn operations_tells_of_every_path_and_of_no_other() {
+        let page = include_str!("../../../docs/OPERATIONS.md");
+        let table = page.split_once("\n## Who may ask the admin listener\n").unwrap().1;
+        let rows = table.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+        let cells = rows.filter_map(|row| row.split('|').nth(1));
+        let named: BTreeSet<String> =
+            cells.flat_map(|cell| cell.split('`').skip(1).step_by(2).map(str::to_owned)).collect();
+        assert_eq!(routed(), named);
+    }
+}

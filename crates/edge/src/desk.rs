@@ -98,6 +98,11 @@ impl Desk {
         (held.admission.seen(endpoint, now), held.admission.is_drained(endpoint))
     }
 
+    /// What an operator has said of an endpoint.
+    pub(crate) fn order(&self, endpoint: EndpointId) -> Order {
+        self.held().admission.order(endpoint)
+    }
+
     /// Another order for an endpoint, made of the one that it has; whoever waits in vain is woken to look elsewhere.
     pub(crate) fn obey<E>(
         &self,

@@ -2,7 +2,8 @@
 //! and all others hold as they were set. Knows nothing of what the fields mean.
 
 use flashlane_engine::admission::Terms;
-use serde_json::Value;
+use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 
 /// `terms` hold now, and the config says `after` where it said `before`. Where the fields of both cannot be held to together, the config's hold.
 pub(crate) fn revised(terms: &Terms, before: &Terms, after: &Terms) -> Terms {
@@ -28,6 +29,26 @@ fn merged(terms: &Terms, before: &Terms, after: &Terms) -> Option<Value> {
     Some(terms)
 }
 
+/// The fields that differ: `queue.concurrency_max none -> 32, limits.burst_ms 60000 -> 1000`.
+pub(crate) fn told(before: &Terms, after: &Terms) -> String {
+    let [before, after] = [before, after].map(|terms| serde_json::to_value(terms).unwrap_or_default());
+    let mut told = Vec::new();
+    for part in ["limits", "queue"] {
+        let of = |side: &'_ Value| side.get(part).and_then(Value::as_object).cloned().unwrap_or_default();
+        let (before, after) = (of(&before), of(&after));
+        let fields: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+        for field in fields {
+            let value = |side: &Map<String, Value>| match side.get(field) {
+                None | Some(Value::Null) => "none".to_owned(),
+                Some(value) => value.to_string(),
+            };
+            let (before, after) = (value(&before), value(&after));
+            told.extend((before != after).then(|| format!("{part}.{field} {before} -> {after}")));
+        }
+    }
+    told.join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,6 +67,12 @@ mod tests {
         let (before, patched) = (terms(Some(10), 100, Some(4)), terms(Some(20), 100, None));
         assert_eq!(revised(&patched, &before, &before), patched);
         assert_eq!(revised(&patched, &before, &terms(Some(10), 300, Some(4))), terms(Some(20), 300, None));
+    }
+
+    #[test]
+    fn what_differs_is_told_by_its_field() {
+        let told = told(&terms(Some(10), 100, Some(4)), &terms(Some(20), 100, None));
+        assert_eq!(told, "limits.requests_per_minute 10 -> 20, queue.concurrency_max 4 -> none");
     }
 
     #[test]

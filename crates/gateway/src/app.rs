@@ -5,7 +5,7 @@ use crate::export::{Exporter, Exporting};
 use crate::shown;
 use anyhow::Context as _;
 use flashlane_backend::{Change, Full, Post};
-use flashlane_cli::doctor::expiry;
+use flashlane_cli::certificate::{date, expiry, names};
 use flashlane_edge::{Parts, Renewal, State};
 use flashlane_engine::Shared;
 use flashlane_telemetry::metrics::Build;
@@ -35,7 +35,7 @@ const BUILD: Build = Build {
 /// # Errors
 /// When the store cannot be opened; when the metrics cannot be registered: a mistake of ours.
 pub fn state(config: Config, source_name: &str) -> anyhow::Result<Arc<State>> {
-    let shown = shown::of(&config.file, source_name)?;
+    let shown = shown::of(&config, source_name)?;
     let mut fleet = config.fleet;
     fleet.created_unix_s = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let metrics = Metrics::new().context("the metrics")?;
@@ -59,13 +59,22 @@ pub fn state(config: Config, source_name: &str) -> anyhow::Result<Arc<State>> {
     Ok(Arc::new(state))
 }
 
-/// Another config in the place of the one that runs: its number, and what became of endpoints.
+/// What another config has made of the one that ran.
+pub struct Renewed {
+    pub generation: u64,
+    pub endpoints: Vec<Change>,
+    /// What clients and operators are shown now, where it is another: `certificate of clients: flash.example, until 2027-01-31`.
+    pub certificates: Vec<String>,
+}
+
+/// Another config in the place of the one that runs.
 ///
 /// # Errors
 /// [`Unfit`]. Then nothing has changed.
-pub fn renew(state: &State, config: Config, source_name: &str) -> Result<(u64, Vec<Change>), Unfit> {
-    let shown = shown::of(&config.file, source_name)?;
-    let renewed = state.renew(Renewal {
+pub fn renew(state: &State, config: Config, source_name: &str) -> Result<Renewed, Unfit> {
+    let shown = shown::of(&config, source_name)?;
+    let before = state.current();
+    let (generation, endpoints) = state.renew(Renewal {
         config: config.server,
         tls: config.tls,
         admin_tls: config.admin_tls,
@@ -78,7 +87,14 @@ pub fn renew(state: &State, config: Config, source_name: &str) -> Result<(u64, V
         shown,
     })?;
     tell_certificates(state);
-    Ok(renewed)
+    let after = state.current();
+    let certificates =
+        after.certificates().into_iter().zip(before.certificates()).filter_map(|((listener, tls), (_, before))| {
+            let certificate = tls?.certificate();
+            let is_other = before.is_none_or(|before| before.certificate() != certificate);
+            is_other.then(|| format!("certificate of {listener}: {}", certificate_told(certificate)))
+        });
+    Ok(Renewed { generation, endpoints, certificates: certificates.collect() })
 }
 
 /// Why a good config cannot take the place of the one that runs.
@@ -88,6 +104,14 @@ pub enum Unfit {
     Full(#[from] Full),
     #[error("the config cannot be shown")]
     Shown(#[from] serde_json::Error),
+}
+
+/// Whom it is for, and how long.
+fn certificate_told(certificate: &[u8]) -> String {
+    let until = expiry(certificate).map_or_else(|| "an end that cannot be read".to_owned(), date);
+    let names = names(certificate);
+    let names = if names.is_empty() { "no name".to_owned() } else { names.join(" ") };
+    format!("{names}, until {until}")
 }
 
 fn tell_certificates(state: &State) {

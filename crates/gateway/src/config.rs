@@ -7,10 +7,12 @@ mod check;
 mod fixed;
 mod keys;
 mod moved;
+mod other;
 mod routing;
 mod schema;
 mod trust;
 pub mod verb;
+mod whole;
 mod words;
 
 use crate::export::Telemetry;
@@ -33,6 +35,8 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+
+pub use whole::whole;
 
 /// A checked config, ready to run.
 pub struct Config {
@@ -121,24 +125,6 @@ pub struct File {
     pub keys: Vec<KeyConfig>,
 }
 
-/// The parts of a file, as its text names them.
-const PARTS: [&str; 14] = [
-    "server",
-    "session",
-    "routing",
-    "seal",
-    "limits",
-    "queue",
-    "store",
-    "runtime",
-    "telemetry",
-    "endpoints",
-    "models",
-    "guards",
-    "rules",
-    "keys",
-];
-
 impl File {
     /// The files whose content is part of the config.
     pub fn files(&self) -> impl Iterator<Item = &Path> {
@@ -146,12 +132,6 @@ impl File {
         let seal = self.seal.keys_file.iter().map(PathBuf::as_path);
         let guards = self.guards.iter().flat_map(GuardConfig::files);
         self.endpoints.iter().flat_map(EndpointConfig::files).chain(guards).chain(tls).chain(seal)
-    }
-
-    /// The parts in which two files differ.
-    pub fn parts_other_than(&self, other: &Self) -> Vec<&'static str> {
-        let [ours, theirs] = [self, other].map(|file| toml::Table::try_from(file).unwrap_or_default());
-        PARTS.into_iter().filter(|part| ours.get(*part) != theirs.get(*part)).collect()
     }
 }
 
@@ -333,13 +313,13 @@ impl Config {
         text: &str,
         listen: Listen,
         running: &File,
-    ) -> Result<(Self, Vec<&'static str>), Invalid> {
+    ) -> Result<(Self, Vec<String>), Invalid> {
         let config = Self::parse(source_name, text, listen)?;
         let mut file = config.file.clone();
-        let kept = fixed::keep(running, &mut file);
-        if kept.is_empty() {
-            return Ok((config, kept));
+        if fixed::keep(running, &mut file).is_empty() {
+            return Ok((config, Vec::new()));
         }
+        let kept = config.file.other_than(&file);
         let places = Places::new(text);
         check(file).map(|config| (config, kept)).map_err(|fault| placed(source_name, &places, fault))
     }

@@ -1,28 +1,37 @@
 //! Listening sockets that come from elsewhere and go elsewhere: from systemd or from the process before this one, by `LISTEN_FDS`; and to
 //! the process after it, which serves on the same sockets before this one stops. No connection is refused meanwhile: the sockets, and
-//! what waits at them, are the kernel's, and stay.
+//! what waits at them, are the kernel's, and stay. Before it serves, the successor asks for what operators have ordered, over a socket of its own:
+//! a byte, and the answer is one JSON up to the end of the stream. One of another version that does not know of it does not ask.
 //!
 //! Knows nothing of what is served.
 
 use command_fds::{CommandFdExt as _, FdMapping, FdMappingCollision};
-use flashlane_edge::Listeners;
+use flashlane_edge::{Listeners, Orders};
 use listenfd::ListenFd;
+use std::convert::Infallible;
 use std::env;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Child, Command};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// The sockets' names in `LISTEN_FDNAMES`, in the order in which they count where they have none.
-const NAMES: [&str; 3] = ["clients", "admin", "predecessor"];
+const NAMES: [&str; 4] = ["clients", "admin", "predecessor", "orders"];
 /// As systemd numbers them.
 const FIRST_FD: i32 = 3;
 const READY: &[u8] = b"READY=1";
 /// How long a successor may take until it serves: it reads its config and asks no one.
 const READY_WAIT_MAX: Duration = Duration::from_secs(30);
 const LOOK_PERIOD: Duration = Duration::from_millis(50);
+/// By which a successor asks for the orders.
+const ASKED: &[u8] = b"?";
+/// Of 1,024 endpoints with long names.
+const ORDERS_BYTES_MAX: u64 = 1 << 20;
+/// How long a successor waits for them: they are there.
+const ORDERS_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Why a socket cannot be used, or a successor not be started.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +44,8 @@ pub enum Error {
     Pass { source: FdMappingCollision },
     #[error("the successor has ended with {status}: its log says why")]
     Ended { status: std::process::ExitStatus },
+    #[error("what operators ordered cannot be read from the process before this one")]
+    Orders { source: io::Error },
     #[error("the successor was not ready within {} s", READY_WAIT_MAX.as_secs())]
     Silent,
 }
@@ -66,8 +77,14 @@ impl Childless {
 pub struct Inherited {
     pub clients: Option<TcpListener>,
     pub admin: Option<TcpListener>,
-    /// Who waits for this process to serve.
-    predecessor: Option<UnixDatagram>,
+    pub predecessor: Option<Predecessor>,
+}
+
+/// The process before this one, which waits for this one to serve.
+#[derive(Debug)]
+pub struct Predecessor {
+    ready: UnixDatagram,
+    orders: Option<UnixStream>,
 }
 
 impl Inherited {
@@ -86,8 +103,12 @@ impl Inherited {
             taken.map_err(|source| Error::Socket { name, source })
         };
         let (clients, admin) = (listener("clients")?, listener("admin")?);
-        let predecessor = place("predecessor").map_or(Ok(None), |place| passed.take_unix_datagram(place));
-        Ok(Self { clients, admin, predecessor: predecessor.unwrap_or_default() })
+        let ready = place("predecessor").and_then(|place| passed.take_unix_datagram(place).ok().flatten());
+        // It looks at what kind of socket it is, and not at whether that listens.
+        let orders = place("orders").and_then(|place| passed.take_unix_listener(place).ok().flatten());
+        let orders = orders.map(|socket| UnixStream::from(OwnedFd::from(socket)));
+        let predecessor = ready.map(|ready| Predecessor { ready, orders });
+        Ok(Self { clients, admin, predecessor })
     }
 
     pub fn clients_address(&self) -> Option<SocketAddr> {
@@ -97,16 +118,44 @@ impl Inherited {
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin.as_ref()?.local_addr().ok()
     }
+}
 
-    /// Tells the process before this one that it may go.
-    pub fn ready(predecessor: &UnixDatagram) {
+impl Predecessor {
+    /// What operators have ordered of it; nothing where it is of a version that does not know.
+    ///
+    /// # Errors
+    /// It does not say, or not so that it can be read.
+    pub async fn orders(&mut self) -> Result<Orders, Error> {
+        let Some(orders) = self.orders.take() else { return Ok(Orders::default()) };
+        let asked = tokio::time::timeout(ORDERS_WAIT_MAX, ask(orders)).await;
+        asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(|source| Error::Orders { source })
+    }
+
+    /// Tells it that it may go.
+    pub fn ready(self) {
         // If it is gone, it need not know.
-        let _ = predecessor.send(READY);
+        let _ = self.ready.send(READY);
     }
+}
 
-    pub fn take_predecessor(&mut self) -> Option<UnixDatagram> {
-        self.predecessor.take()
-    }
+async fn ask(orders: UnixStream) -> io::Result<Orders> {
+    orders.set_nonblocking(true)?;
+    let mut orders = tokio::net::UnixStream::from_std(orders)?;
+    orders.write_all(ASKED).await?;
+    let mut said = Vec::new();
+    orders.take(ORDERS_BYTES_MAX).read_to_end(&mut said).await?;
+    Ok(serde_json::from_slice(&said)?)
+}
+
+/// Answers a successor that asks; never comes back, since it may be another's turn to.
+async fn answer(ours: UnixStream, orders: impl Fn() -> Orders) -> io::Result<Infallible> {
+    ours.set_nonblocking(true)?;
+    let mut ours = tokio::net::UnixStream::from_std(ours)?;
+    let mut asked = [0; ASKED.len()];
+    ours.read_exact(&mut asked).await?;
+    ours.write_all(&serde_json::to_vec(&orders())?).await?;
+    drop(ours);
+    std::future::pending().await
 }
 
 /// What a successor is started with, kept as long as there may be one: an open copy keeps a socket listening.
@@ -124,26 +173,35 @@ impl Legacy {
         Ok(Self { clients: clients.try_clone_to_owned()?, admin: admin.try_clone_to_owned()? })
     }
 
-    /// Starts the program that this one was started as, anew, with the same arguments; comes back when it serves. One that does not, or that
-    /// is not waited for any more, is ended.
+    /// Starts the program that this one was started as, anew, with the same arguments, and `orders` for when it asks; comes back when it serves.
+    /// One that does not, or that is not waited for any more, is ended.
     ///
     /// # Errors
     /// Why there is none. Nothing has changed then.
-    pub async fn pass_on(&self) -> Result<(), Error> {
+    pub async fn pass_on(&self, orders: impl Fn() -> Orders) -> Result<(), Error> {
         let start = |source| Error::Start { source };
         let (ours, theirs) = UnixDatagram::pair().map_err(start)?;
         ours.set_nonblocking(true).map_err(start)?;
         let ours = tokio::net::UnixDatagram::from_std(ours).map_err(start)?;
-        let mut successor = Successor(Some(self.start(theirs)?));
-        let ready = tokio::time::timeout(READY_WAIT_MAX, ready(&ours, &mut successor)).await;
+        let (our_orders, their_orders) = UnixStream::pair().map_err(start)?;
+        let mut successor = Successor(Some(self.start(theirs, their_orders)?));
+        let answering = async {
+            // A successor that was not told has a line of its own about it.
+            let _ = answer(our_orders, orders).await;
+            std::future::pending::<Infallible>().await
+        };
+        let ready = tokio::select! {
+            ready = tokio::time::timeout(READY_WAIT_MAX, ready(&ours, &mut successor)) => ready,
+            never = answering => match never {},
+        };
         ready.unwrap_or(Err(Error::Silent))?;
         successor.0 = None;
         Ok(())
     }
 
-    fn start(&self, theirs: UnixDatagram) -> Result<Child, Error> {
+    fn start(&self, theirs: UnixDatagram, orders: UnixStream) -> Result<Child, Error> {
         let copy = |fd: &OwnedFd| fd.try_clone().map_err(|source| Error::Start { source });
-        let passed = [copy(&self.clients)?, copy(&self.admin)?, theirs.into()];
+        let passed = [copy(&self.clients)?, copy(&self.admin)?, theirs.into(), orders.into()];
         let mappings = (FIRST_FD..).zip(passed).map(|(child_fd, parent_fd)| FdMapping { parent_fd, child_fd });
         let mut arguments = env::args_os();
         // By the name that it was called by: behind it is the new program now.

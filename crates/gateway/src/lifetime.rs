@@ -37,7 +37,10 @@ impl Lifetime<'_> {
                     (self.legacy, succession) = (Err(Childless::Stopping), None);
                     match haste {
                         Haste::HandedOver => self.supervisor.succeeded(),
-                        Haste::Announced | Haste::AtOnce => self.supervisor.stopping(),
+                        Haste::Announced | Haste::AtOnce => {
+                            self.supervisor.stopping();
+                            tell_orders(&self.state);
+                        }
                     }
                 }
                 passed_on = settled(&mut succession) => {
@@ -69,7 +72,8 @@ impl Lifetime<'_> {
             }
         };
         tracing::info!("SIGUSR2: a successor is started");
-        Some(Box::pin(async move { legacy.pass_on().await }))
+        let state = Arc::clone(&self.state);
+        Some(Box::pin(async move { legacy.pass_on(|| state.orders()).await }))
     }
 
     fn passed_on(&self, passed_on: Result<(), Error>) {
@@ -85,6 +89,14 @@ impl Lifetime<'_> {
                 );
             }
         }
+    }
+}
+
+/// What nobody goes on with is said, so that it can be said again to the next process.
+fn tell_orders(state: &State) {
+    let orders = state.orders();
+    if !orders.is_empty() {
+        tracing::warn!(%orders, "orders that end with this process: a restart has the config's");
     }
 }
 

@@ -11,6 +11,7 @@ use crate::source::{self, Source};
 use flashlane_backend::{Change, files};
 use flashlane_edge::State;
 use flashlane_telemetry::label::Reload;
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::io;
 use std::path::PathBuf;
@@ -21,6 +22,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Between two looks at the files. What they hold has to be the same at two of them: a file may be half written.
 const LOOK: Duration = Duration::from_secs(1);
+/// Of what has changed, in one line of the log.
+const CHANGES_TOLD_MAX: usize = 32;
 
 /// SIGHUP, from when this exists on.
 pub struct Hangup {
@@ -52,9 +55,14 @@ pub struct Reloading {
     listen: Listen,
     /// The config that holds, with what only a restart changes as it was at the start.
     running: Arc<File>,
-    /// What the files held when it was read.
-    read: u64,
+    /// The files that are looked at: those of the config that holds, and of the last that was read, which may have been refused for one of them.
+    watched: BTreeSet<PathBuf>,
+    /// What they held when it was read.
+    read: Vec<Held>,
 }
+
+/// A file, and a digest of what it holds.
+type Held = (PathBuf, u64);
 
 /// Why the config that holds still does.
 #[derive(Debug, thiserror::Error)]
@@ -72,15 +80,17 @@ enum Refused {
 impl Reloading {
     /// To be made right after the config was read.
     pub fn new(source: Source, listen: Listen, running: File) -> Self {
-        let read = files::digest(files_of(&source, &running).iter().map(PathBuf::as_path));
+        let watched = files_of(&source, &running);
+        let read = held(&watched);
         // What has changed since is seen by the first look.
         let is_same = source.read_again().is_ok_and(|text| text == source.text);
-        Self { source: Arc::new(source), listen, running: Arc::new(running), read: if is_same { read } else { 0 } }
+        let read = if is_same { read } else { Vec::new() };
+        Self { source: Arc::new(source), listen, running: Arc::new(running), watched, read }
     }
 
     /// Until it is dropped.
     pub async fn run(mut self, state: Arc<State>, mut hangup: Hangup, supervisor: &Supervisor) -> Infallible {
-        let mut looked = self.read;
+        let mut looked = self.read.clone();
         loop {
             let is_asked = tokio::select! {
                 () = hangup.next() => true,
@@ -89,25 +99,40 @@ impl Reloading {
             state.sweep();
             let now = self.look().await;
             if is_asked || (now != self.read && now == looked) {
-                self.read = now;
+                let before = std::mem::replace(&mut self.read, now);
                 supervisor.reloading();
-                match self.reload(&state).await {
+                match self.reload(&state, &before).await {
                     Ok(generation) => supervisor.reloaded(format_args!("config generation {generation}")),
                     Err(refused) => supervisor.reloaded(format_args!("with the config of before: {refused}")),
                 }
+                looked.clone_from(&self.read);
+            } else {
+                looked = now;
             }
-            looked = now;
         }
     }
 
     /// What the files hold that the config is made of.
-    async fn look(&self) -> u64 {
-        let files = files_of(&self.source, &self.running);
-        app::apart(move || files::digest(files.iter().map(PathBuf::as_path))).await.unwrap_or_default()
+    async fn look(&self) -> Vec<Held> {
+        let watched = self.watched.clone();
+        app::apart(move || held(&watched)).await.unwrap_or_default()
     }
 
-    async fn reload(&mut self, state: &State) -> Result<u64, Refused> {
-        let renewed = self.renew(state).await;
+    /// Looks at these files from now on, too, and at no others but those of the config that holds.
+    fn watch(&mut self, named: &[Held]) {
+        self.watched = files_of(&self.source, &self.running);
+        self.watched.extend(named.iter().map(|(path, _)| path.clone()));
+        // What was looked at before anything was read comes first.
+        let known = |path: &PathBuf| self.read.iter().chain(named).find(|(known, _)| known == path).cloned();
+        self.read = self.watched.iter().map(|path| known(path).unwrap_or_else(|| (path.clone(), 0))).collect();
+    }
+
+    async fn reload(&mut self, state: &State, before: &[Held]) -> Result<u64, Refused> {
+        let (source, listen, running) = (Arc::clone(&self.source), self.listen, Arc::clone(&self.running));
+        let read = app::apart(move || read(&source, listen, &running));
+        let (named, read) = read.await.unwrap_or((Vec::new(), Err(Refused::Lost)));
+        let renewed = read.and_then(|read| self.renew(state, before, read));
+        self.watch(&named);
         match &renewed {
             Ok(_) => state.metrics.config_reloaded(Reload::Adopted),
             Err(refused) => {
@@ -119,36 +144,56 @@ impl Reloading {
     }
 
     /// The generation that holds now.
-    async fn renew(&mut self, state: &State) -> Result<u64, Refused> {
-        let (source, listen, running) = (Arc::clone(&self.source), self.listen, Arc::clone(&self.running));
-        let read = app::apart(move || -> Result<_, Refused> {
-            let text = source.read_again()?;
-            Ok(Config::parse_again(&source.name, &text, listen, &running)?)
-        });
-        let (config, kept) = read.await.ok_or(Refused::Lost)??;
+    fn renew(&mut self, state: &State, before: &[Held], (config, kept): Read) -> Result<u64, Refused> {
         let file = config.file.clone();
-        let parts = file.parts_other_than(&self.running);
-        let (generation, changes) = app::renew(state, config, &self.source.name)?;
+        let mut changed = file.other_than(&self.running);
+        let app::Renewed { generation, endpoints, certificates } = app::renew(state, config, &self.source.name)?;
         self.running = Arc::new(file);
+        let is_other = |held: &&Held| !before.contains(held) && before.iter().any(|(path, _)| *path == held.0);
+        let files = self.read.iter().filter(is_other).filter(|(path, _)| Some(path) != self.source.path.as_ref());
+        changed.extend(files.map(|(path, _)| format!("file {}", path.display())));
+        changed.extend(endpoints.into_iter().map(|change| match change {
+            Change::Added(name) => format!("endpoint {name} is new"),
+            Change::Changed(name) => format!("endpoint {name} is another"),
+            Change::Removed(name) => format!("endpoint {name} is gone"),
+        }));
+        changed.extend(certificates);
         for field in kept {
-            tracing::warn!(field, "only a restart changes this: what it was at the start holds");
+            tracing::warn!(field, "needs a restart: what it was at the start holds");
         }
-        tracing::info!(generation, changed = told(&parts, &changes), "the config was read again");
+        tracing::info!(generation, changed = told(changed), "the config was read again");
         Ok(generation)
     }
 }
 
-fn files_of(source: &Source, running: &File) -> Vec<PathBuf> {
+/// A config, and the fields of it that a restart alone would change.
+type Read = (Config, Vec<String>);
+
+/// Reads it, and tells what the files held that it names, as far as it can be read.
+fn read(source: &Source, listen: Listen, running: &File) -> (Vec<Held>, Result<Read, Refused>) {
+    let text = match source.read_again() {
+        Ok(text) => text,
+        Err(error) => return (Vec::new(), Err(error.into())),
+    };
+    // Looked at before they are read: what changes in between is told by the next look.
+    let named = File::parse(&source.name, &text).map(|file| held(&files_of(source, &file))).unwrap_or_default();
+    (named, Config::parse_again(&source.name, &text, listen, running).map_err(Refused::from))
+}
+
+fn files_of(source: &Source, running: &File) -> BTreeSet<PathBuf> {
     source.path.iter().cloned().chain(running.files().map(PathBuf::from)).collect()
 }
 
-/// The parts of the file that are others, and what became of endpoints.
-fn told(parts: &[&'static str], changes: &[Change]) -> String {
-    let endpoints = changes.iter().map(|change| match change {
-        Change::Added(name) => format!("endpoint {name} is new"),
-        Change::Changed(name) => format!("endpoint {name} is another"),
-        Change::Removed(name) => format!("endpoint {name} is gone"),
-    });
-    let told: Vec<String> = parts.iter().map(|part| format!("[{part}]")).chain(endpoints).collect();
-    if told.is_empty() { "nothing".to_owned() } else { told.join(", ") }
+fn held(files: &BTreeSet<PathBuf>) -> Vec<Held> {
+    files.iter().map(|path| (path.clone(), files::digest([path.as_path()]))).collect()
+}
+
+fn told(mut changed: Vec<String>) -> String {
+    if changed.is_empty() {
+        return "nothing".to_owned();
+    }
+    let more = changed.len().saturating_sub(CHANGES_TOLD_MAX);
+    changed.truncate(CHANGES_TOLD_MAX);
+    changed.extend((more > 0).then(|| format!("and {more} more")));
+    changed.join(", ")
 }

@@ -40,14 +40,19 @@ impl Default for RuntimeConfig {
 }
 
 impl RuntimeConfig {
+    /// Threads that serve, on this machine.
+    pub fn threads(&self) -> usize {
+        let cores = || available_parallelism().map_or(1, usize::from);
+        self.worker_threads.map_or_else(cores, |threads| usize::from(threads.get()))
+    }
+
     /// The runtime that this amounts to.
     ///
     /// # Errors
     /// The system gives no threads.
     pub fn build(&self) -> io::Result<Runtime> {
-        let cores = || available_parallelism().map_or(1, usize::from);
         Builder::new_multi_thread()
-            .worker_threads(self.worker_threads.map_or_else(cores, |threads| usize::from(threads.get())))
+            .worker_threads(self.threads())
             .event_interval(self.event_interval.get())
             .max_blocking_threads(usize::from(self.blocking_threads_max.get()))
             .enable_all()

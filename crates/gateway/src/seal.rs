@@ -1,6 +1,6 @@
 //! `[seal]`: the keys of what clients keep for this server and bring back, summaries and reasoning. Knows nothing of what is sealed.
 
-use flashlane_backend::Secret;
+use flashlane_backend::{Secret, shown_name};
 use flashlane_engine::seal::{KEYS_MAX, Keyring, SealError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -43,7 +43,7 @@ impl Default for SealConfig {
 pub enum Problem {
     #[error("only one of keys_env and keys_file may be given")]
     TwoPlaces,
-    #[error("the environment variable {variable} is not set, or is no text")]
+    #[error("the environment variable {} is not set, or is no text", shown_name(variable))]
     NoSuchVariable { variable: String },
     #[error("{} cannot be read", path.display())]
     File { path: PathBuf, source: std::io::Error },

@@ -25,6 +25,9 @@ use tokio::runtime::Builder;
 const CONFIG_VARIABLE: &str = "FLASHLANE_CONFIG";
 const NO_THREADS: &str = "the system gives no threads";
 
+/// Of `memory_bytes_max`: less than this is more likely a mistake in the unit.
+const MEMORY_BYTES_FEW: u64 = 64 << 20;
+
 /// Arguments of `flashlane serve`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Without a file and without --latency or --throughput it serves the embedded default: two
@@ -95,19 +98,17 @@ pub fn run(args: &Args) -> anyhow::Result<End> {
         clients: inherited.clients_address().or(args.listen),
         admin: inherited.admin_address().or(args.admin_listen),
     };
+    if !args.check {
+        // Before the config is checked: what is wrong with it is told in the form that it asks for.
+        log::set_up(source.log_format())?;
+        panics::set_up();
+    }
     let config = Config::parse(&source.name, &source.text, listen)?;
     if args.check {
         return check(&source, file.is_none());
     }
-    log::set_up(config.telemetry.config.log_format)?;
-    panics::set_up();
     if source.is_new {
-        let mut out = io::stdout().lock();
-        writeln!(
-            out,
-            "# What the flags amount to. With `--check > flashlane.toml` added, it is kept as a file:\n{}",
-            source.text.trim_end()
-        )?;
+        announce::flags(&mut io::stdout().lock(), &source.text)?;
     }
     let source_name = source.name.clone();
     let reloading = Reloading::new(source, listen, config.file.clone());
@@ -129,11 +130,16 @@ async fn serve(
     for (of_one, of_all) in limits.idle_limits() {
         tracing::warn!("server.limits.{of_one} is not below {of_all}: one address can take all there is");
     }
+    if let Some(bytes_max) = limits.memory_bytes_max.filter(|bytes| (1..MEMORY_BYTES_FEW).contains(bytes)) {
+        tracing::warn!(
+            bytes_max,
+            "server.limits.memory_bytes_max is little: the process alone takes some 20 MB, and from 80 % on new sessions are refused"
+        );
+    }
     // From here on a signal drains: before it there is nothing to lose.
     let signals = Signals::new().context("signals cannot be listened for")?;
     let hangup = Hangup::new().context("signals cannot be listened for")?;
     let supervisor = Supervisor::of_environment();
-    let predecessor = inherited.take_predecessor();
     let listeners = Listeners::take(&config.server, inherited.clients, inherited.admin).await?;
     let legacy = match Childless::why(std::process::id(), matches!(config.store, Place::Folder(_))) {
         None => Ok(Arc::new(Legacy::of(&listeners)?)),
@@ -144,6 +150,7 @@ async fn serve(
         is_tls: config.tls.is_some(),
         admin: listeners.admin_address()?,
         is_admin_tls: config.admin_tls.is_some(),
+        asks_for_keys: !config.keys.is_empty(),
     };
     if !addresses.is_tls && !config.keys.is_empty() && !addresses.clients.ip().is_loopback() {
         tracing::warn!("keys cross the network in the clear: there is no [server.tls]");
@@ -154,10 +161,18 @@ async fn serve(
     let traces = config.telemetry.traces.take();
     let state = app::state(config, &source_name)?;
     let exporting = traces.map(|post| app::export(post, &state));
-    announce::announce(&mut io::stdout().lock(), addresses, &state.current().shared.fleet)?;
+    if let Some(predecessor) = &mut inherited.predecessor {
+        match predecessor.orders().await {
+            Ok(orders) => state.obey(orders),
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "the config holds"),
+        }
+    }
+    let announced = announce::announce(&mut io::stdout().lock(), addresses, &state.current().shared.fleet);
+    // Whoever has read enough of it (`| head`) has not said that it is to end.
+    announced.or_else(|error| if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) })?;
     supervisor.ready();
-    if let Some(predecessor) = predecessor {
-        Inherited::ready(&predecessor);
+    if let Some(predecessor) = inherited.predecessor {
+        predecessor.ready();
     }
     let (serving, reloading) =
         (listeners.serve(Arc::clone(&state)), reloading.run(Arc::clone(&state), hangup, &supervisor));

@@ -4,6 +4,7 @@
 use crate::config::{File, ModelConfig, RouteName};
 use flashlane_backend::detect::{self, Detected, DetectedModel, Look, detect};
 use flashlane_backend::{CEREBRAS_KEY_ENV, CEREBRAS_URL, Dialect, EndpointConfig, Kind, Secret, Tier, Way};
+use flashlane_telemetry::Format;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -70,6 +71,16 @@ pub enum Error {
 }
 
 impl Source {
+    /// What it asks the log to be, also where the rest of it cannot be read.
+    pub fn log_format(&self) -> Format {
+        let telemetry = toml::from_str::<toml::Table>(&self.text).ok().and_then(|mut file| file.remove("telemetry"));
+        let is_json = match &telemetry {
+            Some(telemetry) => telemetry.get("log_format").and_then(toml::Value::as_str) == Some("json"),
+            None => self.text.lines().any(|line| line.replace(' ', "").starts_with("log_format=\"json\"")),
+        };
+        if is_json { Format::Json } else { Format::Text }
+    }
+
     /// Its text as it is now: what no file holds is as it was.
     ///
     /// # Errors
@@ -258,8 +269,7 @@ fn tiers(latency: Option<Side>, throughput: Option<Side>) -> Result<String, toml
     let models = models(latency.as_ref(), throughput.as_ref());
     let hint = hint(&models, latency.as_ref(), throughput.as_ref());
     let endpoints = latency.into_iter().chain(throughput).map(|side| side.endpoint).collect();
-    let file = File { models, endpoints, ..File::default() };
-    Ok(text + &toml::to_string(&file)? + &hint)
+    Ok(text + &toml::to_string(&File { models, endpoints, ..File::default() })? + &hint)
 }
 
 /// What is offered. A simulated tier never answers in a real model's name: of two such engines only the real one's is offered.

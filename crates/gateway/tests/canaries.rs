@@ -259,6 +259,47 @@ fn operators(shown: &mut Shown, gateway: &Gateway) {
     shown.ask(&gateway.admin, "PATCH", "/limits/latency", (&fields, "{\"queue\": {\"turns_max\": 7}}"));
 }
 
+/// The config read again: with files that hold other secrets, with secrets where none can be, and as it was.
+fn reloads(place: &Place, gateway: &Gateway, log: &Path) {
+    let good = fs::read_to_string(place.0.join("flashlane.toml")).unwrap();
+    let until = |part: &str, times: usize| {
+        gateway.running.signal("HUP");
+        let is_there = (0..500).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            fs::read_to_string(log).unwrap().matches(part).count() >= times
+        });
+        assert!(is_there, "not {times} times in the log: {part}: {}", fs::read_to_string(log).unwrap());
+    };
+    let (adopted, refused) = ("the config was read again", "the config of before holds");
+    place.file("flashlane.toml", &good.replace("turns_max = 8", "turns_max = 9"));
+    until(adopted, 1);
+    let bad = [
+        // A key in the place of the variable that holds it, and elsewhere.
+        good.replace("\"CANARY_KEY\"", &format!("{BY_ENV:?}")),
+        good.replace("keys_env = \"CANARY_SEAL\"", &format!("keys_env = {SEAL:?}")),
+        good.replace("sha256 = [\"7", &format!("sha256 = [{CLIENT:?}, \"7")),
+        good.replace("token_sha256 = [", &format!("token_sha256 = [{ADMIN:?}, ")),
+        good.replace("[seal]", &format!("api_key = {BY_FILE:?}\n[seal]")),
+        good.replace(
+            "api_key_env = \"CANARY_KEY\"",
+            &format!("api_key_env = \"CANARY_KEY\"\nproxy = \"http://127.0.0.1:1\"\nproxy_login_env = {BASIC:?}"),
+        ),
+        format!("{good}[[guards]]\nname = \"g\"\nurl = \"http://127.0.0.1:1/\"\napi_key_env = {STRANGER:?}\n"),
+        good.replace(&format!("sha256 = [\"{CLIENT_SHA256}\"]"), &format!("sha256 = {CLIENT:?}")),
+        good.replace(&format!("[\"{ADMIN_SHA256}\"]"), &format!("{ADMIN:?}")),
+        format!("{good}\n{STRANGER} is no TOML {BASIC}\n"),
+    ];
+    for (times, text) in (1..).zip(&bad) {
+        place.file("flashlane.toml", text);
+        until(refused, times);
+    }
+    place.file("key", &format!("{BY_FILE}\n{BASIC}\n"));
+    place.file("flashlane.toml", &good);
+    until(refused, bad.len() + 1);
+    place.file("key", BY_FILE);
+    until(adopted, 2);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_secret_and_no_content_is_shown_anywhere() {
     let place = Place::new("serve");
@@ -278,6 +319,8 @@ async fn no_secret_and_no_content_is_shown_anywhere() {
     }
     turns(&mut shown, &gateway, (&one, &two)).await;
     strangers(&mut shown, &gateway);
+    operators(&mut shown, &gateway);
+    reloads(&place, &gateway, &log);
     operators(&mut shown, &gateway);
     gateway.running.signal("TERM");
     let said = text(&gateway.running.end().stdout);

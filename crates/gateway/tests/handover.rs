@@ -123,6 +123,62 @@ fn at_500_connections_a_second_a_successor_takes_over_and_none_is_refused() {
     }
 }
 
+/// What is there, as JSON.
+fn shown(address: &str, path: &str) -> serde_json::Value {
+    let answer = get(address, path).unwrap();
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
+fn patch(address: &str, path: &str, body: &str) {
+    let mut socket = TcpStream::connect(address).unwrap();
+    let head = format!(
+        "PATCH {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    socket.write_all((head + body).as_bytes()).unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[test]
+fn what_operators_ordered_a_successor_goes_on_with_and_a_restart_does_not() {
+    let file = Scratch::new("ordered.toml");
+    config(&file, "[server.drain]\nlisten_ms = 0\nidle_ms = 0\n");
+    let mut gateway = Gateway::start(&["--config", file.path()]);
+    let admin = gateway.admin.clone();
+    patch(&admin, "/endpoints/gpu-simulated", "{\"state\": \"cordoned\", \"weight\": 3}");
+    patch(&admin, "/limits/latency", "{\"queue\": {\"concurrency_max\": 9, \"wait_ms_max\": 77}}");
+    // The next config has a word in one of the two fields: that one is its own.
+    config(&file, "[server.drain]\nlisten_ms = 0\nidle_ms = 0\n[queue.latency]\nwait_ms_max = 55\n");
+    let pid = gateway.running.child.id();
+    gateway.running.signal("USR2");
+    let began = Instant::now();
+    let successor = loop {
+        if let [successor] = children(pid)[..] {
+            break Orphan(successor);
+        }
+        assert!(began.elapsed() < PATIENCE, "no successor");
+        std::thread::yield_now();
+    };
+    assert_eq!(gateway.running.child.wait().unwrap().code(), Some(0));
+    let endpoints = shown(&admin, "/endpoints");
+    let gpu = endpoints.as_array().unwrap().iter().find(|endpoint| endpoint["name"] == "gpu-simulated").unwrap();
+    assert_eq!((&gpu["state"], &gpu["weight"]), (&"cordoned".into(), &3.into()), "{gpu}");
+    let queue = &shown(&admin, "/limits")["latency"]["queue"];
+    assert_eq!((&queue["concurrency_max"], &queue["wait_ms_max"]), (&9.into(), &55.into()), "{queue}");
+    successor.signal("TERM");
+    let said = gateway.running.end();
+    let log = text(&said.stderr);
+    let ends = "orders that end with this process";
+    assert!(
+        log.contains(ends)
+            && log.contains("endpoint gpu-simulated: cordoned, weight 3; latency: queue.concurrency_max none -> 9"),
+        "{log}"
+    );
+    assert_eq!(log.matches(ends).count(), 1, "the first one passed them on: {log}");
+}
+
 #[test]
 fn a_successor_that_cannot_serve_changes_nothing() {
     let file = Scratch::new("broken.toml");

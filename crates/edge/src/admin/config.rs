@@ -26,6 +26,10 @@ pub(super) async fn show(extract::State(state): extract::State<Arc<State>>) -> R
     let current = state.current();
     let mut config = current.shown.config.clone();
     shorten(&mut config, false);
+    // Where the file leaves it to the machine.
+    if let Some(bytes_max) = config.pointer_mut("/server/limits/memory_bytes_max").filter(|bytes| bytes.is_null()) {
+        *bytes_max = state.memory.bytes_max().into();
+    }
     let answer = Answer {
         generation: current.number,
         read_unix_ms: current.read_unix_ms,

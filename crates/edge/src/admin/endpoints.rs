@@ -32,15 +32,15 @@ pub(super) struct Shown {
     in_flight: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     concurrency_max: Option<u32>,
-    /// `in`, `due` (its pause is over: one turn tries it) or `out`.
+    /// `well`, `due` (its pause is over: one turn tries it) or `out`.
     health: &'static str,
     /// Of one that is out: until when, on the system's clock.
     #[serde(skip_serializing_if = "Option::is_none")]
     out_until_unix_ms: Option<u64>,
     failures_in_row: u32,
-    /// Of its turns of the last 10 to 20 seconds.
-    served: u64,
-    failed: u64,
+    /// Turns of the last 10 to 20 seconds.
+    served_recently: u64,
+    failed_recently: u64,
 }
 
 /// All endpoints, as they stand now.
@@ -54,7 +54,7 @@ fn shown(state: &State, (id, endpoint): (EndpointId, &Endpoint), now: Now) -> Sh
     let (seen, is_drained) = state.desk.seen(id, now);
     let Seen { order, weight, in_flight, standing, lately } = seen;
     let (health, out_until_unix_ms) = match standing {
-        Standing::In => ("in", None),
+        Standing::In => ("well", None),
         Standing::Due => ("due", None),
         Standing::Out { until_ns } => {
             let left_ms = until_ns.saturating_sub(now.mono_ns).div_ceil(1_000_000);
@@ -74,8 +74,8 @@ fn shown(state: &State, (id, endpoint): (EndpointId, &Endpoint), now: Now) -> Sh
         health,
         out_until_unix_ms,
         failures_in_row: lately.failures_in_row,
-        served: lately.served,
-        failed: lately.failed,
+        served_recently: lately.served,
+        failed_recently: lately.failed,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What operators see and change of the tiers' limits and queues while the server runs. What holds then, and for whom, the engine says.
 
 use crate::reply::{JSON, Refused};
+use crate::revised::told;
 use crate::state::State;
 use axum::extract::{self, Path};
 use axum::response::{IntoResponse, Response};
@@ -40,10 +41,15 @@ pub(crate) async fn change(
     })?;
     let patch: Value = serde_json::from_slice(&body)
         .map_err(|error| Refused::new(ErrorKind::InvalidJson, format!("The body is no JSON: {error}.")))?;
-    let (terms, is_change) = state.desk.adopt(tier, |terms| patched(&terms, &patch), state.clock.now())?;
-    let Terms { limits, queue } = &terms;
+    let mut changed = String::new();
+    let make = |before: Terms| {
+        let terms = patched(&before, &patch)?;
+        changed = told(&before, &terms);
+        Ok::<_, Refused>(terms)
+    };
+    let (terms, is_change) = state.desk.adopt(tier, make, state.clock.now())?;
     if is_change {
-        tracing::info!(tier = tier.name(), ?limits, ?queue, "limits changed");
+        tracing::info!(tier = tier.name(), changed, "limits changed");
     }
     answer(&terms)
 }

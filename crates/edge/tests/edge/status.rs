@@ -54,7 +54,7 @@ async fn a_glance_tells_every_part_and_nothing_of_any_text() {
     let endpoint = &seen["endpoints"][0];
     assert_eq!(
         (&endpoint["name"], &endpoint["simulated"], &endpoint["health"]),
-        (&json!("sim"), &json!(true), &json!("in"))
+        (&json!("sim"), &json!(true), &json!("well"))
     );
     assert!(endpoint["samples"][0]["ttft_us"].is_u64() && endpoint["ttft_us"]["p95"].is_u64(), "{endpoint}");
     assert_eq!(seen["turns"], json!({"running": [], "more": 0}));

@@ -5,11 +5,11 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 /// What a base URL is often mistaken for.
 const CHAT_PATH: &str = "/chat/completions";
 
-/// `own` is where flashlane itself listens: an endpoint there would be asked by its own turns.
+/// `own` is where flashlane itself listens: an endpoint there would be asked by its own turns. `whose` address was expected: an engine's.
 ///
 /// # Errors
 /// What is wrong with it, and what was expected.
-pub fn check(base_url: &str, own: [SocketAddr; 2]) -> Result<(), String> {
+pub fn check(base_url: &str, own: [SocketAddr; 2], whose: &str) -> Result<(), String> {
     let rest = base_url.split_once("://").map_or(base_url, |(_, rest)| rest).trim();
     let authority = rest.split('/').next().unwrap_or_default();
     if let Some(base) = base_url.trim().trim_end_matches('/').strip_suffix(CHAT_PATH) {
@@ -28,7 +28,7 @@ pub fn check(base_url: &str, own: [SocketAddr; 2]) -> Result<(), String> {
         Ok(port) => port,
     };
     match own.into_iter().find(|own| own.port() == port && is_same_host(host, *own)) {
-        Some(own) => Err(format!("is {own}, where flashlane itself listens: expected the address of an engine")),
+        Some(own) => Err(format!("is {own}, where flashlane itself listens: expected the address of {whose}")),
         None => Ok(()),
     }
 }
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     fn said(base_url: &str) -> Result<(), String> {
-        check(base_url, ["127.0.0.1:8700", "[::1]:8701"].map(|own| own.parse().unwrap()))
+        check(base_url, ["127.0.0.1:8700", "[::1]:8701"].map(|own| own.parse().unwrap()), "an engine")
     }
 
     #[test]

@@ -114,7 +114,7 @@ fn backends(file: &File) -> Result<Backends, Fault> {
     })?;
     for (i, endpoint) in file.endpoints.iter().enumerate() {
         let Some(base_url) = &endpoint.base_url else { continue };
-        base_url::check(base_url, [file.server.listen, file.server.admin_listen])
+        base_url::check(base_url, [file.server.listen, file.server.admin_listen], "an engine")
             .map_err(|message| fault(format!("endpoints[{i}].base_url"), message))?;
     }
     Ok(backends)
@@ -129,7 +129,8 @@ fn telemetry(config: TelemetryConfig) -> Result<Telemetry, Fault> {
 
 fn guards(guards: &[GuardConfig], own: [SocketAddr; 2]) -> Result<Guards, Fault> {
     for (i, guard) in guards.iter().enumerate() {
-        base_url::check(&guard.url, own).map_err(|message| fault(format!("guards[{i}].url"), message))?;
+        base_url::check(&guard.url, own, "the service that is asked")
+            .map_err(|message| fault(format!("guards[{i}].url"), message))?;
     }
     Guards::new(guards).map_err(|error| fault(format!("guards[{}].{}", error.place, error.field), told(&error.problem)))
 }

@@ -31,10 +31,14 @@ const FIXED: [Fixed; PATHS] = fixed![
 /// Leaves what is fixed of another config as it is in the one that runs. Tells those parts that would have been others, by their paths.
 pub fn keep(running: &File, next: &mut File) -> Vec<&'static str> {
     let mut kept: Vec<_> = FIXED.iter().filter(|(_, keep)| keep(running, next)).map(|(path, _)| *path).collect();
-    // Whether clients speak TLS at all.
-    if running.server.tls.is_some() != next.server.tls.is_some() && keep_one(&running.server.tls, &mut next.server.tls)
+    // Whether TLS is spoken at all.
+    let (old, new) = (&running.server, &mut next.server);
+    for (path, old, new) in
+        [("server.tls", &old.tls, &mut new.tls), ("server.admin.tls", &old.admin.tls, &mut new.admin.tls)]
     {
-        kept.push("server.tls");
+        if old.is_some() != new.is_some() && keep_one(old, new) {
+            kept.push(path);
+        }
     }
     // A random key stays one.
     if (running.seal.is_random() || next.seal.is_random()) && keep_one(&running.seal, &mut next.seal) {

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// One in use, and the one that takes its place.
 const DIGESTS_MAX: usize = 2;
 const NAME_BYTES_MAX: usize = 64;
-/// Each request is compared with every one.
+/// All are in memory, and each reload reads them all.
 const KEYS_MAX: usize = 10_000;
 
 /// # Errors

@@ -24,7 +24,7 @@ pub fn explained(message: &str, field: Option<&str>) -> String {
     if let Some((found, wanted)) = wrong.and_then(|wrong| wrong.rsplit_once(", expected ")) {
         return format!(
             "is {}: expected {}",
-            found_in_words(found),
+            found_in_words(found, field.unwrap_or_default()),
             wanted_in_words(wanted, field.unwrap_or_default())
         );
     }
@@ -32,10 +32,12 @@ pub fn explained(message: &str, field: Option<&str>) -> String {
 }
 
 /// ``integer `3` `` is a kind and a value.
-fn found_in_words(found: &str) -> String {
+fn found_in_words(found: &str, field: &str) -> String {
     let (kind, value) = found.split_once(['`', '"']).unwrap_or((found, ""));
     let value = value.trim_end_matches(['`', '"']);
     match kind.trim_end() {
+        // A secret may stand there by mistake.
+        "string" if field.contains("sha256") || field.ends_with("_env") => "a text".to_owned(),
         "string" => format!("the text \"{value}\""),
         "integer" | "floating point" => format!("the number {value}"),
         "boolean" => value.to_owned(),
@@ -57,7 +59,7 @@ fn wanted_in_words(wanted: &str, field: &str) -> String {
         "u64" | "usize" => None,
         "a boolean" => return "true or false".to_owned(),
         "a string" | "path string" => return "a text in quotes".to_owned(),
-        "a sequence" if matches!(field, "endpoints" | "keys" | "models" | "rules") => {
+        "a sequence" if matches!(field, "endpoints" | "guards" | "keys" | "models" | "rules") => {
             return format!("[[{field}]] tables");
         }
         "a sequence" => return "a list in brackets".to_owned(),
@@ -85,6 +87,13 @@ mod tests {
             if part.is_empty() { format!("{field} = {value}\n") } else { format!("[{part}]\n{field} = {value}\n") };
         let error = toml::from_str::<File>(&text).err().unwrap_or_else(|| panic!("accepted: {text}"));
         explained(error.message(), Some(field))
+    }
+
+    #[test]
+    fn what_may_be_a_secret_is_not_repeated() {
+        let told = said("server.admin", "token_sha256", "\"fla_canary\"");
+        assert_eq!(told, "is a text: expected a list in brackets");
+        assert_eq!(said("", "guards", "3"), "is the number 3: expected [[guards]] tables");
     }
 
     #[test]

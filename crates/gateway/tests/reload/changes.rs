@@ -42,7 +42,13 @@ fn a_change_of_the_file_is_taken_over_and_what_runs_runs_on() {
     });
     place.until("nobody is left there", || !place.metrics().contains("endpoint=\"sim\""));
     let log = place.log();
-    for told in ["generation=2", "[endpoints], [models]", "endpoint wafer is new", "endpoint sim is gone"] {
+    for told in [
+        "generation=2",
+        "changed=\"models n is new, ",
+        "endpoint gpu is new",
+        "endpoint wafer is new",
+        "endpoint sim is gone",
+    ] {
         assert!(log.contains(told), "{told} is not in {log}");
     }
     assert!(place.metrics().contains("flashlane_config_reloads_total{outcome=\"adopted\"} 1"));
@@ -70,16 +76,46 @@ fn a_bad_file_changes_nothing_and_says_where_it_is_at_fault() {
 }
 
 #[test]
+fn a_file_that_is_not_there_yet_is_waited_for_and_nothing_is_read_twice() {
+    let before = format!("{SERVER}{}{}", endpoint("sim", "latency", 0), model("m"));
+    let place = Place::start("late", &before);
+    let key = place.folder.join("late.key");
+    let engine = format!(
+        "[[endpoints]]\nname = \"engine\"\ntier = \"throughput\"\nbackend = \"openai\"\nbase_url = \"http://127.0.0.1:9/v1\"\napi_key_file = {key:?}\n"
+    );
+    place.write(&format!("{before}{engine}"));
+    place.until("it is refused", || place.metric("flashlane_config_refused") == 1.0);
+    std::fs::write(&key, "a-key").unwrap();
+    place.until("it holds", || place.metric("flashlane_config_generation") == 2.0);
+    assert_eq!(place.metric("flashlane_config_refused"), 0.0);
+    place.write(&format!("{before}{engine}{}", model("n")));
+    let body = turn("n", "count from 1 to 3");
+    place.until("the next one holds", || place.post("/v1/responses", "", &body).0 == 200);
+    assert_eq!(place.metric("flashlane_config_generation"), 3.0, "{}", place.log());
+}
+
+#[test]
 fn what_only_a_restart_changes_is_named_and_stays() {
     let before = format!("{SERVER}{}{}", endpoint("sim", "latency", 0), model("m"));
     let place = Place::start("fixed", &before);
     let other = before.replace("listen = \"127.0.0.1:0\"\nadmin", "listen = \"127.0.0.1:1\"\nadmin");
-    place.reload(&format!("{other}{}[runtime]\nworker_threads = 1\n[store]\nrecords_max = 5\n", model("n")));
+    place.reload(&format!(
+        "{other}{}[runtime]\nworker_threads = 1\n[store]\nrecords_max = 5\n\
+         [server.limits]\nconnections_max = 100\nping_ms = 9000\n[telemetry]\nturns_kept_max = 7\n",
+        model("n")
+    ));
     let log = place.log();
-    for field in ["server.listen", "runtime", "store"] {
-        let told = format!("only a restart changes this: what it was at the start holds field=\"{field}\"");
+    for field in [
+        "server.listen",
+        "runtime.worker_threads",
+        "store.records_max",
+        "server.limits.connections_max",
+        "telemetry.turns_kept_max",
+    ] {
+        let told = format!("needs a restart: what it was at the start holds field=\"{field}\"");
         assert!(log.contains(&told), "{told} is not in {log}");
     }
+    assert!(log.contains("changed=\"models n is new, server.limits.ping_ms\""), "{log}");
     assert_eq!(said(&place.post("/v1/responses", "", &turn("n", "count from 1 to 3"))), counted(3), "all else holds");
 }
 
@@ -147,5 +183,5 @@ fn another_key_in_a_file_that_the_config_names_makes_another_endpoint() {
     let place = Place::start_with("secret", |folder| config(folder));
     std::fs::write(place.folder.join("upstream.key"), "second-key").unwrap();
     place.until("it is seen", || place.metric("flashlane_config_generation") == 2.0);
-    assert!(place.log().contains("changed=\"endpoint engine is another\""), "{}", place.log());
+    assert!(place.log().contains("upstream.key, endpoint engine is another\""), "{}", place.log());
 }

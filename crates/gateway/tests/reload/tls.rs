@@ -43,6 +43,8 @@ fn another_certificate_is_shown_to_new_connections_and_those_of_before_go_on() {
         std::fs::write(place.folder.join("tls.crt"), certificate).unwrap();
         std::fs::write(place.folder.join("tls.key"), key).unwrap();
         place.until("it holds", || place.metric("flashlane_config_generation") == 2.0);
+        let log = place.log();
+        assert!(log.contains("certificate of clients: 127.0.0.1, until ") && log.contains("/tls.crt, "), "{log}");
         let (old, new) = (chat(&first, "count from 1 to 2"), chat(&second, "count from 1 to 2"));
         assert_eq!(text(&new.stdout), "1\n2\n", "{}", text(&new.stderr));
         assert!(!old.status.success(), "the certificate of before is shown no more");

@@ -11,6 +11,7 @@ pub(super) struct Configs {
     generation: IntGauge,
     read: IntGauge,
     reloads: IntCounterVec,
+    refused: IntGauge,
     expiry: IntGaugeVec,
 }
 
@@ -23,6 +24,7 @@ impl Configs {
             generation: gauge("flashlane_config_generation", "Which config holds: 1 is the one of the start")?,
             read: gauge("flashlane_config_read_timestamp_seconds", "When the config that holds was read")?,
             reloads: counters(registry, "flashlane_config_reloads_total", reloads, &["outcome"])?,
+            refused: gauge("flashlane_config_refused", "1 while the config's file is not the one that holds")?,
             expiry: gauges(registry, "flashlane_certificate_expiry_seconds", expiry, &["certificate"])?,
         };
         for reload in Reload::ALL {
@@ -42,6 +44,10 @@ impl Metrics {
     /// The config was read again.
     pub fn config_reloaded(&self, outcome: Reload) {
         self.configs.reloads.with_label_values(&[outcome.name()]).inc();
+        self.configs.refused.set(match outcome {
+            Reload::Adopted => 0,
+            Reload::Refused => 1,
+        });
     }
 
     /// A certificate is shown to those who connect to this listener (`clients`, `admin`), until then in Unix seconds.
