@@ -37,10 +37,7 @@ impl Lifetime<'_> {
                     (self.legacy, succession) = (Err(Childless::Stopping), None);
                     match haste {
                         Haste::HandedOver => self.supervisor.succeeded(),
-                        Haste::Announced | Haste::AtOnce => {
-                            self.supervisor.stopping();
-                            tell_orders(&self.state);
-                        }
+                        Haste::Announced | Haste::AtOnce => self.stopping(),
                     }
                 }
                 passed_on = settled(&mut succession) => {
@@ -61,6 +58,15 @@ impl Lifetime<'_> {
         self.state.stop(haste);
         tracing::info!("{}: running turns have time to end; a second signal ends them now", asked.name());
         true
+    }
+
+    /// What nobody goes on with is said, so that it can be said again to the next process.
+    fn stopping(&self) {
+        self.supervisor.stopping();
+        let orders = self.state.orders();
+        if !orders.is_empty() {
+            tracing::warn!(%orders, "orders that end with this process: a restart has the config's");
+        }
     }
 
     fn succession(&self) -> Option<Succession> {
@@ -89,14 +95,6 @@ impl Lifetime<'_> {
                 );
             }
         }
-    }
-}
-
-/// What nobody goes on with is said, so that it can be said again to the next process.
-fn tell_orders(state: &State) {
-    let orders = state.orders();
-    if !orders.is_empty() {
-        tracing::warn!(%orders, "orders that end with this process: a restart has the config's");
     }
 }
 
