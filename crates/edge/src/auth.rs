@@ -7,9 +7,7 @@ use crate::peer::Peer;
 use crate::reply::Refused;
 use crate::routes::RequestId;
 use crate::state::State;
-use axum::extract::{self, Request};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::extract::Request;
 use flashlane_engine::router::{HEADERS, Origin, TURN_METADATA, model_named};
 use flashlane_engine::{ErrorKind, Owner};
 use flashlane_store::OwnerId;
@@ -20,26 +18,21 @@ use sha2::{Digest as _, Sha256};
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// The layer: handlers find the [`Caller`] in the request's extensions.
-pub(crate) async fn guard(
-    extract::State(state): extract::State<Arc<State>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    match caller(&state, request.headers()) {
+/// Handlers find the [`Caller`] in the request's extensions.
+pub(crate) fn check(state: &State, request: &mut Request) -> Result<(), Refused> {
+    let fault = match caller(state, request.headers()) {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
-            next.run(request).await
+            return Ok(());
         }
-        Err(fault) => {
-            let extensions = request.extensions();
-            let from = extensions.get::<Peer>().map(|peer| peer.address);
-            let id = extensions.get::<RequestId>().map_or("", |RequestId(id)| id);
-            state.metrics.key_refused(fault);
-            state.refusals.refused(fault, from, id, state.clock.now().mono_ns);
-            Refused::new(ErrorKind::InvalidApiKey, told(fault)).into_response()
-        }
-    }
+        Err(fault) => fault,
+    };
+    let extensions = request.extensions();
+    let from = extensions.get::<Peer>().map(|peer| peer.address);
+    let id = extensions.get::<RequestId>().map_or("", |RequestId(id)| id);
+    state.metrics.key_refused(fault);
+    state.refusals.refused(fault, from, id, state.clock.now().mono_ns);
+    Err(Refused::new(ErrorKind::InvalidApiKey, told(fault)))
 }
 
 /// Where a request's body is whole, which may have taken long: what holds by now, and the caller by that.

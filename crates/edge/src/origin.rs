@@ -7,24 +7,14 @@ use crate::config::EdgeConfig;
 use crate::peer::Peer;
 use crate::reply::Refused;
 use crate::state::State;
-use axum::extract::{self, Request};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::extract::Request;
 use flashlane_engine::ErrorKind;
 use http::header::{HOST, HeaderValue, ORIGIN};
 use http::uri::Authority;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
 
-/// The layer: PROTOCOL clause 1.1.
-pub(crate) async fn guard(extract::State(state): extract::State<Arc<State>>, request: Request, next: Next) -> Response {
-    match check(&state, &request) {
-        Ok(()) => next.run(request).await,
-        Err(refused) => refused.into_response(),
-    }
-}
-
-fn check(state: &State, request: &Request) -> Result<(), Refused> {
+/// PROTOCOL clause 1.1.
+pub(crate) fn check(state: &State, request: &Request) -> Result<(), Refused> {
     let current = state.current();
     let config = &current.config;
     let headers = request.headers();

@@ -12,9 +12,8 @@ use crate::state::State;
 pub(crate) use addresses::Network;
 use addresses::{Addresses, Handshakes, Most};
 use axum::body::Body;
-use axum::extract::{self, Request};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
+use axum::extract::Request;
+use axum::response::Response;
 use bytes::Bytes;
 use flashlane_engine::{ErrorKind, Refusal};
 use flashlane_telemetry::label::Excess;
@@ -135,28 +134,27 @@ pub(crate) fn refusal(excess: Excess) -> Refusal {
     Refusal::new(kind, message).with_retry_after_ms(Some(RETRY_AFTER_MS))
 }
 
-/// The layer: a request of a client whom a proxy names takes a place of that client's, until its answer has ended; a WebSocket keeps it.
-pub(crate) async fn guard(
-    extract::State(state): extract::State<Arc<State>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+/// A request of a client whom a proxy names takes a place of that client's; a WebSocket keeps it.
+pub(crate) fn take(state: &State, request: &mut Request) -> Result<Option<Arc<Place>>, Refused> {
     let forwarded = request.extensions().get::<Peer>().filter(|peer| peer.is_forwarded).map(|peer| peer.address);
-    let Some(address) = forwarded else { return next.run(request).await };
-    match state.places.take(address) {
-        Ok(Some(place)) => {
-            let place = Arc::new(place);
-            if let Some(permit) = request.extensions_mut().get_mut::<Permit>() {
-                permit.hold(Arc::clone(&place));
-            }
-            next.run(request).await.map(|body| Body::new(Held { body, _place: place }))
-        }
-        Ok(None) => next.run(request).await,
-        Err(excess) => {
-            let id = request.extensions().get::<RequestId>().map(|RequestId(id)| &**id);
-            state.exceeded(excess, Some(address), id);
-            Refused(refusal(excess)).into_response()
-        }
+    let Some(address) = forwarded else { return Ok(None) };
+    let taken = state.places.take(address).map_err(|excess| {
+        let id = request.extensions().get::<RequestId>().map(|RequestId(id)| &**id);
+        state.exceeded(excess, Some(address), id);
+        Refused(refusal(excess))
+    });
+    let place = taken?.map(Arc::new);
+    if let (Some(place), Some(permit)) = (&place, request.extensions_mut().get_mut::<Permit>()) {
+        permit.hold(Arc::clone(place));
+    }
+    Ok(place)
+}
+
+/// The answer takes the place with it, until it has ended.
+pub(crate) fn hold(place: Option<Arc<Place>>, response: Response) -> Response {
+    match place {
+        Some(place) => response.map(|body| Body::new(Held { body, _place: place })),
+        None => response,
     }
 }
 

@@ -6,15 +6,15 @@ use crate::reply::Refused;
 use crate::state::State;
 use crate::{auth, conversations, http as turns, models, origin, panics, places, stored, ws};
 use axum::Router;
-use axum::extract::{self, Request};
-use axum::middleware::{self, Next};
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use flashlane_engine::ErrorKind;
+use flashlane_engine::{ErrorKind, hex};
 use http::header::{ALLOW, CONNECTION, HeaderName, HeaderValue};
 use http::{StatusCode, Version};
 use std::sync::Arc;
 use tokio::time::Instant;
+use tower::Service as _;
 
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const PROCESSING_MS: HeaderName = HeaderName::from_static("openai-processing-ms");
@@ -47,15 +47,13 @@ pub(crate) fn router(state: &Arc<State>) -> Router {
         .route("/v1/models/{*id}", get(models::one))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn_with_state(Arc::clone(state), auth::guard))
-        .layer(middleware::from_fn_with_state(Arc::clone(state), origin::guard))
-        .layer(middleware::from_fn_with_state(Arc::clone(state), places::guard))
-        .layer(middleware::from_fn_with_state(Arc::clone(state), stamp))
         .with_state(Arc::clone(state))
 }
 
-/// Puts an id on the request and its answer, and counts the answer if it is an error.
-async fn stamp(extract::State(state): extract::State<Arc<State>>, mut request: Request, next: Next) -> Response {
+/// The answer to a client's request, with an id on both; it is counted if it is an error.
+///
+/// What comes before the route is called from here, not put around it as layers: each of those boxes a future and clones what it is around.
+pub(crate) async fn answer(state: &State, router: Router, mut request: Request) -> Response {
     let began = Instant::now();
     let id = match request_id() {
         Ok(id) => id,
@@ -64,7 +62,7 @@ async fn stamp(extract::State(state): extract::State<Arc<State>>, mut request: R
     let header = HeaderValue::from_str(&id);
     let version = request.version();
     request.extensions_mut().insert(RequestId(Arc::clone(&id)));
-    let mut response = panics::answered(&state, &id, next.run(request)).await;
+    let mut response = panics::answered(state, &id, admit(state, router, request)).await;
     if let Some(kind) = response.extensions().get::<ErrorKind>() {
         state.metrics.error(*kind);
     }
@@ -83,15 +81,24 @@ async fn stamp(extract::State(state): extract::State<Arc<State>>, mut request: R
     response
 }
 
+/// Who may not be served is told so, before the route is looked for.
+async fn admit(state: &State, mut router: Router, mut request: Request) -> Response {
+    let place = match places::take(state, &mut request) {
+        Ok(place) => place,
+        Err(refused) => return refused.into_response(),
+    };
+    if let Err(refused) = origin::check(state, &request).and_then(|()| auth::check(state, &mut request)) {
+        return places::hold(place, refused.into_response());
+    }
+    let Ok(response) = router.call(request).await;
+    places::hold(place, response)
+}
+
 /// An id for a request: `req_` and 32 hexadecimal digits.
 pub(crate) fn request_id() -> Result<Arc<str>, crate::Error> {
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|source| crate::Error::Random { source })?;
-    let mut id = String::with_capacity(4 + 2 * random.len());
-    id.push_str("req_");
-    let digits = random.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
-    id.extend(digits.filter_map(|digit| char::from_digit(u32::from(digit), 16)));
-    Ok(id.into())
+    Ok(["req_", &hex(random)].concat().into())
 }
 
 const SERVED: &str = "This server has /v1/responses, /v1/conversations, /v1/chat/completions and /v1/models.";

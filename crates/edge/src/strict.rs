@@ -9,28 +9,27 @@ use crate::routes;
 use crate::stall::Mark;
 use crate::state::State;
 use axum::body::Body;
-use axum::extract::{self, Request};
-use axum::middleware::Next;
+use axum::extract::Request;
 use axum::response::Response;
 use flashlane_telemetry::label::Flaw;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
 use http::{Method, StatusCode, Version};
-use std::sync::Arc;
 
-pub(crate) async fn guard(
-    extract::State(state): extract::State<Arc<State>>,
+/// `answer` is asked where nothing is wrong.
+pub(crate) async fn guard<F: Future<Output = Response>>(
+    state: &State,
     mut request: Request,
-    next: Next,
+    answer: impl FnOnce(Request) -> F,
 ) -> Response {
     // hyper counts those of HTTP/1.1 itself, and answers the same.
     if request.headers().len() > state.current().config.limits.headers_max {
-        return too_many_fields(&state, &request);
+        return too_many_fields(state, &request);
     }
     let may_upgrade = request.version() < Version::HTTP_2
         && request.method() == Method::GET
         && request.headers().contains_key(UPGRADE);
     let mark = request.extensions_mut().remove::<Mark>();
-    let mut response = next.run(request).await;
+    let mut response = answer(request).await;
     if let Some(mark) = mark {
         response = response.map(|body| marked(body, mark));
     }

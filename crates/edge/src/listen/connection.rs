@@ -20,7 +20,8 @@ use crate::tls::Tls;
 use crate::watch::{Watch, Watched};
 use axum::Router;
 use axum::body::Body;
-use axum::middleware;
+use axum::extract::Request;
+use axum::response::Response;
 use flashlane_backend::Io;
 use flashlane_telemetry::label::{Cut, Excess, Transport};
 use http::Version;
@@ -29,6 +30,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use socket2::{SockRef, TcpKeepalive};
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::pin;
@@ -84,7 +86,6 @@ impl App {
         state: &Arc<State>,
         connections: Arc<Connections>,
     ) -> Self {
-        let router = router.layer(middleware::from_fn_with_state(Arc::clone(state), strict::guard));
         Self { router, tls, state: Arc::clone(state), connections, guests: None }
     }
 
@@ -166,7 +167,7 @@ async fn serve((stream, address): (TcpStream, IpAddr), app: App, mut permit: Per
             request.extensions_mut().insert(streams.begin());
         }
         request.extensions_mut().insert(requests.begin());
-        router.clone().call(request.map(Body::new))
+        answer(Arc::clone(&seen_by), (router.clone(), is_for_clients), request.map(Body::new))
     });
     let mut connection = pin!(protocol.serve_connection_with_upgrades(io, service));
     let again = Again::new();
@@ -200,6 +201,22 @@ async fn serve((stream, address): (TcpStream, IpAddr), app: App, mut permit: Per
     })
     .await;
     drop(open);
+}
+
+/// What one listener's router, behind what is asked of every request, says to it.
+async fn answer(
+    state: Arc<State>,
+    (mut router, is_for_clients): (Router, bool),
+    request: Request,
+) -> Result<Response, Infallible> {
+    let routed = async |request| {
+        if is_for_clients {
+            return routes::answer(&state, router, request).await;
+        }
+        let Ok(response) = router.call(request).await;
+        response
+    };
+    Ok(strict::guard(&state, request, routed).await)
 }
 
 /// The handshake has seen that it is good.
