@@ -20,7 +20,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Kept {
-    ended: Option<Drive>,
+    ended: Option<Box<Drive>>,
     timer: Timer,
 }
 
@@ -31,7 +31,7 @@ impl Afterwards {
     }
 
     /// The turn's answer is whole, and about to be written. It is counted now, and logged then.
-    pub(crate) fn end(&self, mut drive: Drive) {
+    pub(crate) fn end(&self, mut drive: Box<Drive>) {
         drive.count();
         let mut kept = self.kept();
         kept.timer = drive.take_timer();

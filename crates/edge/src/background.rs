@@ -127,7 +127,7 @@ async fn all(tasks: &mut JoinSet<()>) {
 }
 
 /// Lets the session's turn run in the background. Comes back when the response is kept: its object, queued.
-pub(crate) async fn start(drive: Drive, enlisting: Enlisting) -> Result<Bytes, Refusal> {
+pub(crate) async fn start(drive: Box<Drive>, enlisting: Enlisting) -> Result<Bytes, Refusal> {
     let state = drive.shared_state();
     let (acknowledge, acknowledged) = oneshot::channel();
     let (owner, id) = (OwnerId(enlisting.record.owner.0), enlisting.record.id.clone());
@@ -148,7 +148,7 @@ pub(crate) async fn start(drive: Drive, enlisting: Enlisting) -> Result<Bytes, R
 /// One background response, in its task.
 struct Job {
     state: Arc<State>,
-    drive: Drive,
+    drive: Box<Drive>,
     turn: TurnId,
     owner: OwnerId,
     id: String,

@@ -90,9 +90,10 @@ async fn serve(
     let origin = caller.origin(&head.headers);
     let wants_timing = allowance::wants_timing(&head.headers);
     let tracing = trace::tracing(&state, &head.headers);
-    let mut drive = Drive::new(state, (current, &caller), id, |shared, ids, owner| {
+    // Boxed: what holds it is moved several times.
+    let mut drive = Box::new(Drive::new(state, (current, &caller), id, |shared, ids, owner| {
         Session::http(shared, ids, owner).with_origin(origin).with_timing_told(wants_timing).with_tracing(tracing)
-    })?;
+    })?);
     let wants_route = head.headers.contains_key(allowance::ROUTE);
     let mut ear = Ear::new(&drive, head.version);
     let held = Held::of(head);
@@ -145,7 +146,7 @@ fn counted(refused: Refused) -> Response {
 }
 
 /// The response is kept, and runs on by itself.
-async fn in_background(drive: Drive, enlisting: Enlisting, held: Held) -> Response {
+async fn in_background(drive: Box<Drive>, enlisting: Enlisting, held: Held) -> Response {
     let (owner, id) = (OwnerId(enlisting.record.owner.0), enlisting.record.id.clone());
     let (state, is_streamed) = (drive.shared_state(), enlisting.is_streamed);
     match background::start(drive, enlisting).await {
@@ -210,7 +211,7 @@ pub(crate) async fn collect(state: &State, headers: &HeaderMap, body: Body) -> R
 /// A streamed answer: each frame is all that is ready, in whole events.
 struct EventStream {
     /// None once it has ended.
-    drive: Option<Drive>,
+    drive: Option<Box<Drive>>,
     /// The poll of the connection in which all wakers were left with what may be next.
     quiet_in: Option<u64>,
     held: Held,
@@ -258,7 +259,7 @@ impl Held {
     }
 
     /// The turn's answer is whole.
-    fn end(&self, drive: Drive) {
+    fn end(&self, drive: Box<Drive>) {
         if let Some(afterwards) = &self.afterwards {
             afterwards.end(drive);
         }
