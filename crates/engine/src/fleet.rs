@@ -179,6 +179,8 @@ pub struct ModelRouting {
     pub rules: Arc<[Rule]>,
     pub latency: Accepts,
     pub throughput: Accepts,
+    /// Turns that answer a user go to the throughput tier first, those that answer tools to the latency tier.
+    pub splits: bool,
 }
 
 /// What a model takes in at one tier, where it is less than the model does.
@@ -225,6 +227,14 @@ impl Fleet {
     #[must_use]
     pub fn model(&self, name: &str) -> Option<&Model> {
         self.models.iter().find(|model| &*model.name == name)
+    }
+
+    /// Whether something that routes turns of this model looks at the step that a turn is.
+    #[must_use]
+    pub fn asks_for_the_step(&self, model: &str) -> bool {
+        let of_model = self.model(model).map(|model| &model.routing);
+        of_model.is_some_and(|routing| routing.splits || routing.rules.iter().any(Rule::asks_for_the_step))
+            || self.rules.iter().any(Rule::asks_for_the_step)
     }
 
     /// What somebody sees of it who may use these models alone (None: all), at this tier alone (None: both).

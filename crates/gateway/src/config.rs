@@ -153,7 +153,8 @@ pub struct ModelConfig {
     /// What it takes in; text is always among them.
     #[serde(default = "modalities_default")]
     pub modalities: Vec<ModalityName>,
-    /// The tiers that may serve it, in order. `"split"` is refused: not served yet.
+    /// The tiers that may serve it, in order. `"split"` goes by what a turn answers ([how](ROUTING.md#a-split-model)): a user's words at the
+    /// throughput tier first, what tools gave at the latency tier.
     ///
     /// Default: `"latency-first"`, or the only tier that has endpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -226,7 +227,7 @@ pub enum RouteName {
     ThroughputFirst,
     LatencyOnly,
     ThroughputOnly,
-    /// Not served yet.
+    /// By what the turn answers: a user at the throughput tier first, tools at the latency tier.
     Split,
 }
 

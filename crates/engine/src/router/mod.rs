@@ -20,6 +20,7 @@ mod plan;
 mod retry;
 mod rules;
 mod settings;
+mod step;
 mod traits;
 
 pub use decision::{Attempt, Decision, PickReason};
@@ -32,6 +33,7 @@ pub use plan::{Plan, PlanReason, Unroutable, route};
 pub use retry::RetryBudget;
 pub use rules::{Digest, KeyName, Rule, When};
 pub use settings::Routing;
+pub use step::{Follows, Step};
 pub use traits::{Effort, Keys, Media, ServiceTier, SessionKey, Traits, Urgency};
 
 use crate::fleet::{EndpointId, Fleet, Model};

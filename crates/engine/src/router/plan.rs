@@ -2,11 +2,12 @@
 //! model's route. Knows nothing of load and health.
 //!
 //! ```text
-//! model's rules -> rules of all models -> sub-agent -> service_tier -> model's route      the first that says something
+//! model's rules -> rules of all models -> sub-agent -> service_tier -> split -> model's route      the first that says something
 //!     then x-flashlane-tier, which reorders what that allows, and never adds to it
 //!     then what cannot serve the turn is left out: no endpoint, no such input, not so long an input
 //! ```
 
+use super::step::Follows;
 use super::traits::{ServiceTier, Traits};
 use crate::fleet::{Fleet, Model, Route, Tier};
 
@@ -34,6 +35,8 @@ pub enum PlanReason {
     Header,
     SubAgent,
     ServiceTier,
+    /// The model's route is split: by what the turn answers.
+    Split,
     /// The tier before takes no such input.
     Media,
     /// The input is too long for the tier before.
@@ -52,6 +55,7 @@ impl PlanReason {
             Self::Header => "header",
             Self::SubAgent => "sub-agent",
             Self::ServiceTier => "service-tier",
+            Self::Split => "split",
             Self::Media => "media",
             Self::Context => "context",
             Self::Key => "key",
@@ -79,7 +83,7 @@ pub enum Unroutable {
 pub fn route(fleet: &Fleet, model: &Model, traits: &Traits) -> Result<Plan, Unroutable> {
     let (route, reason) = match ruled(fleet, model, traits) {
         Some((number, route)) => (route, PlanReason::Rule(number)),
-        None => preferred(model.route, traits),
+        None => preferred(model, traits),
     };
     let (route, reason) = match traits.origin.wanted.and_then(|tier| route.led_by(tier)) {
         Some(led) if led != route => (led, PlanReason::Header),
@@ -116,18 +120,31 @@ fn ruled(fleet: &Fleet, model: &Model, traits: &Traits) -> Option<(u16, Route)> 
 
 /// Where no rule says otherwise. A sub-agent works while its parent talks: it leaves the fast tier to it, whatever tier the session
 /// asks for.
-fn preferred(route: Route, traits: &Traits) -> (Route, PlanReason) {
+fn preferred(model: &Model, traits: &Traits) -> (Route, PlanReason) {
+    let route = model.route;
     let first = match (traits.origin.subagent, traits.service_tier) {
         (true, _) => Some((Tier::Throughput, PlanReason::SubAgent)),
         (false, ServiceTier::Priority | ServiceTier::Fast | ServiceTier::Ultrafast) => {
             Some((Tier::Latency, PlanReason::ServiceTier))
         }
         (false, ServiceTier::Flex) => Some((Tier::Throughput, PlanReason::ServiceTier)),
+        (false, ServiceTier::Auto | ServiceTier::Default | ServiceTier::Scale) if model.routing.splits => {
+            return (split(traits.follows), PlanReason::Split);
+        }
         (false, ServiceTier::Auto | ServiceTier::Default | ServiceTier::Scale) => None,
     };
     match first.and_then(|(tier, reason)| Some((route.led_by(tier)?, reason))) {
         Some((led, reason)) if led != route => (led, reason),
         Some(_) | None => (route, PlanReason::ModelRoute),
+    }
+}
+
+/// A user's message is thought about by the large model, and what tools gave is acted on by the fast one. Before anything is said, a user is
+/// expected to.
+fn split(follows: Option<Follows>) -> Route {
+    match follows {
+        Some(Follows::User) | None => Route::ThroughputFirst,
+        Some(Follows::Tool) => Route::LatencyFirst,
     }
 }
 
@@ -195,6 +212,38 @@ mod tests {
             };
             assert_eq!([first(Route::LatencyFirst), first(Route::ThroughputFirst)], expected, "{service_tier:?}");
         }
+    }
+
+    #[test]
+    fn a_split_model_answers_users_and_tools_at_different_tiers() {
+        let fleet = fleet(&BOTH);
+        let mut model = model(Route::LatencyFirst);
+        model.routing.splits = true;
+        let of = |follows, service_tier| planned(&fleet, &model, &Traits { follows, service_tier, ..Traits::default() });
+        let throughput_first = vec![Tier::Throughput, Tier::Latency];
+        for follows in [Some(Follows::User), None] {
+            assert_eq!(of(follows, ServiceTier::Auto), (throughput_first.clone(), PlanReason::Split));
+        }
+        assert_eq!(of(Some(Follows::Tool), ServiceTier::Auto), (BOTH.to_vec(), PlanReason::Split));
+        // Who says what it wants has it.
+        assert_eq!(of(Some(Follows::User), ServiceTier::Fast), (BOTH.to_vec(), PlanReason::ModelRoute));
+        assert_eq!(of(Some(Follows::Tool), ServiceTier::Flex), (throughput_first, PlanReason::ServiceTier));
+    }
+
+    #[test]
+    fn a_rule_may_look_at_the_step() {
+        let when = r#"{"when": {"follows": ["user"], "tokens_new_min": 5, "tokens_new_max": 9}, "route": "throughput-only"}"#;
+        let rule: Rule = serde_json::from_str(when).unwrap();
+        assert!(rule.asks_for_the_step() && !self::rule(When::default(), Route::LatencyOnly).asks_for_the_step());
+        let fits = Traits { follows: Some(Follows::User), tokens_new: 5, ..Traits::default() };
+        assert!(rule.when.fits(&fits));
+        let others = [
+            Traits { follows: Some(Follows::Tool), ..fits },
+            Traits { follows: None, ..fits },
+            Traits { tokens_new: 4, ..fits },
+            Traits { tokens_new: 10, ..fits },
+        ];
+        assert!(others.iter().all(|other| !rule.when.fits(other)));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! its kind may expect ([`super::plan`]).
 
 use super::origin::RequestKind;
+use super::step::Follows;
 use super::traits::{Effort, ServiceTier, Traits};
 use crate::fleet::Route;
 use crate::session::Owner;
@@ -61,6 +62,21 @@ pub struct When {
     /// Default: any number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_input_max: Option<u64>,
+    /// What the turn answers, one of these: `"user"`, the words of a user, or `"tool"`, what tools gave; whichever stands last.
+    ///
+    /// Default: any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub follows: Option<Vec<Follows>>,
+    /// At least so many tokens of input behind the model's last answer, at a quarter of their bytes.
+    ///
+    /// Default: 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_new_min: Option<u64>,
+    /// At most so many.
+    ///
+    /// Default: any number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokens_new_max: Option<u64>,
     /// The name of the key in [`[[keys]]`](#keys), one of these.
     ///
     /// Default: anybody's.
@@ -85,8 +101,23 @@ impl When {
             && self.media.is_none_or(|wanted| wanted != traits.media.is_empty())
             && self.tokens_input_min.is_none_or(|min| traits.tokens_input >= min)
             && self.tokens_input_max.is_none_or(|max| traits.tokens_input <= max)
+            && self
+                .follows
+                .as_ref()
+                .is_none_or(|wanted| traits.follows.is_some_and(|follows| wanted.contains(&follows)))
+            && self.tokens_new_min.is_none_or(|min| traits.tokens_new >= min)
+            && self.tokens_new_max.is_none_or(|max| traits.tokens_new <= max)
             && self.key.as_ref().is_none_or(|keys| keys.iter().any(|key| key.owner == traits.owner))
             && self.authorization_sha256.as_ref().is_none_or(|keys| keys.iter().any(|key| key.0 == traits.owner))
+    }
+}
+
+impl Rule {
+    /// Whether it has to be known which step of its conversation a turn is.
+    #[must_use]
+    pub fn asks_for_the_step(&self) -> bool {
+        let When { follows, tokens_new_min, tokens_new_max, .. } = &self.when;
+        follows.is_some() || tokens_new_min.is_some() || tokens_new_max.is_some()
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a decision looks at: a turn as the rules see it. Small and copied; it holds no text of the turn.
 
 use super::origin::Origin;
+use super::step::Follows;
 use crate::fleet::{Modality, Tier};
 use crate::session::Owner;
 use memchr::{memmem, memrchr};
@@ -27,6 +28,10 @@ pub struct Traits {
     pub keys: Keys,
     /// Tokens of the input: counted, or a bound.
     pub tokens_input: u64,
+    /// What it answers, where a rule or the model's route asks for that.
+    pub follows: Option<Follows>,
+    /// Tokens of the input behind the model's last answer: a bound, where a rule asks for that.
+    pub tokens_new: u64,
     /// What the request allows its answer, where it says so.
     pub tokens_output_max: Option<u64>,
 }

@@ -4,7 +4,7 @@
 use super::{Session, Transport};
 use crate::draft::{Contract, Draft};
 use crate::fleet::{EndpointId, Fleet, Modality};
-use crate::router::{Effort, Keys, Media, Origin, RequestKind, ServiceTier, SessionKey, Traits};
+use crate::router::{Effort, Keys, Media, Origin, RequestKind, ServiceTier, SessionKey, Step, Traits};
 use crate::tokens;
 use crate::turn::Turn;
 use flashlane_wire::responses::CreateRequest;
@@ -72,6 +72,14 @@ impl Session {
 #[must_use]
 pub fn traits(turn: &mut Turn, fleet: &Fleet) -> Traits {
     let mut traits = turn.draft.traits;
+    if fleet.asks_for_the_step(&turn.draft.model) {
+        let step = match &turn.draft.contract {
+            Contract::Responses(_) => Step::of(turn.chain.pieces().iter().rev().map(|piece| &*piece.messages)),
+            Contract::Chat(chat) => Step::of(std::iter::once(&*chat.messages)),
+        };
+        traits.follows = step.follows;
+        traits.tokens_new = tokens::estimate(step.bytes_new);
+    }
     let first = match &turn.draft.contract {
         Contract::Responses(_) => {
             traits.media = turn.media();

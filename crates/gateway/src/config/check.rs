@@ -202,14 +202,10 @@ fn check_model(config: &ModelConfig, fleet: &Fleet) -> Result<Model, (String, St
     }
     let has = |tier: Tier| fleet.tier(tier).next().is_some();
     let route = match config.route {
-        Some(RouteName::LatencyFirst) => Route::LatencyFirst,
+        Some(RouteName::LatencyFirst | RouteName::Split) => Route::LatencyFirst,
         Some(RouteName::ThroughputFirst) => Route::ThroughputFirst,
         Some(RouteName::LatencyOnly) => Route::LatencyOnly,
         Some(RouteName::ThroughputOnly) => Route::ThroughputOnly,
-        Some(RouteName::Split) => {
-            let others = "latency-first, throughput-first, latency-only or throughput-only";
-            return fault("route", format!("\"split\" is not served yet: expected {others}"));
-        }
         None if !has(Tier::Latency) => Route::ThroughputOnly,
         None if !has(Tier::Throughput) => Route::LatencyOnly,
         None => Route::LatencyFirst,

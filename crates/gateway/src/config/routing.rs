@@ -1,6 +1,6 @@
 //! The parts of the file that say how turns are routed: what a model takes in at one tier, and the rules. Knows nothing of turns.
 
-use super::{ModalityName, ModelConfig};
+use super::{ModalityName, ModelConfig, RouteName};
 use flashlane_engine::router::{Routing, Rule};
 use flashlane_engine::{Accepts, Fleet, Modality, ModelRouting, Route, Tier};
 use schemars::JsonSchema;
@@ -39,7 +39,8 @@ pub fn of_model(config: &ModelConfig, route: Route, fleet: &Fleet) -> Result<Mod
         latency.modalities = latency.modalities.or_else(|| Some(vec![Modality::Text]));
     }
     let throughput = at_tier(config, &config.throughput, "throughput")?;
-    Ok(ModelRouting { rules: config.rules.as_slice().into(), latency, throughput })
+    let splits = config.route == Some(RouteName::Split);
+    Ok(ModelRouting { rules: config.rules.as_slice().into(), latency, throughput, splits })
 }
 
 fn at_tier(config: &ModelConfig, at: &AtTier, field: &str) -> Result<Accepts, Fault> {
@@ -76,6 +77,10 @@ pub fn check_rules(rules: &[Rule], fleet: &Fleet) -> Result<(), Fault> {
         if rule.when.tokens_input_min > rule.when.tokens_input_max.or(Some(u64::MAX)) {
             let message = "is above tokens_input_max, so that no turn fits".to_owned();
             return Err((format!("rules[{i}].when.tokens_input_min"), message));
+        }
+        if rule.when.tokens_new_min > rule.when.tokens_new_max.or(Some(u64::MAX)) {
+            let message = "is above tokens_new_max, so that no turn fits".to_owned();
+            return Err((format!("rules[{i}].when.tokens_new_min"), message));
         }
     }
     Ok(())

@@ -131,9 +131,12 @@ fn a_route_must_have_endpoints_in_its_tiers() {
 }
 
 #[test]
-fn what_is_not_served_yet_says_so() {
-    let text = with_models("[[models]]\nname = \"m\"\nroute = \"split\" # here\n");
-    assert_invalid(&text, "models[0].route", "not served yet");
+fn a_split_route_needs_both_tiers() {
+    let text = format!("{GPU_ONLY}[[models]]\nname = \"m\"\nroute = \"split\" # here\n");
+    assert_invalid(&text, "models[0].route", "expected an [[endpoints]] table with tier = \"latency\"");
+    let text =
+        with_models("[[rules]]\nroute = \"latency-first\"\nwhen = { tokens_new_min = 2, tokens_new_max = 1 } # here\n");
+    assert_invalid(&text, "rules[0].when.tokens_new_min", "no turn fits");
 }
 
 #[test]
