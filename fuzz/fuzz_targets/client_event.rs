@@ -7,7 +7,7 @@ use flashlane_engine::admission::{self, Admission};
 use flashlane_engine::seal::Keyring;
 use flashlane_engine::tokens::Counted;
 use flashlane_engine::{
-    Effect, Endpoint, Fleet, IdSource, Modality, Model, ModelRouting, Now, Owner, Route, Session, Settings, Share,
+    Effect, Endpoint, Fleet, Hidden, IdSource, Modality, Model, ModelRouting, Now, Owner, Route, Session, Settings, Share,
     Shared, Speaks, Tier, UpstreamEvent,
 };
 use flashlane_wire::websocket::Encoder;
@@ -31,6 +31,8 @@ fn shared() -> Arc<Shared> {
         simulated: true,
         speaks: Speaks::Chat,
         share: Share::default(),
+        retired: false,
+        hidden: Hidden::default(),
     };
     let ring = Keyring::new(&[7; 32], &[], 1 << 20).expect("one key");
     let fleet = Fleet { endpoints: vec![endpoint], models: vec![model], ..Fleet::default() };
@@ -63,6 +65,7 @@ fn settle(session: &mut Session, shared: &Shared) {
             Effect::Look(..) | Effect::Forget(_) => unreachable!("nobody waits where nothing is limited"),
             Effect::Park(_)
             | Effect::Abort(_)
+            | Effect::Answering(_)
             | Effect::Warm(_)
             | Effect::EndJob(..)
             | Effect::Finish(..)

@@ -1,5 +1,5 @@
 //! Two properties of `wire::inspect`: any split of the same bytes hands on the same bytes and finds the same fault, and what has no fault is
-//! handed on as it came.
+//! handed on as it came, but for a frame that is about to be one.
 
 #![no_main]
 
@@ -14,7 +14,9 @@ fuzz_target!(|input: &[u8]| {
     let whole = inspected(input, usize::MAX);
     assert_eq!(whole, inspected(input, 1 + usize::from(*piece_bytes)));
     if whole.1.is_none() {
-        assert_eq!(whole.0, input);
+        // One HTTP/2 frame too many has another stream's id as soon as its head is there, and is a fault once it is whole.
+        let changed = whole.0.iter().zip(input).filter(|(handed_on, came)| handed_on != came).count();
+        assert!(whole.0.len() == input.len() && changed <= if input.starts_with(b"PRI * HTTP/2.0") { 4 } else { 0 });
     }
 });
 

@@ -6,13 +6,17 @@
 //! - 101: nobody asked; blank lines before the status line; more interim heads, fields or bytes of them than our limits;
 //! - a line of the trailers that ends in LF alone.
 //!
-//! And one on the other side: hyper reads trailers as fields and refuses malformed ones; we skip their lines, the body being whole before them.
+//! And two on the other side: hyper reads trailers as fields and refuses malformed ones; we skip their lines, the body being whole before them.
+//! And it takes at most 100 fields where we take some more.
 
 use flashlane_wire::http1::{Error, Event, Limits, ResponseReader};
 use http_body_util::BodyExt;
 use hyper::client::conn::http1::handshake;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// Unless it is told otherwise.
+const HYPER_FIELDS_MAX: usize = 100;
 
 /// What a reader made of the bytes and of the close behind them.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -31,7 +35,11 @@ pub fn compare(stream: &[u8]) {
     let shown = stream.escape_ascii();
     if ours.whole {
         let trailers = theirs.status.is_some() && ours.headers.iter().any(|(name, _)| name == b"transfer-encoding");
-        assert!(theirs.whole || trailers, "hyper refuses {theirs:?}, we read {ours:?} from {shown}");
+        let many = theirs.status.is_none() && ours.headers.len() > HYPER_FIELDS_MAX;
+        assert!(theirs.whole || trailers || many, "hyper refuses {theirs:?}, we read {ours:?} from {shown}");
+        if many {
+            return;
+        }
         assert_eq!((ours.status, &ours.headers), (theirs.status, &theirs.headers), "{shown}");
         assert_eq!(ours.body, theirs.body, "{shown}");
         return;
