@@ -185,6 +185,8 @@ enum Life {
         close_ns: u64,
         until_ns: u64,
     },
+    /// Closed, since the client's key is gone.
+    Expelled,
     Closed,
 }
 
@@ -468,7 +470,7 @@ impl Session {
         match self.life {
             Life::Open => {}
             Life::Draining(why) => return Err(why.refusal()),
-            Life::Revoked { .. } => return Err(revoke::refusal()),
+            Life::Revoked { .. } | Life::Expelled => return Err(revoke::refusal()),
             Life::Closed => return Err(Why::Restart.refusal()),
         }
         if self.lanes.is_quiet() {

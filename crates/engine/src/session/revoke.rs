@@ -19,7 +19,7 @@ impl Session {
     pub fn handle_revoked(&mut self, close_ns: u64, until_ns: u64, now: Now) {
         let is_open = match self.life {
             Life::Open | Life::Draining(_) => true,
-            Life::Revoked { .. } | Life::Closed => false,
+            Life::Revoked { .. } | Life::Expelled | Life::Closed => false,
         };
         if is_open {
             self.life = Life::Revoked { close_ns, until_ns };
@@ -43,7 +43,7 @@ impl Session {
 
     pub(super) fn unless_revoked(&self, draft: Result<Draft, Refusal>) -> Result<Draft, Refusal> {
         match self.life {
-            Life::Revoked { .. } => draft.and(Err(refusal())),
+            Life::Revoked { .. } | Life::Expelled => draft.and(Err(refusal())),
             Life::Open | Life::Draining(_) | Life::Closed => draft,
         }
     }
@@ -60,7 +60,7 @@ impl Session {
     pub(super) fn close_if_revoked(&mut self, now: Now) {
         let Life::Revoked { close_ns, .. } = self.life else { return };
         if self.is_websocket() && close_ns <= now.mono_ns && self.lanes.is_quiet() {
-            self.life = Life::Closed;
+            self.life = Life::Expelled;
             self.effects.push_back(Effect::Close { code: CLOSE_CODE, reason: "the API key was revoked" });
         }
     }

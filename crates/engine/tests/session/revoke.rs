@@ -22,6 +22,10 @@ fn an_idle_connection_closes_a_little_later_and_begins_nothing_meanwhile() {
     assert_eq!((last_error(&peers), has_closed(&peers)), ("invalid_api_key", false));
     apply(&mut peers, &[Step::Pass300Ms, Step::Pass300Ms]);
     assert!(has_closed(&peers) && !peers.effects.contains(&"Ask".to_owned()), "{:?}", peers.effects);
+    // What crosses the close is told why, too.
+    peers.watch.events.clear();
+    apply(&mut peers, &[Step::Create]);
+    assert_eq!(last_error(&peers), "invalid_api_key");
 }
 
 #[test]

@@ -166,9 +166,7 @@ impl Visit<'_> {
 
     /// A turn of a secret that is gone may be failed, and its connection closed.
     fn ended(&mut self, end: End, text: &[u8]) -> Result<After, Fault> {
-        // A request that crosses the close is told that of a server that leaves.
-        let is_revoked = |code: &str| code.ends_with("invalid_api_key") || code.ends_with("server_shutting_down");
-        if !matches!(&end, End::Failed(code) if is_revoked(code)) {
+        if !matches!(&end, End::Failed(code) if code.ends_with("invalid_api_key")) {
             return Ok(After::Ended(end));
         }
         self.may_close(Fault::new("closed", String::from_utf8_lossy(text)))
