@@ -55,7 +55,10 @@ impl TelemetryConfig {
             return Err(("turns_kept_max", format!("is {}, and {TURNS_KEPT_MAX} is the most", self.turns_kept_max)));
         }
         if self.trace_sample_percent > PERCENT_MAX {
-            return Err(("trace_sample_percent", format!("is {}: expected 0 to {PERCENT_MAX}", self.trace_sample_percent)));
+            return Err((
+                "trace_sample_percent",
+                format!("is {}: expected 0 to {PERCENT_MAX}", self.trace_sample_percent),
+            ));
         }
         if self.otlp_endpoint.is_some() && self.turns_kept_max == 0 {
             return Err((

@@ -219,7 +219,8 @@ mod tests {
         let fleet = fleet(&BOTH);
         let mut model = model(Route::LatencyFirst);
         model.routing.splits = true;
-        let of = |follows, service_tier| planned(&fleet, &model, &Traits { follows, service_tier, ..Traits::default() });
+        let of =
+            |follows, service_tier| planned(&fleet, &model, &Traits { follows, service_tier, ..Traits::default() });
         let throughput_first = vec![Tier::Throughput, Tier::Latency];
         for follows in [Some(Follows::User), None] {
             assert_eq!(of(follows, ServiceTier::Auto), (throughput_first.clone(), PlanReason::Split));
@@ -232,7 +233,8 @@ mod tests {
 
     #[test]
     fn a_rule_may_look_at_the_step() {
-        let when = r#"{"when": {"follows": ["user"], "tokens_new_min": 5, "tokens_new_max": 9}, "route": "throughput-only"}"#;
+        let when =
+            r#"{"when": {"follows": ["user"], "tokens_new_min": 5, "tokens_new_max": 9}, "route": "throughput-only"}"#;
         let rule: Rule = serde_json::from_str(when).unwrap();
         assert!(rule.asks_for_the_step() && !self::rule(When::default(), Route::LatencyOnly).asks_for_the_step());
         let fits = Traits { follows: Some(Follows::User), tokens_new: 5, ..Traits::default() };
