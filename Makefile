@@ -47,8 +47,10 @@ tidy: ## Sizes, forbidden words, and which crate may use which
 
 fuzz: ## Each fuzz target for FUZZ_SECONDS (60)
 	@command -v cargo-fuzz >/dev/null || cargo install --locked cargo-fuzz@0.13.2
-	@set -e; for target in $$(cargo +nightly fuzz list); do \
+	@# Each begins with what was found before: the inputs that are kept, and those of runs here.
+	@set -e; mkdir -p fuzz/corpus; for target in $$(cargo +nightly fuzz list); do \
 	  echo "== $$target, $(FUZZ_SECONDS) s"; \
+	  tar -xzf "fuzz/seeds/$$target.tar.gz" -C fuzz/corpus; \
 	  cargo +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1; \
 	done
 
