@@ -6,6 +6,7 @@ use flashlane_backend::{Backends, EndpointConfig, Kind, Tier as TierOf};
 use flashlane_engine::admission::{self, Ending};
 use flashlane_engine::router::{Duty, Order};
 use flashlane_engine::seal::Keyring;
+use flashlane_engine::tokens::Counted;
 use flashlane_engine::{EndpointId, Fleet, Modality, Model, ModelRouting, Route, Settings};
 use flashlane_store::{Limits, MemoryStore};
 use flashlane_telemetry::{Metrics, Turns};
@@ -124,8 +125,24 @@ async fn what_a_session_loses_by_a_panic_is_free_at_once() {
     assert_eq!((in_flight(&state), last.claims.grants().len()), (1, 1));
 }
 
-/// The leave of three of four turns is taken from them, so that giving it back is a mistake, and one more in the middle of mending the first,
-/// the second and the third.
+/// Work that is a mistake, and one more when it is thrown away.
+struct Broken;
+
+impl Future for Broken {
+    type Output = Counted;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Counted> {
+        panic!("a mistake in a turn's work")
+    }
+}
+
+impl Drop for Broken {
+    fn drop(&mut self) {
+        assert!(std::thread::panicking(), "a mistake in the middle of mending the first");
+    }
+}
+
+/// The leave of three of four turns is taken from them as well: where assertions are compiled in, giving it back is the next mistakes.
 #[tokio::test]
 async fn a_panic_while_another_is_mended_loses_no_place() {
     let state = state(4);
@@ -140,7 +157,7 @@ async fn a_panic_while_another_is_mended_loses_no_place() {
         state.desk.release(*grant, &Ending::NOTHING, now);
     }
     assert_eq!(in_flight(&state), 1);
-    drive.work.push((turns[0], Work::Count(Box::pin(async { panic!("a mistake in a turn's work") }))));
+    drive.work.push((turns[0], Work::Count(Box::pin(Broken))));
     poll(&mut drive).await;
     assert!(drive.is_broken() && drive.is_drained());
     assert_eq!(drive.take_close().map(|(code, _)| code), Some(1011));

@@ -274,6 +274,13 @@ impl Peers {
         self.message(&format!(r#"{{"type":"response.create","model":"m","input":"hi"{TOOLS}{more}}}"#));
     }
 
+    /// A request that was on its way when the connection was closed.
+    pub fn create_across_the_close(&mut self) {
+        self.gone = false;
+        self.create(r#","store":false"#);
+        self.gone = true;
+    }
+
     pub fn chunk(&mut self, data: &str) {
         let line = format!("data: {data}\n\n");
         self.upstream(UpstreamEvent::Bytes(line.as_bytes()));

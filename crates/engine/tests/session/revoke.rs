@@ -24,7 +24,7 @@ fn an_idle_connection_closes_a_little_later_and_begins_nothing_meanwhile() {
     assert!(has_closed(&peers) && !peers.effects.contains(&"Ask".to_owned()), "{:?}", peers.effects);
     // What crosses the close is told why, too.
     peers.watch.events.clear();
-    apply(&mut peers, &[Step::Create]);
+    peers.create_across_the_close();
     assert_eq!(last_error(&peers), "invalid_api_key");
 }
 

@@ -134,8 +134,9 @@ fn a_route_must_have_endpoints_in_its_tiers() {
 fn a_split_route_needs_both_tiers() {
     let text = format!("{GPU_ONLY}[[models]]\nname = \"m\"\nroute = \"split\" # here\n");
     assert_invalid(&text, "models[0].route", "expected an [[endpoints]] table with tier = \"latency\"");
-    let text =
-        with_models("[[rules]]\nroute = \"latency-first\"\nwhen = { tokens_new_min = 2, tokens_new_max = 1 } # here\n");
+    let text = with_models(
+        "[[models]]\nname = \"m\"\n[[rules]]\nroute = \"latency-first\"\nwhen = { tokens_new_min = 2, tokens_new_max = 1 } # here\n",
+    );
     assert_invalid(&text, "rules[0].when.tokens_new_min", "no turn fits");
 }
 
