@@ -216,6 +216,9 @@ fn read(body: &[u8]) -> Ruling {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
+    use std::io::{Read as _, Write as _};
+    use std::time::Instant;
 
     #[test]
     fn a_verdict_is_one_of_two_words() {
@@ -272,5 +275,40 @@ mod tests {
         assert!(is_kept(&of("http://127.0.0.1:9/check", 1_000)));
         assert!(!is_kept(&of("http://127.0.0.1:9/other", 1_000)) && !is_kept(&of("http://127.0.0.1:9/check", 999)));
         assert_eq!(of("http://127.0.0.1:9/check", 999).named("policy").unwrap().deadline_ms, 999);
+    }
+
+    /// Passes the first question of each of its connections, and closes it.
+    fn closing() -> u16 {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            // Until the process ends: nobody else connects.
+            for socket in listener.incoming() {
+                let mut socket = socket.unwrap();
+                let mut asked = Vec::new();
+                let mut piece = [0; 1024];
+                while !asked.ends_with(b"{}") {
+                    let count = socket.read(&mut piece).unwrap();
+                    asked.extend_from_slice(&piece[..count]);
+                }
+                let body = r#"{"verdict":"pass"}"#;
+                write!(socket, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+            }
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn a_kept_connection_that_its_peer_has_closed_costs_no_verdict() {
+        let url = format!("http://127.0.0.1:{}/check", closing());
+        let guards = Guards::new(&[GuardConfig { deadline_ms: 10_000, ..config(&url) }]).unwrap();
+        let mark = guards.named("policy").unwrap().mark;
+        let began = Instant::now();
+        for _ in 0..20 {
+            let ruling = guards.ask(Inquiry { guard: mark, body: Bytes::from_static(b"{}") }).await;
+            assert_eq!(ruling, Ruling::Pass);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(began.elapsed() < Duration::from_secs(10), "nothing waited for the deadline");
     }
 }

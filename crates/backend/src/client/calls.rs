@@ -64,16 +64,15 @@ impl Calls {
         Ok(Self { dialer, target, fields, idle: Mutex::default() })
     }
 
-    /// Status and body. A redirect is an answer like any other: it is not followed. Over a kept connection that turns out to be closed
-    /// the question goes out again, once.
+    /// Status and body. A redirect is an answer like any other: it is not followed. Over a kept connection that ends without an answer
+    /// the question goes out again, once: it may be asked twice.
     ///
     /// # Errors
     /// Why there is none, in our own words.
     pub(crate) async fn post(&self, body: Bytes) -> Result<(StatusCode, Bytes), String> {
         if let Some(kept) = self.take() {
             match self.exchange(kept, body.clone()).await {
-                Err(Fault::Hyper(error))
-                    if error.is_canceled() || error.is_closed() || error.is_incomplete_message() => {}
+                Err(Fault::Hyper(_)) => {}
                 answer => return answer.map_err(|fault| fault.to_string()),
             }
         }
@@ -84,15 +83,22 @@ impl Calls {
         self.exchange(fresh, body).await.map_err(|fault| fault.to_string())
     }
 
-    async fn exchange(&self, mut kept: Kept, body: Bytes) -> Result<(StatusCode, Bytes), Fault> {
-        let Kept { sender, connection, .. } = &mut kept;
-        let mut has_ended = false;
+    async fn exchange(&self, kept: Kept, body: Bytes) -> Result<(StatusCode, Bytes), Fault> {
+        let Kept { mut sender, connection, made, .. } = kept;
+        let mut connection = Some(connection);
         let answer = {
-            let mut asking = pin!(self.ask(sender, body));
+            let mut asking = pin!(self.ask(&mut sender, body));
+            let driven = async {
+                match &mut connection {
+                    Some(connection) => connection.await,
+                    None => Ok(()),
+                }
+            };
             tokio::select! {
                 answer = &mut asking => answer,
-                ended = connection => {
-                    has_ended = true;
+                ended = driven => {
+                    // With it goes a question that it has not sent: nothing else tells that nobody will.
+                    connection = None;
                     match ended {
                         // What came before its end is there.
                         Ok(()) => asking.await,
@@ -101,8 +107,8 @@ impl Calls {
                 }
             }
         };
-        if answer.is_ok() && !has_ended {
-            self.keep(kept);
+        if let (Ok(_), Some(connection)) = (&answer, connection) {
+            self.keep(Kept { sender, connection, made, rests_since: Instant::now() });
         }
         answer
     }
@@ -132,7 +138,7 @@ impl Calls {
     fn keep(&self, kept: Kept) {
         let mut idle = self.idle();
         if idle.len() < IDLE_MAX {
-            idle.push(Kept { rests_since: Instant::now(), ..kept });
+            idle.push(kept);
         }
     }
 
