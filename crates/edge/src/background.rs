@@ -82,6 +82,14 @@ impl Jobs {
         Self { live: DashMap::new(), places: Arc::new(Semaphore::new(count_max)), count_max, tasks: Mutex::default() }
     }
 
+    /// Another config holds: each job looks at what its client may still do.
+    pub(crate) fn renewed(&self) {
+        for live in &self.live {
+            // Whoever is to stop anyway has more to do than to look.
+            live.stop.send_if_modified(|stop| stop.is_none());
+        }
+    }
+
     pub(crate) fn live(&self, owner: OwnerId, id: &str) -> Option<Arc<Live>> {
         self.live.get(&(owner, id.to_owned())).map(|live| Arc::clone(&live))
     }

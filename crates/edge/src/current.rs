@@ -144,6 +144,7 @@ impl State {
         self.desk.renew(&current.shared.fleet, (&before.admission, &current.admission), publish, now);
         self.places.adopt(&current.config.limits);
         self.connections.renew(number);
+        self.jobs.renewed();
         Ok((number, changes))
     }
 

@@ -4,6 +4,7 @@
 //! guest of the listener any more. Knows nothing of what is behind the doors.
 
 use crate::config::AdminConfig;
+use crate::drain::Phase;
 use crate::listen::Permit;
 use crate::peer::Peer;
 use crate::reply::Refused;
@@ -92,6 +93,11 @@ fn check(gate: &Gate, request: &Request) -> Result<Proof, Refused> {
         }
         let token = request.headers().get(AUTHORIZATION).and_then(|value| auth::bearer(value.as_bytes()));
         prove(&config.admin, token, request.uri().path())?;
+    }
+    // After a hand-over a kept connection leads here still: its operator would believe to have told the successor.
+    if gate.door == Door::Changing && gate.state.connections.phase() > Phase::Serving {
+        let message = "This process is ending and takes no orders any more. Connect again: whoever serves now answers.";
+        return Err(Refused::new(ErrorKind::ShuttingDown, message.to_owned()));
     }
     // What is open to all proves nothing.
     if (!is_open || is_from_here)
