@@ -67,6 +67,15 @@ def fetch(url: str, body: dict | None = None, timeout_s: float = 10, method: str
         return answer.read().decode()
 
 
+def ports(line: str) -> tuple[int, int] | None:
+    """Where clients and operators connect, of the line that says so: words, or an object where the log is JSON."""
+    if line.startswith("{"):
+        said = json.loads(line)
+        line = f"ready {said['clients']} admin {said['admin']}" if said["message"] == "ready" else ""
+    ready = READY.search(line)
+    return (int(ready[1]), int(ready[2])) if ready else None
+
+
 class Process:
     """A child whose output is kept line by line. Its two streams are read apart, so that no line of the one ends up within a line of the other."""
 
@@ -143,8 +152,7 @@ class Flashlane:
             path.write_text(self._config)
             command += ["--config", path]
         self.process = Process(command, self._environment)
-        ready = READY.search(self.process.wait_for(READY.search, 10))
-        self.port, self.admin_port = int(ready[1]), int(ready[2])
+        self.port, self.admin_port = ports(self.process.wait_for(ports, 10))
         poll_until(self._is_ready, 10, "/readyz")
         return self
 

@@ -19,6 +19,7 @@ pub fn of(config: &Config, source_name: &str) -> Result<Shown, serde_json::Error
     set(&mut shown, "/server/limits/connections_max", config.server.limits.connections_max.into());
     for (at, model) in config.fleet.models.iter().enumerate() {
         let route = match model.route {
+            Route::LatencyFirst if model.routing.splits => RouteName::Split,
             Route::LatencyFirst => RouteName::LatencyFirst,
             Route::ThroughputFirst => RouteName::ThroughputFirst,
             Route::LatencyOnly => RouteName::LatencyOnly,
