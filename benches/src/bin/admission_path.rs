@@ -2,7 +2,7 @@
 //! with its usage, its route (one endpoint) among it; 20 keys take turns, 10,000 turns a second.
 //!
 //! `open`: nothing is limited or counted. `limited`: each key has limits of requests, tokens and turns, and the tier has 64 slots, of which 60
-//! are held. `queued`: the same with 60 slots, all held: each turn waits for one, is woken and looks.
+//! are held. What a wait costs is not counted: who of these keys gets a slot that comes free is a matter of their claims.
 
 use flashlane_benches::fleet;
 use flashlane_engine::admission::limit::Limits;
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     let settings = arguments.next().and_then(|scenario| settings(&scenario));
     let turns = arguments.next().and_then(|count| count.parse().ok());
     let (Some(settings), Some(turns)) = (settings, turns) else {
-        eprintln!("usage: admission_path open|limited|queued TURNS");
+        eprintln!("usage: admission_path open|limited TURNS");
         return ExitCode::FAILURE;
     };
     let mut admission = Admission::new(&settings, Arc::new(fleet()), [7; 32]);
@@ -37,8 +37,7 @@ fn main() -> ExitCode {
 fn settings(scenario: &str) -> Option<Settings> {
     let slots = match scenario {
         "open" => return Some(Settings::default()),
-        "limited" => 64,
-        "queued" => 60,
+        "limited" => NonZeroU32::new(64),
         _ => return None,
     };
     let limits = Limits {
@@ -47,7 +46,6 @@ fn settings(scenario: &str) -> Option<Settings> {
         turns_max: NonZeroU32::new(10),
         ..Limits::default()
     };
-    let slots = NonZeroU32::new(slots);
     let queue =
         Queueing { concurrency_max: slots, concurrency_min: slots.unwrap_or(NonZeroU32::MIN), ..Queueing::default() };
     Some(Settings {
@@ -64,14 +62,11 @@ fn admit(admission: &mut Admission, held: &mut VecDeque<Grant>, turn: u64) -> bo
     owner.0.iter_mut().zip((turn % KEYS).to_be_bytes()).for_each(|(byte, of_key)| *byte = of_key);
     let traits = Traits { owner, tokens_input: 900, tokens_output_max: Some(200), ..Traits::default() };
     let ticket = Ticket { model: "m".into(), traits, tried: Vec::new(), prefer: None, planned: None };
-    let mut asked = admission.ask(ticket, now);
+    let asked = admission.ask(ticket, now);
     if held.len() == HELD
         && let Some(first) = held.pop_front()
     {
         admission.release(first, &ENDING, now);
-    }
-    if let (Asked::Queued(_), Some(woken)) = (&asked, admission.poll_woken()) {
-        asked = admission.look(woken, now);
     }
     let Asked::Granted(grant, _) = asked else { return false };
     held.push_back(grant);

@@ -100,6 +100,12 @@ impl Current {
         [("clients", self.tls.as_ref()), ("admin", self.admin_tls.as_ref())]
     }
 
+    /// How many connections of clients there may be.
+    #[must_use]
+    pub fn connections_max(&self) -> u32 {
+        self.config.limits.connections_max
+    }
+
     /// The one after this one.
     fn next(&self, renewal: Renewal, backends: &Backends, read_unix_ms: u64) -> Self {
         let Renewal { config, tls, admin_tls, settings, mut fleet, ring, keys, admission, shown, .. } = renewal;

@@ -74,7 +74,7 @@ pub struct Renewed {
 pub fn renew(state: &State, mut config: Config, source_name: &str) -> Result<Renewed, Unfit> {
     let before = state.current();
     // It holds until a restart, as many as there were files for.
-    config.server.limits.connections_max = before.config.limits.connections_max;
+    config.server.limits.connections_max = before.connections_max();
     let shown = shown::of(&config, source_name)?;
     let (generation, endpoints) = state.renew(Renewal {
         config: config.server,
