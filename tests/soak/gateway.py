@@ -136,8 +136,8 @@ class Gateway:
             line = self._process.stdout.readline()
             if not line:
                 raise RuntimeError(f"it did not start: {self._log.read_text()}")
-            found = re.search(r"ready https://127\.0\.0\.1:(\d+) admin http://127\.0\.0\.1:(\d+)", line)
-        self.port, self.admin = int(found[1]), int(found[2])
+            found = re.search(r'"admin":"http://127\.0\.0\.1:(\d+)","clients":"https://127\.0\.0\.1:(\d+)"', line)
+        self.admin, self.port = int(found[1]), int(found[2])
         threading.Thread(target=self._process.stdout.read, daemon=True).start()
 
     @property
