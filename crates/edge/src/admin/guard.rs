@@ -15,7 +15,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use flashlane_engine::ErrorKind;
 use flashlane_engine::router::Digest;
-use http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
+use http::header::AUTHORIZATION;
 use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
 use subtle::ConstantTimeEq as _;
@@ -70,13 +70,7 @@ pub(super) async fn guard(extract::State(gate): extract::State<Gate>, mut reques
             request.extensions_mut().insert(proof);
             next.run(request).await
         }
-        Err(refused) => {
-            let mut response = refused.into_response();
-            if response.status() == http::StatusCode::UNAUTHORIZED {
-                response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            }
-            response
-        }
+        Err(refused) => refused.into_response(),
     }
 }
 
