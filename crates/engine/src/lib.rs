@@ -10,6 +10,7 @@ mod chain;
 mod compaction;
 mod draft;
 mod error;
+mod failure;
 mod fleet;
 mod gaps;
 pub mod guard;

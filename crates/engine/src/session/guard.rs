@@ -11,7 +11,7 @@
 //! ```
 //! What a guard has passed is marked where it lies: a chain's pieces, shared with what the client may send again.
 
-use super::run::reading;
+use super::stream::reading;
 use super::{Effect, Session, Shared, TurnId};
 use crate::admission::Grant;
 use crate::chain::{Chain, Piece};

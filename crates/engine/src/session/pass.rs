@@ -5,10 +5,11 @@ use crate::assembler::{Assembler, Passed};
 use crate::compaction::{self, Progress};
 use crate::draft::Contract;
 use crate::error::{ErrorKind, Refusal};
+use crate::failure::refusal_of_error;
 use crate::passing;
 use crate::seal::Opener;
 use crate::time::Now;
-use crate::turn::{Turn, TurnState, refusal_of_error};
+use crate::turn::{Turn, TurnState};
 use bytes::Bytes;
 use flashlane_wire::chat::Field;
 

@@ -1,0 +1,76 @@
+//! An endpoint has failed a turn: whether another one may serve it, or the turn ends by that.
+
+use super::end::verdict_of;
+use super::{Session, Shared, TurnId};
+use crate::admission::Grant;
+use crate::error::{ErrorKind, Refusal};
+use crate::failure::{may_try_elsewhere, refusal_of};
+use crate::router::Verdict;
+use crate::stages::Stage;
+use crate::time::Now;
+use crate::turn::TurnState;
+use crate::upstream::UpstreamFailure;
+
+impl Session {
+    /// An endpoint failed: before it gave a token, another may serve the turn.
+    pub(super) fn try_elsewhere(&mut self, id: TurnId, failure: &UpstreamFailure, now: Now) {
+        let Some(turn) = self.lanes.turn(id) else { return };
+        let Some(grant) = turn.grant() else { return };
+        let endpoint = endpoint_name(&self.shared, grant);
+        let mut refusal = refusal_of(failure, endpoint);
+        hide(&self.shared, grant, &mut refusal);
+        turn.fail_attempt(failure, now);
+        if refusal.kind == ErrorKind::ContextLengthExceeded && turn.may_be_told_less() {
+            turn.failure = Some(refusal);
+            turn.times.stages.enter(Stage::Validate, now.mono_ns);
+            self.leave(id, Verdict::of(failure));
+            self.measure(id, now);
+            return;
+        }
+        match may_try_elsewhere(failure) && turn.has_nothing() {
+            true => self.ask_again(id, refusal, Verdict::of(failure), now),
+            false => self.fail(id, &refusal, now),
+        }
+    }
+
+    /// An endpoint failed inside of a stream that it had begun.
+    pub(super) fn break_off(&mut self, id: TurnId, mut refusal: Refusal, now: Now) {
+        let verdict = verdict_of(refusal.kind);
+        let Some(turn) = self.lanes.turn(id) else { return };
+        if let Some(grant) = turn.grant() {
+            hide(&self.shared, grant, &mut refusal);
+        }
+        if verdict == Verdict::Nothing {
+            self.fail(id, &refusal, now);
+            return;
+        }
+        let reason = format!("told of an error in its stream ({})", refusal.kind.row().label);
+        turn.end_attempt(Some(reason.into()), now);
+        match turn.has_nothing() {
+            true => self.ask_again(id, refusal, verdict, now),
+            false => self.fail(id, &refusal, now),
+        }
+    }
+
+    /// Leaves the endpoint, and asks for another. What this one said is the answer where there is none.
+    fn ask_again(&mut self, id: TurnId, refusal: Refusal, verdict: Verdict, now: Now) {
+        self.leave(id, verdict);
+        let Some(turn) = self.lanes.turn(id) else { return };
+        turn.tried.extend(turn.grant().map(|grant| grant.endpoint()));
+        turn.failure = Some(refusal);
+        turn.times.stages.enter(Stage::Route, now.mono_ns);
+        turn.state = TurnState::Waiting;
+        self.ask(id, now);
+    }
+}
+
+/// What an endpoint says of the key that it was asked with is not for the client.
+fn hide(shared: &Shared, grant: Grant, refusal: &mut Refusal) {
+    if let Some(endpoint) = shared.fleet.endpoint(grant.endpoint()) {
+        endpoint.hidden.mask(&mut refusal.message);
+    }
+}
+
+pub(super) fn endpoint_name(shared: &Shared, grant: Grant) -> &str {
+    shared.fleet.endpoint(grant.endpoint()).map_or("unknown", |endpoint| &endpoint.name)
+}
