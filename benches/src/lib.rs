@@ -4,7 +4,7 @@ pub mod fleet;
 pub mod textbook;
 
 use flashlane_engine::seal::Keyring;
-use flashlane_engine::{Endpoint, Fleet, Modality, Model, ModelRouting, Route, Share, Speaks, Tier};
+use flashlane_engine::{Endpoint, Fleet, Model, Tier};
 use std::sync::Arc;
 
 /// A ring of one key, which no turn here uses.
@@ -20,24 +20,7 @@ pub fn ring() -> Arc<Keyring> {
 /// One endpoint and one model `m`, whose context is longer than any history here: nothing is counted.
 #[must_use]
 pub fn fleet() -> Fleet {
-    let model = Model {
-        name: "m".into(),
-        context_tokens_max: 2_000_000,
-        modalities: vec![Modality::Text],
-        route: Route::LatencyFirst,
-        upstream_latency: None,
-        upstream_throughput: None,
-        routing: ModelRouting::default(),
-        guard: None,
-    };
-    let endpoint = Endpoint {
-        name: "e".into(),
-        tier: Tier::Latency,
-        simulated: true,
-        retired: false,
-        hidden: flashlane_engine::Hidden::default(),
-        speaks: Speaks::Chat,
-        share: Share::default(),
-    };
+    let model = Model { context_tokens_max: 2_000_000, ..Model::named("m") };
+    let endpoint = Endpoint { simulated: true, ..Endpoint::named("e", Tier::Latency) };
     Fleet { endpoints: vec![endpoint], models: vec![model], ..Fleet::default() }
 }

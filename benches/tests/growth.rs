@@ -5,9 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail this way")]
 
 use flashlane_engine::seal::Keyring;
-use flashlane_engine::{
-    Answer, Endpoint, Fleet, Hidden, IdSource, Modality, Model, ModelRouting, Route, Share, Speaks,
-};
+use flashlane_engine::{Answer, Endpoint, Fleet, IdSource, Model, Route};
 use flashlane_engine::{Now, Owner, Session, Settings, Shared, Tier};
 use std::fs;
 use std::sync::Arc;
@@ -21,25 +19,8 @@ fn own_ns() -> u64 {
 }
 
 fn shared() -> Arc<Shared> {
-    let endpoint = Endpoint {
-        name: "one".into(),
-        tier: Tier::Latency,
-        simulated: false,
-        retired: false,
-        hidden: Hidden::default(),
-        speaks: Speaks::Chat,
-        share: Share::default(),
-    };
-    let model = Model {
-        name: "m".into(),
-        context_tokens_max: u32::MAX,
-        modalities: vec![Modality::Text],
-        route: Route::LatencyOnly,
-        upstream_latency: None,
-        upstream_throughput: None,
-        routing: ModelRouting::default(),
-        guard: None,
-    };
+    let endpoint = Endpoint::named("one", Tier::Latency);
+    let model = Model { context_tokens_max: u32::MAX, route: Route::LatencyOnly, ..Model::named("m") };
     let fleet = Fleet { endpoints: vec![endpoint], models: vec![model], ..Fleet::default() };
     let ring = Keyring::new(&[7; 32], &[], 1 << 20).unwrap();
     let settings = Settings { tools_max: usize::MAX, ..Settings::default() };

@@ -7,33 +7,15 @@ use flashlane_engine::admission::{self, Admission};
 use flashlane_engine::seal::Keyring;
 use flashlane_engine::tokens::Counted;
 use flashlane_engine::{
-    Effect, Endpoint, Fleet, Hidden, IdSource, Modality, Model, ModelRouting, Now, Owner, Route, Session, Settings, Share,
-    Shared, Speaks, Tier, UpstreamEvent,
+    Effect, Endpoint, Fleet, IdSource, Modality, Model, Now, Owner, Session, Settings, Shared, Tier, UpstreamEvent,
 };
 use flashlane_wire::websocket::Encoder;
 use libfuzzer_sys::fuzz_target;
 use std::sync::Arc;
 
 fn shared() -> Arc<Shared> {
-    let model = Model {
-        name: "m".into(),
-        context_tokens_max: 131_072,
-        modalities: vec![Modality::Text, Modality::Image, Modality::File],
-        route: Route::LatencyFirst,
-        upstream_latency: None,
-        upstream_throughput: None,
-        routing: ModelRouting::default(),
-        guard: None,
-    };
-    let endpoint = Endpoint {
-        name: "e".into(),
-        tier: Tier::Latency,
-        simulated: true,
-        speaks: Speaks::Chat,
-        share: Share::default(),
-        retired: false,
-        hidden: Hidden::default(),
-    };
+    let model = Model { modalities: vec![Modality::Text, Modality::Image, Modality::File], ..Model::named("m") };
+    let endpoint = Endpoint { simulated: true, ..Endpoint::named("e", Tier::Latency) };
     let ring = Keyring::new(&[7; 32], &[], 1 << 20).expect("one key");
     let fleet = Fleet { endpoints: vec![endpoint], models: vec![model], ..Fleet::default() };
     Arc::new(Shared::new(Settings::default(), Arc::new(fleet), Arc::new(ring)))

@@ -142,6 +142,22 @@ pub struct Endpoint {
     pub hidden: Hidden,
 }
 
+impl Endpoint {
+    /// One that speaks Chat Completions, asked without a key, for as many turns as come.
+    #[must_use]
+    pub fn named(name: &str, tier: Tier) -> Self {
+        Self {
+            name: name.into(),
+            tier,
+            speaks: Speaks::Chat,
+            simulated: false,
+            share: Share::default(),
+            retired: false,
+            hidden: Hidden::default(),
+        }
+    }
+}
+
 /// How much of its tier's load an endpoint takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
@@ -191,6 +207,21 @@ pub struct Accepts {
 }
 
 impl Model {
+    /// One of text, with 128k tokens of context, that prefers the latency tier and asks for nothing else.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            context_tokens_max: 131_072,
+            modalities: vec![Modality::Text],
+            route: Route::LatencyFirst,
+            upstream_latency: None,
+            upstream_throughput: None,
+            routing: ModelRouting::default(),
+            guard: None,
+        }
+    }
+
     /// What it takes in at the endpoints of `tier`.
     #[must_use]
     pub fn accepts(&self, tier: Tier) -> &Accepts {

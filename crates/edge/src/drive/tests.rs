@@ -7,7 +7,7 @@ use flashlane_engine::admission::{self, Ending};
 use flashlane_engine::router::{Duty, Order};
 use flashlane_engine::seal::Keyring;
 use flashlane_engine::tokens::Counted;
-use flashlane_engine::{EndpointId, Fleet, Modality, Model, ModelRouting, Route, Settings};
+use flashlane_engine::{EndpointId, Fleet, Model, Settings};
 use flashlane_store::{Limits, MemoryStore};
 use flashlane_telemetry::{Metrics, Turns};
 use flashlane_wire::websocket::Encoder;
@@ -23,16 +23,7 @@ fn state(turns_max: u32) -> Arc<State> {
         ..EndpointConfig::new("silent", TierOf::Latency, Kind::Simulator)
     };
     let backends = Backends::new(&[silent]).unwrap();
-    let model = Model {
-        name: "demo".into(),
-        context_tokens_max: 131_072,
-        modalities: vec![Modality::Text],
-        route: Route::LatencyFirst,
-        upstream_latency: None,
-        upstream_throughput: None,
-        routing: ModelRouting::default(),
-        guard: None,
-    };
+    let model = Model::named("demo");
     let fleet = Fleet {
         endpoints: backends.endpoints().cloned().collect(),
         models: vec![model],

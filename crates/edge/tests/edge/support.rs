@@ -4,7 +4,7 @@ use flashlane_backend::{Backends, EndpointConfig, Kind, Tier};
 use flashlane_edge::{EdgeConfig, Haste, KeyConfig, Listeners, Parts, Renewal, Shown, State, Tls, TlsConfig};
 use flashlane_engine::admission;
 use flashlane_engine::seal::Keyring;
-use flashlane_engine::{Fleet, Modality, Model, ModelRouting, Route, Settings, Shared};
+use flashlane_engine::{Fleet, Model, Settings, Shared};
 use flashlane_store::{Limits, MemoryStore, Store};
 use flashlane_telemetry::{Metrics, Turns};
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -54,16 +54,7 @@ pub fn upstream(base_url: &str) -> EndpointConfig {
 }
 
 pub fn model(name: &str) -> Model {
-    Model {
-        name: name.into(),
-        context_tokens_max: 131_072,
-        modalities: vec![Modality::Text],
-        route: Route::LatencyFirst,
-        upstream_latency: None,
-        upstream_throughput: None,
-        routing: ModelRouting::default(),
-        guard: None,
-    }
+    Model::named(name)
 }
 
 impl Gateway {

@@ -1,34 +1,18 @@
 //! Fleets for the tests of routing.
 
-use crate::fleet::{Endpoint, Fleet, Modality, Model, ModelRouting, Route, Share, Speaks, Tier};
+use crate::fleet::{Endpoint, Fleet, Model, Route, Tier};
 use crate::time::Now;
 
 /// One endpoint of each of these tiers, and no model.
 pub fn fleet(tiers: &[Tier]) -> Fleet {
-    let endpoint = |(index, &tier): (usize, &Tier)| Endpoint {
-        name: format!("e{index}").into(),
-        tier,
-        simulated: true,
-        retired: false,
-        hidden: crate::Hidden::default(),
-        speaks: Speaks::Chat,
-        share: Share::default(),
-    };
+    let endpoint =
+        |(index, &tier): (usize, &Tier)| Endpoint { simulated: true, ..Endpoint::named(&format!("e{index}"), tier) };
     Fleet { endpoints: tiers.iter().enumerate().map(endpoint).collect(), ..Fleet::default() }
 }
 
 /// `m`, of 1,000 tokens of text.
 pub fn model(route: Route) -> Model {
-    Model {
-        name: "m".into(),
-        context_tokens_max: 1000,
-        modalities: vec![Modality::Text],
-        route,
-        upstream_latency: None,
-        upstream_throughput: None,
-        routing: ModelRouting::default(),
-        guard: None,
-    }
+    Model { context_tokens_max: 1000, route, ..Model::named("m") }
 }
 
 pub fn at(ms: u64) -> Now {

@@ -8,9 +8,8 @@ use flashlane_engine::guard::{Inquiry, Ruling};
 use flashlane_engine::seal::Keyring;
 use flashlane_engine::tokens::{Counted, Counter, Job};
 use flashlane_engine::{
-    Effect, Ended, Endpoint, ErrorKind, Fleet, IdSource, Modality, Model, ModelRouting, Now, Outcome, Owner, Prefilled,
-    Refusal, Route, Session, Settings, Share, Shared, Speaks, Tier, TurnId, UpstreamEvent, UpstreamFailure,
-    UpstreamRequest,
+    Effect, Ended, Endpoint, ErrorKind, Fleet, IdSource, Modality, Model, Now, Outcome, Owner, Prefilled, Refusal,
+    Session, Settings, Shared, Speaks, Tier, TurnId, UpstreamEvent, UpstreamFailure, UpstreamRequest,
 };
 use flashlane_wire::websocket::Encoder;
 use serde_json::Value;
@@ -163,26 +162,12 @@ pub fn ring() -> Arc<Keyring> {
 
 pub fn fleet() -> Fleet {
     let model = |name: &str, context_tokens_max| Model {
-        name: name.into(),
         context_tokens_max,
-        modalities: vec![Modality::Text],
-        route: Route::LatencyFirst,
         upstream_latency: Some("m-wafer".into()),
-        upstream_throughput: None,
-        routing: ModelRouting::default(),
-        guard: None,
-    };
-    let endpoint = |name: &str, tier| Endpoint {
-        name: name.into(),
-        tier,
-        simulated: false,
-        retired: false,
-        hidden: flashlane_engine::Hidden::default(),
-        speaks: Speaks::Chat,
-        share: Share::default(),
+        ..Model::named(name)
     };
     Fleet {
-        endpoints: vec![endpoint("wafer", Tier::Latency), endpoint("gpu", Tier::Throughput)],
+        endpoints: vec![Endpoint::named("wafer", Tier::Latency), Endpoint::named("gpu", Tier::Throughput)],
         models: vec![model("m", 131_072), model("small", 200)],
         ..Fleet::default()
     }

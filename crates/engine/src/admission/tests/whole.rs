@@ -7,32 +7,14 @@ use crate::admission::{
     WaiterId, Why,
 };
 use crate::error::{ErrorKind, Refusal};
-use crate::fleet::{Endpoint, EndpointId, Fleet, Modality, Model, ModelRouting, Route, Share, Speaks, Tier};
+use crate::fleet::{Endpoint, EndpointId, Fleet, Model, Route, Speaks, Tier};
 use crate::router::{Attempt, Duty, Keys, Order, SessionKey, Standing, Traits, Verdict};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 pub fn fleet(route: Route) -> Arc<Fleet> {
-    let endpoint = |name: &str, tier| Endpoint {
-        name: name.into(),
-        tier,
-        simulated: false,
-        retired: false,
-        hidden: crate::Hidden::default(),
-        speaks: Speaks::Chat,
-        share: Share::default(),
-    };
-    let model = Model {
-        name: "m".into(),
-        context_tokens_max: 1_000_000,
-        modalities: vec![Modality::Text],
-        route,
-        upstream_latency: None,
-        upstream_throughput: None,
-        routing: ModelRouting::default(),
-        guard: None,
-    };
-    let endpoints = vec![endpoint("wafer", Tier::Latency), endpoint("gpu", Tier::Throughput)];
+    let model = Model { context_tokens_max: 1_000_000, route, ..Model::named("m") };
+    let endpoints = vec![Endpoint::named("wafer", Tier::Latency), Endpoint::named("gpu", Tier::Throughput)];
     Arc::new(Fleet { endpoints, models: vec![model], ..Fleet::default() })
 }
 
