@@ -4,6 +4,7 @@
 //! and writes its bytes; it decides nothing.
 
 mod background;
+mod children;
 mod clock;
 mod compact;
 mod effect;
@@ -390,6 +391,9 @@ impl Session {
         }
         if request.background {
             self.may_run_in_background(request)?;
+        }
+        if let Some(children) = &request.children {
+            self.may_have_children(request, children)?;
         }
         let shared = Arc::clone(&self.shared);
         let model = model_of(&shared.fleet, &request.model)?;

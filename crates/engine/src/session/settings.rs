@@ -30,6 +30,9 @@ pub struct Settings {
     pub running_turns_max: usize,
     /// Steers that may wait for one response. 0: none.
     pub steers_max: usize,
+    /// Children of responses that may run at once for one connection, and for one key in the background: work that a request hands out by
+    /// `flashlane` ([PROTOCOL](PROTOCOL.md)). 0: there are none, and a request that asks for them is refused.
+    pub children_max: usize,
     /// Tools of one request, and of one conversation's `additional_tools`; those of a namespace count one by one. Eight times what OpenAI's
     /// chat completions take; one more is refused, with `tools` as its `param`.
     pub tools_max: usize,
@@ -57,6 +60,7 @@ impl Default for Settings {
             lanes_max: 32,
             running_turns_max: 16,
             steers_max: 16,
+            children_max: 0,
             tools_max: 1024,
             recognised_bytes_max: 64 * 1024 * 1024,
             recognised_bytes_per_key_max: 32 * 1024 * 1024,

@@ -10,6 +10,7 @@
 mod again;
 mod background;
 mod calls;
+mod children;
 mod compact;
 mod guard;
 mod http;

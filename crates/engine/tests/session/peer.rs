@@ -205,8 +205,12 @@ impl Peers {
     }
 
     pub fn on(fleet: Fleet) -> Self {
+        Self::with(fleet, Settings::default())
+    }
+
+    pub fn with(fleet: Fleet, settings: Settings) -> Self {
         let fleet = Arc::new(fleet);
-        let shared = Arc::new(Shared::new(Settings::default(), Arc::clone(&fleet), ring()));
+        let shared = Arc::new(Shared::new(settings, Arc::clone(&fleet), ring()));
         let now = Now { mono_ns: 1_000_000_000, unix_ms: 1_700_000_000_000 };
         let mut session =
             Session::websocket(shared, IdSource::new([1; 32]), Owner::default(), Encoder::new(None), false);

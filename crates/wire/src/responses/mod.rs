@@ -1,5 +1,6 @@
 //! OpenAI's Responses API as seen from the server: requests in, events out.
 
+mod children;
 mod client_event;
 mod cut;
 mod error;
@@ -11,6 +12,7 @@ mod server_event;
 mod split;
 mod tool;
 
+pub use children::{Child, ChildTier, Children};
 pub use client_event::ClientEvent;
 pub use cut::Streamed;
 pub use error::{ParseError, Reason};

@@ -1,5 +1,6 @@
 //! `response.create` and the body of `POST /v1/responses`: one request, its fields checked, its texts raw.
 
+use super::children::Children;
 use super::error::{ParseError, Reason};
 use super::fields::Fields;
 use super::metadata::metadata;
@@ -47,6 +48,8 @@ pub struct CreateRequest<'a> {
     pub includes_reasoning: bool,
     /// `include` as it was sent: an array of strings.
     pub include: Option<&'a RawValue>,
+    /// `flashlane`: children of the response.
+    pub children: Option<Box<Children<'a>>>,
     /// `background` and others as they were sent: what the response object repeats.
     pub echo: Echo<'a>,
 }
@@ -101,11 +104,11 @@ pub struct Echo<'a> {
 }
 
 /// The largest `max_output_tokens`; beyond it no model goes.
-const OUTPUT_TOKENS_MAX: u64 = 16_777_216;
+pub(super) const OUTPUT_TOKENS_MAX: u64 = 16_777_216;
 /// The largest `compact_threshold`; beyond it no context goes.
 const THRESHOLD_TOKENS_MAX: u64 = 16_777_216;
 
-const EFFORTS: [&str; 7] = ["none", "minimal", "low", "medium", "high", "xhigh", "max"];
+pub(super) const EFFORTS: [&str; 7] = ["none", "minimal", "low", "medium", "high", "xhigh", "max"];
 const SERVICE_TIERS: [&str; 7] = ["auto", "default", "flex", "priority", "fast", "ultrafast", "scale"];
 
 impl<'a> CreateRequest<'a> {
@@ -170,6 +173,7 @@ impl<'a> CreateRequest<'a> {
             compaction: compaction(fields)?,
             includes_reasoning: includes(fields, "reasoning.encrypted_content")?,
             include: fields.raw("include"),
+            children: Children::parse(fields)?,
             echo: Echo::parse(fields, reasoning.as_ref())?,
         })
     }
@@ -235,19 +239,19 @@ fn refuse_unserved(fields: &Fields<'_>) -> Result<(), ParseError> {
 }
 
 impl<'a> Input<'a> {
-    fn parse(fields: &Fields<'a>, may_be_absent: bool) -> Result<Self, ParseError> {
+    pub(super) fn parse(fields: &Fields<'a>, may_be_absent: bool) -> Result<Self, ParseError> {
         if let Some(items) = fields.input() {
             return Ok(Self::Items(items.new.clone()));
         }
         let Some(raw) = fields.raw("input") else {
             // A warm-up may have nothing but instructions and tools to say.
-            return if may_be_absent { Ok(Self::Items(Vec::new())) } else { Err(ParseError::missing("input")) };
+            return if may_be_absent { Ok(Self::Items(Vec::new())) } else { Err(ParseError::missing(&fields.path("input"))) };
         };
         if let Some(text) = crate::json::raw_string(raw) {
             return Ok(Self::Text(text));
         }
         if !raw.get().starts_with('[') {
-            return Err(ParseError::wrong_type("input", "a string or an array", raw.get()));
+            return Err(ParseError::wrong_type(&fields.path("input"), "a string or an array", raw.get()));
         }
         Ok(Self::Items(fields.array("input")?.unwrap_or_default()))
     }
