@@ -245,7 +245,11 @@ impl<'a> Input<'a> {
         }
         let Some(raw) = fields.raw("input") else {
             // A warm-up may have nothing but instructions and tools to say.
-            return if may_be_absent { Ok(Self::Items(Vec::new())) } else { Err(ParseError::missing(&fields.path("input"))) };
+            return if may_be_absent {
+                Ok(Self::Items(Vec::new()))
+            } else {
+                Err(ParseError::missing(&fields.path("input")))
+            };
         };
         if let Some(text) = crate::json::raw_string(raw) {
             return Ok(Self::Text(text));
