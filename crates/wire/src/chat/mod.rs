@@ -1,6 +1,7 @@
 //! Chat Completions, the one dialect that every backend speaks: what flashlane sends upstream, what comes back, and what
 //! its own chat clients send.
 
+mod appended;
 mod chunk;
 mod client_request;
 mod custom_input;
@@ -10,6 +11,7 @@ pub(crate) mod request;
 mod times;
 mod tools;
 
+pub use appended::append_instructions;
 pub use chunk::{
     Choice, Chunk, ChunkError, ChunkReader, DeltaKind, FinishReason, Read, StreamError, ToolCallDelta, Usage,
 };
