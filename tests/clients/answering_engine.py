@@ -8,10 +8,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class AnsweringEngine:
-    """`asked` has the bodies of its requests, in their order; `deltas` and `finish` are its answer. With no finish it breaks off."""
+    """`asked` has the bodies of its requests, in their order, and `bodies` the same as they came; `deltas` and `finish` are its answer. With no finish it breaks off."""
 
     def __init__(self) -> None:
         self.asked: list[dict] = []
+        self.bodies: list[bytes] = []
         self.deltas: list[dict] = [{"role": "assistant", "content": "yes"}]
         self.finish: str | None = "stop"
         engine = self
@@ -20,7 +21,8 @@ class AnsweringEngine:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                engine.asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+                engine.bodies.append(self.rfile.read(int(self.headers["content-length"])))
+                engine.asked.append(json.loads(engine.bodies[-1]))
                 answer = b"".join(b"data: %s\n\n" % json.dumps(chunk).encode() for chunk in engine.chunks()) + (b"data: [DONE]\n\n" if engine.finish else b"")
                 self.send_response(200)
                 self.send_header("content-type", "text/event-stream")

@@ -7,6 +7,7 @@ use crate::compaction::Wanted;
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::{Modality, Model};
 use crate::passing;
+use crate::profile::Appended;
 use crate::recognition::{self, Fresh, History};
 use crate::router::Traits;
 use crate::seal::Opener;
@@ -26,6 +27,8 @@ pub struct Draft {
     /// The upstream request's fields, but for the tools.
     pub fields: Vec<Field>,
     pub cache_key: Option<Arc<str>>,
+    /// The longest text that its model's profiles may add to it; which of them does, its place decides.
+    pub appended: Option<Arc<Appended>>,
     /// What routing is told, but for what depends on the chain.
     pub traits: Traits,
     /// What its request belongs to, where turns are traced and it says so itself.
@@ -225,6 +228,7 @@ impl Draft {
             contract: Contract::Responses(Box::new(draft)),
             fields: settings(request),
             cache_key: request.cache_key.as_deref().map(Arc::from),
+            appended: model.profiles.longest().cloned(),
             traits: Traits::default(),
             trace: None,
         })
@@ -282,6 +286,7 @@ impl Draft {
             contract: Contract::Chat(ChatDraft { messages, include_usage: request.include_usage }),
             fields: request.fields,
             cache_key: request.cache_key.as_deref().map(Arc::from),
+            appended: model.profiles.longest().cloned(),
             traits: Traits::default(),
             trace: None,
         }

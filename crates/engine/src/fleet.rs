@@ -2,6 +2,7 @@
 
 use crate::guard::Guard;
 use crate::hidden::Hidden;
+use crate::profile::Profiles;
 use crate::router::Rule;
 use crate::seal::Takes;
 use schemars::JsonSchema;
@@ -186,6 +187,8 @@ pub struct Model {
     pub routing: ModelRouting,
     /// Who is asked about what its turns bring.
     pub guard: Option<Arc<Guard>>,
+    /// How it is to work at each tier.
+    pub profiles: Profiles,
 }
 
 /// What routing knows of a model beside its route.
@@ -219,6 +222,7 @@ impl Model {
             upstream_throughput: None,
             routing: ModelRouting::default(),
             guard: None,
+            profiles: Profiles::default(),
         }
     }
 

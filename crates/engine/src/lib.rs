@@ -18,6 +18,7 @@ mod hidden;
 mod ids;
 mod outgoing;
 mod passing;
+mod profile;
 mod recognition;
 pub mod router;
 pub mod seal;
@@ -38,6 +39,7 @@ pub use gaps::Gaps;
 pub use hidden::Hidden;
 pub use ids::{IdSource, hex};
 pub use outgoing::Outgoing;
+pub use profile::{Appended, Profile, Profiles};
 pub use recognition::Recognition;
 pub use session::{
     Answer, Effect, Enlisting, Outcome, Owner, PrefillEnd, Prefilled, Record, Routed, Session, Settings, Shared,

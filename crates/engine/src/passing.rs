@@ -8,6 +8,7 @@ use bytes::Bytes;
 use flashlane_wire::chat::{Field, Renderer, UNANSWERED};
 use flashlane_wire::json;
 use flashlane_wire::responses::{CreateRequest, ParseError, elements};
+use memchr::memmem;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -44,15 +45,27 @@ pub fn fields(request: &CreateRequest<'_>) -> Vec<Field> {
     let parallel = request.parallel_tool_calls.map(|parallel| parallel.to_string());
     fields.extend(parallel.map(|parallel| Field::new("parallel_tool_calls", parallel)));
     let asked = request.include.and_then(|raw| elements("include", raw).ok()).unwrap_or_default();
-    let mut include: Vec<&str> = asked.iter().map(|raw| raw.get()).collect();
-    // A model that does not reason may refuse it.
-    if request.reasoning.is_some() && !include.contains(&SEALED) {
-        include.push(SEALED);
-    }
+    let include: Vec<&str> = asked.iter().map(|raw| raw.get()).collect();
     if !include.is_empty() {
         fields.push(Field::new("include", format!("[{}]", include.join(","))));
     }
+    // A model that does not reason may refuse it.
+    if request.reasoning.is_some() {
+        include_sealed(&mut fields);
+    }
     fields
+}
+
+/// Has what the model thinks sealed for the turns to come.
+pub fn include_sealed(fields: &mut Vec<Field>) {
+    let Some(include) = fields.iter_mut().find(|field| field.name == "include") else {
+        fields.push(Field::new("include", format!("[{SEALED}]")));
+        return;
+    };
+    let others = include.value.strip_suffix(b"]").unwrap_or_default();
+    if memmem::find(others, SEALED.as_bytes()).is_none() {
+        include.value = [others, b",", SEALED.as_bytes(), b"]"].concat().into();
+    }
 }
 
 /// A turn's fields as they hold for its summary, of at most so many tokens.

@@ -23,6 +23,7 @@ use crate::failure;
 use crate::fleet::EndpointId;
 use crate::gaps::Gaps;
 use crate::guard::Guarded;
+use crate::profile::Appended;
 use crate::router::{Decision, Media, Verdict};
 use crate::seal::Opener;
 use crate::session::{Cut, Guarding, Held, Steer, TurnId};
@@ -425,7 +426,8 @@ impl Turn {
     pub fn bytes(&self) -> usize {
         let (once, tools) = self.extras();
         let arrays = tools.into_iter().flatten().filter_map(|tools| tools.array.as_ref());
-        self.chain.message_bytes() + once.map_or(0, Bytes::len) + arrays.map(Bytes::len).sum::<usize>()
+        let appended = self.draft.appended.as_ref().map_or(0, |appended| appended.message.len());
+        self.chain.message_bytes() + once.map_or(0, Bytes::len) + arrays.map(Bytes::len).sum::<usize>() + appended
     }
 
     /// All that the model would read: the tokens of what was counted of it, and the bytes of the rest.
@@ -435,7 +437,9 @@ impl Turn {
         let (_, tools) = self.extras();
         let tools = tools.into_iter().flatten();
         let tools = tools.filter_map(|tools| Some((&tools.tally, tools.array.as_ref()?.len())));
-        let counted = pieces.chain(tools).filter_map(|(tally, bytes)| Some((u64::from(tally.known()?), bytes)));
+        let appended = self.draft.appended.iter().map(|appended| (&appended.tally, appended.message.len()));
+        let counted =
+            pieces.chain(tools).chain(appended).filter_map(|(tally, bytes)| Some((u64::from(tally.known()?), bytes)));
         let (tokens, bytes) = counted.fold((0, 0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
         (tokens, self.bytes().saturating_sub(bytes))
     }
@@ -451,7 +455,9 @@ impl Turn {
             .into_iter()
             .flatten()
             .filter_map(|tools| Some((Text::Plain(tools.array.clone()?), Uncounted::Tools(Arc::clone(tools)))));
-        pieces.chain(once).chain(tools).collect()
+        let appended = self.draft.appended.iter();
+        let appended = appended.map(|it| (Text::Messages(it.message.clone()), Uncounted::Appended(Arc::clone(it))));
+        pieces.chain(once).chain(tools).chain(appended).collect()
     }
 }
 
@@ -460,6 +466,7 @@ impl Turn {
 pub enum Uncounted {
     Piece(Arc<Piece>),
     Tools(Arc<Tools>),
+    Appended(Arc<Appended>),
     /// A text that comes anew with each request.
     Once,
 }
@@ -470,6 +477,7 @@ impl Uncounted {
         match self {
             Self::Piece(piece) => piece.tally.known(),
             Self::Tools(tools) => tools.tally.known(),
+            Self::Appended(appended) => appended.tally.known(),
             Self::Once => None,
         }
     }
@@ -478,6 +486,7 @@ impl Uncounted {
         match self {
             Self::Piece(piece) => piece.tally.set(tokens),
             Self::Tools(tools) => tools.tally.set(tokens),
+            Self::Appended(appended) => appended.tally.set(tokens),
             Self::Once => {}
         }
     }

@@ -8,6 +8,7 @@ mod fixed;
 mod keys;
 mod moved;
 mod other;
+mod profile;
 mod routing;
 mod schema;
 mod trust;
@@ -25,7 +26,7 @@ use flashlane_backend::{Backends, EndpointConfig, GuardConfig};
 use flashlane_edge::{EdgeConfig, KeyConfig, Tls, TlsConfig};
 use flashlane_engine::admission::limit::Limits;
 use flashlane_engine::admission::{self, PerTier, Queueing};
-use flashlane_engine::router::{Routing, Rule};
+use flashlane_engine::router::{Effort, Routing, Rule};
 use flashlane_engine::{Fleet, Modality, Settings};
 use flashlane_telemetry::TelemetryConfig;
 use routing::AtTier;
@@ -164,13 +165,25 @@ pub struct ModelConfig {
     /// Default: its own name.
     #[serde(default, skip_serializing_if = "Upstream::is_empty")]
     pub upstream: Upstream,
-    /// `{ context_tokens_max = …, modalities = […] }`: what it takes in at the latency tier's endpoints, where that is less. A turn that
-    /// does not fit goes to the other tier.
+    /// What is added to the instructions of its turns, the same in each: at the end of their leading system message, or as one ([how](ROUTING.md#profiles)). At most
+    /// 16,384 bytes.
+    ///
+    /// Default: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instructions_append: Option<String>,
+    /// How hard it thinks in turns whose request does not say. Not for models that do not think: their engines may refuse it.
+    ///
+    /// Default: what its engine does by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effort: Option<Effort>,
+    /// `{ context_tokens_max = …, modalities = […], instructions_append = …, effort = … }`: what it takes in at the latency tier's endpoints,
+    /// where that is less, and how it is to work there, where that is not as the model's own fields say. A turn that does not fit goes to
+    /// the other tier.
     ///
     /// Default: what the model takes in; text alone where the throughput tier may serve it too, since wafer-scale services read no images.
     #[serde(default, skip_serializing_if = "is_default")]
     pub latency: AtTier,
-    /// `{ context_tokens_max = …, modalities = […] }`: the same at the throughput tier's endpoints.
+    /// `{ context_tokens_max = …, modalities = […], instructions_append = …, effort = … }`: the same at the throughput tier's endpoints.
     ///
     /// Default: what the model takes in.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -196,6 +209,8 @@ impl ModelConfig {
             modalities: modalities_default(),
             route: Some(route),
             upstream: Upstream::default(),
+            instructions_append: None,
+            effort: None,
             latency: AtTier::default(),
             throughput: AtTier::default(),
             rules: Vec::new(),

@@ -7,6 +7,7 @@ use crate::draft::Contract;
 use crate::error::{ErrorKind, Refusal};
 use crate::failure::refusal_of_error;
 use crate::passing;
+use crate::profile::Profile;
 use crate::seal::Opener;
 use crate::time::Now;
 use crate::turn::{Turn, TurnState};
@@ -54,21 +55,26 @@ impl Session {
     }
 }
 
-/// What the turn asks such an endpoint now: the fields of its request, and the items.
-pub(super) fn asked(turn: &mut Turn, opener: Opener<'_>) -> Result<(Vec<Field>, Vec<Bytes>), Refusal> {
+/// What the turn asks such an endpoint now, at a tier where this is its profile: the fields of its request, and the items.
+pub(super) fn asked(
+    turn: &mut Turn,
+    profile: &Profile,
+    opener: Opener<'_>,
+) -> Result<(Vec<Field>, Vec<Bytes>), Refusal> {
     let (Contract::Responses(draft), Assembler::Responses(assembler)) = (&turn.draft.contract, &mut turn.assembler)
     else {
         return Err(Refusal::new(ErrorKind::Internal, "a chat completion was placed where none is spoken"));
     };
-    let fields = draft.passing.as_deref().map(Vec::as_slice).unwrap_or_default();
+    let mut fields = draft.passing.as_deref().cloned().unwrap_or_default();
+    profile.add_to_responses(&mut fields);
     let mut input = passing::input(turn.chain.items().chain(assembler.output()), opener)?;
     let fields = match turn.compaction {
         Progress::Running { tokens_max } => {
             assembler.begin_summary();
             input.push(compaction::question(tokens_max));
-            passing::summary_fields(fields, tokens_max)
+            passing::summary_fields(&fields, tokens_max)
         }
-        Progress::NotYet | Progress::Done => fields.to_vec(),
+        Progress::NotYet | Progress::Done => fields,
     };
     Ok((fields, input))
 }

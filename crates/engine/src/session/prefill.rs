@@ -14,6 +14,7 @@ use super::request::asked;
 use super::{Effect, Session, TurnId};
 use crate::admission::Prefill;
 use crate::error::Refusal;
+use crate::fleet::Model;
 use crate::router::Urgency;
 use crate::stages::Stage;
 use crate::time::Now;
@@ -90,8 +91,8 @@ impl Session {
         let (response_id, model) =
             turn.as_ref().map_or_else(Default::default, |turn| (turn.response_id(), Arc::clone(&turn.draft.model)));
         let begun = turn.and_then(|turn| {
-            let upstream = Arc::clone(self.shared.fleet.model(&model)?.upstream(leave.tier));
-            request(turn, leave, upstream).ok().flatten()
+            let model = self.shared.fleet.model(&model)?;
+            request(turn, leave, model).ok().flatten()
         });
         let Some(request) = begun.filter(|_| self.prefill.is_none()) else {
             let prefilled =
@@ -186,8 +187,8 @@ impl Session {
 }
 
 /// What the turn after the warm-up will send, as far as it is known, for an answer of one token. None: nothing is.
-fn request(turn: &mut Turn, leave: Prefill, model: Arc<str>) -> Result<Option<UpstreamRequest>, Refusal> {
-    let (mut fields, messages) = asked(turn)?;
+fn request(turn: &mut Turn, leave: Prefill, model: &Model) -> Result<Option<UpstreamRequest>, Refusal> {
+    let (mut fields, messages) = asked(turn, model.profiles.at(leave.tier))?;
     if messages.is_empty() {
         return Ok(None);
     }
@@ -195,5 +196,6 @@ fn request(turn: &mut Turn, leave: Prefill, model: Arc<str>) -> Result<Option<Up
     fields.push(Field::new("max_completion_tokens", "1"));
     let cache_key = turn.draft.cache_key.clone();
     let (endpoint, urgency) = (leave.endpoint, Urgency::Patient);
+    let model = Arc::clone(model.upstream(leave.tier));
     Ok(Some(UpstreamRequest { endpoint, model, fields, messages, cache_key, urgency, trace: None }))
 }

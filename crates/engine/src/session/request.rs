@@ -5,25 +5,31 @@ use crate::chain::Chain;
 use crate::compaction::{self, Progress};
 use crate::draft::Contract;
 use crate::error::Refusal;
+use crate::profile::Profile;
 use crate::tools::{Choice, Tools, tool_fields};
 use crate::turn::Turn;
 use bytes::Bytes;
 use flashlane_wire::chat::Field;
 use std::sync::Arc;
 
-/// What the turn asks of the model now: the fields of its request, and the messages.
-pub(super) fn asked(turn: &mut Turn) -> Result<(Vec<Field>, Vec<Bytes>), Refusal> {
+/// What the turn asks of the model now, at a tier where this is its profile: the fields of its request, and the messages.
+pub(super) fn asked(turn: &mut Turn, profile: &Profile) -> Result<(Vec<Field>, Vec<Bytes>), Refusal> {
     #[cfg(test)]
     tests::fail_if_told();
     let mut fields = turn.draft.fields.clone();
     let responses = match &turn.draft.contract {
         Contract::Responses(responses) => responses,
-        Contract::Chat(chat) => return Ok((fields, vec![chat.messages.clone()])),
+        Contract::Chat(chat) => {
+            let mut messages = vec![chat.messages.clone()];
+            profile.add_to_chat(&mut fields, &mut messages);
+            return Ok((fields, messages));
+        }
     };
     let tools = tools_of(&turn.chain, &responses.tools);
     let closing = turn.chain.closing();
     let messages = responses.instructions.iter().chain(turn.told().messages()).chain(&closing);
     let mut messages: Vec<_> = messages.cloned().collect();
+    profile.add_to_chat(&mut fields, &mut messages);
     let Assembler::Responses(assembler) = &mut turn.assembler else { return Ok((fields, messages)) };
     match turn.compaction {
         Progress::Running { tokens_max } => {

@@ -267,10 +267,10 @@ impl Session {
         let Some(model) = self.shared.fleet.model(&turn.draft.model) else {
             return Err(Refusal::new(ErrorKind::Internal, "the turn's model left the fleet"));
         };
-        let opener = self.shared.opener(self.owner, Takes::Own);
+        let (opener, profile) = (self.shared.opener(self.owner, Takes::Own), model.profiles.at(grant.tier()));
         let (fields, messages) = match self.shared.fleet.contract(grant.endpoint()) {
-            Speaks::Chat => asked(turn)?,
-            Speaks::Responses => pass::asked(turn, opener)?,
+            Speaks::Chat => asked(turn, profile)?,
+            Speaks::Responses => pass::asked(turn, profile, opener)?,
         };
         turn.assembler.serve_from(grant.tier().service_tier());
         turn.times.sent_upstream_ns = Some(now.mono_ns);

@@ -215,6 +215,7 @@ impl Session {
             contract: Contract::Responses(Box::new(parent.successor(&responses.response_id()))),
             fields: running.draft.fields.clone(),
             cache_key: running.draft.cache_key.clone(),
+            appended: running.draft.appended.clone(),
             traits: running.draft.traits,
             trace: running.draft.trace.clone(),
         };

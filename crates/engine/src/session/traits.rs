@@ -94,7 +94,7 @@ pub fn traits(turn: &mut Turn, fleet: &Fleet) -> Traits {
             if takes_media {
                 traits.media = media(&chat.messages);
             }
-            traits.tokens_input = tokens::estimate(chat.messages.len());
+            traits.tokens_input = tokens::estimate(turn.bytes());
             Some(chat.messages.clone())
         }
     };

@@ -19,6 +19,7 @@ mod limit;
 mod passing;
 mod peer;
 mod prefill;
+mod profile;
 mod queue;
 mod references;
 mod revoke;

@@ -185,7 +185,12 @@ impl Peers {
 
     /// Before its tiers there are limits and queues.
     pub fn behind(settings: &admission::Settings) -> Self {
-        Self { admission: Admission::new(settings, Arc::new(fleet()), [7; 32]), ..Self::new() }
+        Self::before(settings, fleet())
+    }
+
+    /// The same of another fleet.
+    pub fn before(settings: &admission::Settings, fleet: Fleet) -> Self {
+        Self { admission: Admission::new(settings, Arc::new(fleet.clone()), [7; 32]), ..Self::on(fleet) }
     }
 
     /// Its model takes images.

@@ -2,7 +2,7 @@
 //! lines.
 
 use super::{Config, File, ModalityName, ModelConfig, RouteName};
-use super::{base_url, bounds, keys, routing, trust};
+use super::{base_url, bounds, keys, profile, routing, trust};
 use crate::export::{self, Telemetry};
 use flashlane_backend::{Backends, EndpointConfig, GuardConfig, Guards};
 use flashlane_edge::EdgeConfig;
@@ -231,5 +231,6 @@ fn check_model(config: &ModelConfig, fleet: &Fleet) -> Result<Model, (String, St
         upstream_throughput: upstream(&config.upstream.throughput),
         routing,
         guard: None,
+        profiles: profile::of_model(config)?,
     })
 }

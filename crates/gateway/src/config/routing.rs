@@ -1,7 +1,7 @@
 //! The parts of the file that say how turns are routed: what a model takes in at one tier, and the rules. Knows nothing of turns.
 
 use super::{ModalityName, ModelConfig, RouteName};
-use flashlane_engine::router::{Routing, Rule};
+use flashlane_engine::router::{Effort, Routing, Rule};
 use flashlane_engine::{Accepts, Fleet, Modality, ModelRouting, Route, Tier};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 /// Rules of one list: each turn asks them in turn.
 const RULES_MAX: usize = 256;
 
-/// `latency = { .. }` and `throughput = { .. }` of a model: what it takes in at that tier's endpoints.
+/// `latency = { .. }` and `throughput = { .. }` of a model: what it takes in at that tier's endpoints, and how it is to work there.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AtTier {
@@ -25,6 +25,16 @@ pub struct AtTier {
     /// Default: the model's; at the latency tier text alone, where the throughput tier may serve it too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub modalities: Option<Vec<ModalityName>>,
+    /// What is added to the instructions of the turns that it serves there; `""` is nothing.
+    ///
+    /// Default: the model's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instructions_append: Option<String>,
+    /// How hard it thinks there in turns whose request does not say.
+    ///
+    /// Default: the model's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effort: Option<Effort>,
 }
 
 /// A field of the part at fault, and what is wrong with it.

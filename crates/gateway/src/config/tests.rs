@@ -2,6 +2,7 @@
 
 mod keys;
 mod page;
+mod profile;
 mod routing;
 mod told;
 
