@@ -4,7 +4,7 @@ use super::File;
 use toml::Value;
 
 /// Limits of which 0 switches one thing off and leaves the rest. Of every other, 0 would let nothing through at all.
-const ZERO_IS_OFF: [&str; 29] = [
+const ZERO_IS_OFF: [&str; 30] = [
     "routing.affinity_entries_max",
     "routing.affinity_turns_max",
     "routing.outlier_factor",
@@ -25,6 +25,7 @@ const ZERO_IS_OFF: [&str; 29] = [
     "server.limits.request_bytes_per_second_min",
     "server.limits.request_grace_ms",
     "session.announce_after_ms",
+    "session.children_max",
     "session.lanes_max",
     "session.queued_bytes_max",
     "session.queued_turns_max",
