@@ -223,6 +223,7 @@ fn items_of(
             Item::Reference { .. } => Some("A conversation keeps items, not references to them."),
             Item::CompactionTrigger => Some("A conversation keeps items; a 'compaction_trigger' is for a response."),
             Item::Message { .. }
+            | Item::Result { .. }
             | Item::Call { .. }
             | Item::CallOutput { .. }
             | Item::Reasoning { .. }

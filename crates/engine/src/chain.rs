@@ -471,6 +471,7 @@ impl<'a> Reading<'a> {
             Item::Reference { id } => self.rendered.references.push((place, Arc::from(&**id))),
             Item::CompactionTrigger => self.rendered.ends_in_trigger = true,
             Item::Message { .. }
+            | Item::Result { .. }
             | Item::Call { .. }
             | Item::CallOutput { .. }
             | Item::Reasoning { .. }

@@ -164,7 +164,7 @@ impl Kept {
     pub fn of(items: &[Item<'_>]) -> Self {
         let is_models = |item: &Item<'_>| match item {
             Item::Message { role, .. } => *role == Role::Assistant,
-            Item::Call { .. } | Item::Reasoning { .. } | Item::Compaction { .. } => true,
+            Item::Result { .. } | Item::Call { .. } | Item::Reasoning { .. } | Item::Compaction { .. } => true,
             Item::CallOutput { .. }
             | Item::AdditionalTools { .. }
             | Item::Reference { .. }
@@ -175,6 +175,7 @@ impl Kept {
         let outputs = items.iter().skip(from).filter_map(|item| match item {
             Item::CallOutput { call_id, .. } => Some(*call_id),
             Item::Message { .. }
+            | Item::Result { .. }
             | Item::Call { .. }
             | Item::Reasoning { .. }
             | Item::Compaction { .. }

@@ -74,6 +74,8 @@ enum Open {
     Nothing,
     /// Its text is written.
     Text,
+    /// The same, of children of a response: another's result goes on in it.
+    Results,
     /// Its array of calls is open.
     Calls,
 }
@@ -99,6 +101,7 @@ impl<'a> Renderer<'a> {
                     self.out.push(b'}');
                 }
             }
+            Item::Result { name, content } => self.result(name, content),
             Item::Call { call_id, name, namespace, payload } => {
                 if self.open != Open::Calls {
                     self.settle();
@@ -237,7 +240,7 @@ impl<'a> Renderer<'a> {
     fn close(&mut self) {
         match self.open {
             Open::Nothing => {}
-            Open::Text => self.out.push(b'}'),
+            Open::Text | Open::Results => self.out.push(b'}'),
             Open::Calls => {
                 self.out.extend_from_slice(b"]}");
                 append(&mut self.answered, &mut self.out);
@@ -246,10 +249,36 @@ impl<'a> Renderer<'a> {
         self.open = Open::Nothing;
     }
 
+    /// The results of children are one message, each under its name: not every model's template takes two messages of the assistant in a row.
+    fn result(&mut self, name: &str, content: &Content<'_>) {
+        if self.open == Open::Results {
+            self.out.pop();
+            self.out.extend_from_slice(b"\\n\\n");
+        } else {
+            self.close();
+            self.begin(Role::Assistant);
+            self.out.push(b'"');
+        }
+        self.out.push(b'[');
+        json::push_escaped(&mut self.out, name);
+        self.out.extend_from_slice(b"]\\n");
+        let parts = match content {
+            Content::Text(raw) => &[Part::Text(raw)][..],
+            Content::Parts(parts) => parts,
+        };
+        for part in parts {
+            if let Part::Text(raw) = part {
+                json::push_raw_text(&mut self.out, raw);
+            }
+        }
+        self.out.push(b'"');
+        self.open = Open::Results;
+    }
+
     fn begin_call(&mut self) {
         match self.open {
             Open::Calls => self.out.push(b','),
-            Open::Text => self.out.extend_from_slice(b",\"tool_calls\":["),
+            Open::Text | Open::Results => self.out.extend_from_slice(b",\"tool_calls\":["),
             Open::Nothing => {
                 self.begin(Role::Assistant);
                 self.out.extend_from_slice(b"null,\"tool_calls\":[");

@@ -4,7 +4,9 @@
 
 use super::error::ParseError;
 use super::fields::Fields;
-use super::request::{EFFORTS, Input, OUTPUT_TOKENS_MAX};
+use super::request::{CreateRequest, EFFORTS, Echo, Input, OUTPUT_TOKENS_MAX};
+use super::tool::ToolChoice;
+use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
@@ -31,6 +33,8 @@ pub struct Child<'a> {
     pub instructions: Option<&'a str>,
     /// `reasoning.effort`.
     pub effort: Option<&'static str>,
+    /// `reasoning` as it was sent.
+    pub reasoning: Option<&'a RawValue>,
     pub max_output_tokens: Option<u64>,
 }
 
@@ -107,9 +111,47 @@ impl<'a> Child<'a> {
                 Some(reasoning) => reasoning.choice("effort", &EFFORTS)?,
                 None => None,
             },
+            reasoning: fields.raw("reasoning"),
             max_output_tokens: fields.integer("max_output_tokens", 1, OUTPUT_TOKENS_MAX)?,
             path,
         })
+    }
+}
+
+impl<'a> CreateRequest<'a> {
+    /// The request as it is for one of its children: with the child's own fields in the place of its own. Nothing of a child is stored, and it
+    /// calls no tool, since nobody would run it; the tools stay in what the model reads, as an engine has them in its cache.
+    #[must_use]
+    pub fn of_child(&self, child: &Child<'a>) -> Self {
+        Self {
+            model: child.model.clone().unwrap_or_else(|| self.model.clone()),
+            input: child.input.clone(),
+            known_items: 0,
+            instructions: child.instructions.or(self.instructions),
+            previous_response_id: self.previous_response_id.clone(),
+            conversation: None,
+            tools: self.tools.clone(),
+            tool_choice: ToolChoice::None,
+            stream: self.stream,
+            store: false,
+            background: false,
+            warm_up: false,
+            stream_id: None,
+            max_output_tokens: child.max_output_tokens.or(self.max_output_tokens),
+            parallel_tool_calls: self.parallel_tool_calls,
+            effort: child.effort.map(Cow::Borrowed).or_else(|| self.effort.clone()),
+            reasoning: child.reasoning.or(self.reasoning),
+            text_format: self.text_format,
+            verbosity: self.verbosity.clone(),
+            service_tier: self.service_tier.clone(),
+            cache_key: self.cache_key.clone(),
+            client_metadata: self.client_metadata,
+            compaction: None,
+            includes_reasoning: self.includes_reasoning,
+            include: self.include,
+            children: None,
+            echo: Echo { tool_choice: serde_json::from_str("\"none\"").ok(), ..self.echo },
+        }
     }
 }
 
@@ -186,6 +228,29 @@ mod tests {
             let body = asked(nothing);
             let request = CreateRequest::parse(&Fields::parse(body.as_bytes()).unwrap()).unwrap();
             assert!(request.children.is_none(), "{nothing}");
+        }
+    }
+
+    #[test]
+    fn a_childs_request_is_the_request_with_its_own_fields_in_it() {
+        let body = r#"{"model":"m","input":"hi","store":true,"stream":true,"temperature":0,"instructions":"all","max_output_tokens":9,
+            "reasoning":{"effort":"high"},"tools":[{"type":"function","name":"f"}],"tool_choice":"required","flashlane":{"fan_out":[
+                {"name":"a","input":"x"},{"name":"b","input":"y","model":"n","instructions":"own","reasoning":{"effort":"low"},"max_output_tokens":3}]}}"#;
+        let fields = Fields::parse(body.as_bytes()).unwrap();
+        let request = CreateRequest::parse(&fields).unwrap();
+        let of = |index: usize| request.of_child(&request.children.as_ref().unwrap().fan_out[index]);
+        let (a, b) = (of(0), of(1));
+        assert_eq!((&*a.model, a.instructions, a.max_output_tokens), ("m", Some("all"), Some(9)));
+        assert_eq!((&*b.model, b.instructions, b.max_output_tokens), ("n", Some("own"), Some(3)));
+        assert_eq!((a.effort.as_deref(), b.effort.as_deref()), (Some("high"), Some("low")));
+        assert_eq!(a.reasoning.map(RawValue::get), Some("{\"effort\":\"high\"}"));
+        assert_eq!(b.reasoning.map(RawValue::get), Some("{\"effort\":\"low\"}"));
+        assert!(matches!((&a.input, &b.input), (Input::Text("x"), Input::Text("y"))));
+        for child in [&a, &b] {
+            assert!(!child.store && child.children.is_none() && child.tools.is_some());
+            assert!(matches!(child.tool_choice, ToolChoice::None));
+            assert_eq!(child.echo.tool_choice.map(RawValue::get), Some("\"none\""));
+            assert_eq!(child.echo.temperature.map(RawValue::get), Some("0"));
         }
     }
 

@@ -12,6 +12,11 @@ pub enum Item<'a> {
         role: Role,
         content: Content<'a>,
     },
+    /// What a child of a response made of its input: an assistant's message that says whose it is. PROTOCOL clause 15.
+    Result {
+        name: Cow<'a, str>,
+        content: Content<'a>,
+    },
     /// A call of a function or of a custom tool, as the model made it.
     Call {
         call_id: &'a str,
@@ -123,9 +128,11 @@ impl<'a> Item<'a> {
     #[must_use]
     pub fn parts(&self) -> Option<(&'static str, &[Part<'a>])> {
         match self {
-            Self::Message { content: Content::Parts(parts), .. } => Some(("content", parts)),
+            Self::Message { content: Content::Parts(parts), .. }
+            | Self::Result { content: Content::Parts(parts), .. } => Some(("content", parts)),
             Self::CallOutput { output: Content::Parts(parts), .. } => Some(("output", parts)),
             Self::Message { .. }
+            | Self::Result { .. }
             | Self::CallOutput { .. }
             | Self::Call { .. }
             | Self::AdditionalTools { .. }
@@ -216,7 +223,11 @@ impl<'a> Item<'a> {
             Some(_) => Role::System,
             None => return Err(ParseError::missing(&fields.path("role"))),
         };
-        Ok(Self::Message { role, content: Content::required(fields, "content")? })
+        let content = Content::required(fields, "content")?;
+        Ok(match child_of(fields).filter(|_| role == Role::Assistant) {
+            Some(name) => Self::Result { name, content },
+            None => Self::Message { role, content },
+        })
     }
 
     fn call(
@@ -234,6 +245,13 @@ impl<'a> Item<'a> {
             payload: payload(fields)?,
         })
     }
+}
+
+/// The child whose result a message is: `flashlane.child.name`. What says it otherwise is a message like others.
+fn child_of<'a>(fields: &Fields<'a>) -> Option<Cow<'a, str>> {
+    let raw = fields.raw("flashlane")?;
+    let child = Fields::nested("flashlane", raw).ok()?.object("child").ok()??;
+    child.string("name").ok()?
 }
 
 impl<'a> Content<'a> {

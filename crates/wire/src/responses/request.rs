@@ -62,14 +62,14 @@ pub enum Threshold {
     Default,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Input<'a> {
     /// A raw string: one user message.
     Text(&'a str),
     Items(Vec<&'a RawValue>),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub enum TextFormat<'a> {
     #[default]
     Text,
@@ -84,7 +84,7 @@ pub enum TextFormat<'a> {
 }
 
 /// Fields that the response object repeats as they were sent.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Echo<'a> {
     pub metadata: Option<&'a RawValue>,
     pub temperature: Option<&'a RawValue>,
