@@ -33,6 +33,16 @@ pub struct Draft {
     pub traits: Traits,
     /// What its request belongs to, where turns are traced and it says so itself.
     pub trace: Option<Box<Parent>>,
+    /// The children that run in its place, where it fans out.
+    pub branches: Vec<Branch>,
+}
+
+/// One input of a request that fans out.
+#[derive(Debug)]
+pub struct Branch {
+    pub name: Arc<str>,
+    /// Without what it goes on from, which is its parent's whole context.
+    pub draft: Draft,
 }
 
 #[derive(Debug)]
@@ -154,7 +164,9 @@ impl Draft {
     #[must_use]
     pub fn weight(&self) -> usize {
         let fields: usize = self.fields.iter().map(|field| field.value.len()).sum();
+        let branches: usize = self.branches.iter().map(|branch| branch.draft.weight()).sum();
         fields
+            + branches
             + match &self.contract {
                 Contract::Responses(responses) => {
                     let history = responses.history.as_ref().map_or(0, |history| history.chain.weight());
@@ -231,6 +243,7 @@ impl Draft {
             appended: model.profiles.longest().cloned(),
             traits: Traits::default(),
             trace: None,
+            branches: Vec::new(),
         })
     }
 
@@ -289,6 +302,7 @@ impl Draft {
             appended: model.profiles.longest().cloned(),
             traits: Traits::default(),
             trace: None,
+            branches: Vec::new(),
         }
     }
 }

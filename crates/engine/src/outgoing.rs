@@ -22,6 +22,18 @@ enum Sink {
     Collect,
     /// Unframed, for a journal that is read later: where each event ends.
     Journal { ends: Vec<usize> },
+    /// A lane speaks that this client does not hear: where the others' events go.
+    Muted(Box<Sink>),
+}
+
+impl Sink {
+    /// That of the lanes that are heard.
+    fn own(&self) -> &Self {
+        match self {
+            Self::Muted(sink) => sink,
+            Self::WebSocket(_) | Self::Sse | Self::Collect | Self::Journal { .. } => self,
+        }
+    }
 }
 
 /// A buffer that once held a large burst is given back at rest.
@@ -76,13 +88,20 @@ impl Outgoing {
                 write(&mut self.out);
                 ends.push(self.out.len());
             }
-            Sink::Collect => {}
+            Sink::Collect | Sink::Muted(_) => {}
         }
     }
 
     /// Takes a journal's events, each its JSON in bytes of its own.
     pub fn take_events(&mut self) -> Vec<Bytes> {
-        let Sink::Journal { ends } = &mut self.sink else { return Vec::new() };
+        let ends = match &mut self.sink {
+            Sink::Journal { ends } => ends,
+            Sink::Muted(sink) => match &mut **sink {
+                Sink::Journal { ends } => ends,
+                Sink::WebSocket(_) | Sink::Sse | Sink::Collect | Sink::Muted(_) => return Vec::new(),
+            },
+            Sink::WebSocket(_) | Sink::Sse | Sink::Collect => return Vec::new(),
+        };
         let starts = std::iter::once(0).chain(ends.iter().copied());
         let events = starts.zip(ends.iter()).filter_map(|(start, end)| self.out.get(start..*end));
         let events = events.map(Bytes::copy_from_slice).collect();
@@ -91,8 +110,21 @@ impl Outgoing {
         events
     }
 
-    /// The events to come are of this lane, and say so; None is the default lane. A lane's name needs no escape.
+    /// The events to come are of this lane, and say so; None is the default lane. A lane's name needs no escape. Over HTTP, where a client
+    /// cannot tell lanes apart, it hears the default lane alone.
     pub fn speak_for(&mut self, lane: Option<&str>) {
+        match (&self.sink, lane) {
+            (Sink::Sse | Sink::Journal { .. }, Some(_)) => {
+                let sink = std::mem::replace(&mut self.sink, Sink::Collect);
+                self.sink = Sink::Muted(Box::new(sink));
+            }
+            (Sink::Muted(_), None) => {
+                if let Sink::Muted(sink) = std::mem::replace(&mut self.sink, Sink::Collect) {
+                    self.sink = *sink;
+                }
+            }
+            (Sink::WebSocket(_) | Sink::Collect | Sink::Sse | Sink::Journal { .. } | Sink::Muted(_), _) => {}
+        }
         self.lane.clear();
         if let Some(name) = lane {
             self.lane.extend_from_slice(b",\"stream_id\":\"");
@@ -106,7 +138,7 @@ impl Outgoing {
         match &mut self.sink {
             Sink::WebSocket(encoder) => encoder.rest(),
             Sink::Sse => self.out.extend_from_slice(b"data: [DONE]\n\n"),
-            Sink::Collect | Sink::Journal { .. } => {}
+            Sink::Collect | Sink::Journal { .. } | Sink::Muted(_) => {}
         }
     }
 
@@ -122,15 +154,15 @@ impl Outgoing {
     /// Whether somebody waits for events now.
     #[must_use]
     pub fn has_listener(&self) -> bool {
-        match &self.sink {
+        match self.sink.own() {
             Sink::WebSocket(_) | Sink::Sse => true,
-            Sink::Collect | Sink::Journal { .. } => false,
+            Sink::Collect | Sink::Journal { .. } | Sink::Muted(_) => false,
         }
     }
 
     #[must_use]
     pub fn is_collecting(&self) -> bool {
-        matches!(self.sink, Sink::Collect)
+        matches!(self.sink.own(), Sink::Collect)
     }
 
     /// Appends a control frame to the WebSocket's bytes.

@@ -1,13 +1,13 @@
 //! What an upstream that speaks the Responses API itself is asked: the request's own fields, and the items of the whole chain. It keeps
 //! nothing for us: what it is to know, it is told. Knows no session.
 
-use crate::chain::parse_again;
+use crate::chain::{parse_again, raw_item};
 use crate::compaction::{Kept, Scope, Summary, THINKING_TOKENS};
 use crate::seal::{Opener, Purpose};
 use bytes::Bytes;
 use flashlane_wire::chat::{Field, Renderer, UNANSWERED};
 use flashlane_wire::json;
-use flashlane_wire::responses::{CreateRequest, ParseError, elements};
+use flashlane_wire::responses::{CreateRequest, Fields, ParseError, elements};
 use memchr::memmem;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -100,6 +100,9 @@ struct Told<'a> {
     encrypted_content: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     content: Option<&'a RawValue>,
+    /// What this server alone says of an item.
+    #[serde(borrow, default)]
+    flashlane: Option<&'a RawValue>,
 }
 
 impl Told<'_> {
@@ -171,6 +174,7 @@ pub fn input<'a>(items: impl Iterator<Item = &'a Bytes>, opener: Opener<'_>) -> 
             "reasoning" if told.is_own_reasoning(opener) || told.is_empty_reasoning() => {}
             // What was cut is no call.
             _ if told.is_call() && told.status.as_deref() == Some("incomplete") => {}
+            _ if told.flashlane.is_some() => input.push(plain(item)?),
             _ => input.push(item.clone()),
         }
         let is_whole = told.status.as_deref() != Some("incomplete");
@@ -179,6 +183,22 @@ pub fn input<'a>(items: impl Iterator<Item = &'a Bytes>, opener: Opener<'_>) -> 
         }
     }
     Ok(input)
+}
+
+/// The item without what this server alone says of it.
+fn plain(item: &Bytes) -> Result<Bytes, ParseError> {
+    let fields = Fields::nested("input", raw_item(item)?)?;
+    let mut out = b"{".to_vec();
+    for (name, value) in fields.iter().filter(|(name, _)| *name != "flashlane") {
+        if out.len() > 1 {
+            out.push(b',');
+        }
+        json::push_string(&mut out, name);
+        out.push(b':');
+        out.extend_from_slice(value.get().as_bytes());
+    }
+    out.push(b'}');
+    Ok(Bytes::from(out))
 }
 
 fn kind_of<'a>(told: Option<&'a Told<'_>>) -> &'a str {

@@ -10,7 +10,8 @@
 //! ```
 //! Between Loading and Waiting it may be Finding, where its input refers to items, Counting, where bytes do not decide whether it
 //! fits, Cutting, where it does not and `truncation` is `auto`, and Enlisting, in the background; between Waiting and Opening it may be
-//! Queued; between Opening and Streaming it may be Held, where its model has a guard. A stream that gave no token yet is left for another endpoint as one that was never opened.
+//! Queued; between Opening and Streaming it may be Held, where its model has a guard. One that fans out goes from Waiting to Gathering, and to
+//! Committing when all its children have ended. A stream that gave no token yet is left for another endpoint as one that was never opened.
 //! A turn that compacts first goes from Waiting to Streaming twice, the first time for the summary; see [`Progress`].
 
 use crate::admission::{Ending, Grant, Place};
@@ -26,7 +27,7 @@ use crate::guard::Guarded;
 use crate::profile::Appended;
 use crate::router::{Decision, Media, Verdict};
 use crate::seal::Opener;
-use crate::session::{Cut, Guarding, Held, Steer, TurnId};
+use crate::session::{Cut, Gathering, Guarding, Held, Steer, TurnId};
 use crate::stages::{Arrival, Stage, Stages};
 use crate::time::Now;
 use crate::tokens::{self, Text};
@@ -84,6 +85,8 @@ pub struct Turn {
     pub output_bytes: usize,
     /// Where it was served, once it was.
     pub served: Option<Grant>,
+    /// Its children were made in its place.
+    pub has_fanned_out: bool,
 }
 
 /// A request that went out for a turn, and what came of it.
@@ -145,6 +148,8 @@ pub enum TurnState {
         grant: Grant,
         events: sse::Decoder,
     },
+    /// Its children run in its place.
+    Gathering(Box<Gathering>),
     /// All is said; the store has not yet promised to keep it.
     Committing {
         conclusion: Conclusion,
@@ -205,6 +210,7 @@ impl Turn {
             gaps: Gaps::default(),
             output_bytes: 0,
             served: None,
+            has_fanned_out: false,
         }
     }
 
@@ -334,8 +340,15 @@ impl Turn {
             | TurnState::Enlisting
             | TurnState::Waiting
             | TurnState::Queued { .. }
+            | TurnState::Gathering(_)
             | TurnState::Committing { .. } => None,
         }
+    }
+
+    /// Its children run in its place.
+    #[must_use]
+    pub fn is_gathering(&self) -> bool {
+        matches!(self.state, TurnState::Gathering(_))
     }
 
     /// What became of its grant. Of what had no token yet, nothing was taken.
@@ -351,9 +364,12 @@ impl Turn {
         Ending { verdict, tokens_input: input, tokens_output: output }
     }
 
-    /// What it used: as its engines say, or as far as it came where they did not get to say it.
+    /// What it used: as its engines say, or as far as it came where they did not get to say it. What children used is theirs.
     #[must_use]
     pub fn usage(&self) -> Usage {
+        if self.has_fanned_out {
+            return Usage::default();
+        }
         self.assembler.usage_of_all().unwrap_or_else(|| match self.deltas {
             0 if !self.is_held() => Usage::default(),
             output => Usage { input: self.estimated_input(), output, ..Usage::default() },

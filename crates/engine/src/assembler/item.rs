@@ -8,6 +8,8 @@ use flashlane_wire::chat::{CustomInput, Renderer, ToolName};
 use flashlane_wire::json;
 use flashlane_wire::responses::{Content, Item, Payload, Role};
 use serde::de::IgnoredAny;
+use std::borrow::Cow;
+use std::sync::Arc;
 
 /// An item that is open.
 #[derive(Debug)]
@@ -25,6 +27,11 @@ pub struct OpenItem {
 #[derive(Debug)]
 pub enum ItemKind {
     Message,
+    /// What a child of the response has made: the child's name, and what is told of it, as JSON.
+    Result {
+        name: Arc<str>,
+        child: Bytes,
+    },
     Refusal,
     /// With its text once more, sealed for its client, where that was asked for.
     Reasoning {
@@ -66,7 +73,7 @@ impl ItemKind {
     fn names(&self) -> Names {
         let names = |prefix, delta, done, whole, part| Names { prefix, delta, done, whole, part };
         match self {
-            Self::Message => {
+            Self::Message | Self::Result { .. } => {
                 names("msg", "response.output_text.delta", "response.output_text.done", "text", Some("output_text"))
             }
             Self::Refusal => {
@@ -98,7 +105,7 @@ impl ItemKind {
 
     fn delta_after(&self) -> &'static [u8] {
         match self {
-            Self::Message => TEXT_AFTER,
+            Self::Message | Self::Result { .. } => TEXT_AFTER,
             Self::Refusal | Self::Reasoning { .. } | Self::Function { .. } | Self::Custom { .. } => PLAIN_AFTER,
         }
     }
@@ -138,7 +145,11 @@ impl OpenItem {
             ItemKind::Custom { unwrapping, .. } => {
                 unwrapping.push(std::str::from_utf8(raw).unwrap_or_default(), &mut self.text);
             }
-            ItemKind::Message | ItemKind::Refusal | ItemKind::Reasoning { .. } | ItemKind::Function { .. } => {
+            ItemKind::Message
+            | ItemKind::Result { .. }
+            | ItemKind::Refusal
+            | ItemKind::Reasoning { .. }
+            | ItemKind::Function { .. } => {
                 self.text.extend_from_slice(raw);
             }
         }
@@ -181,7 +192,7 @@ impl OpenItem {
             push_place(out, &self.id, self.output_index, names.part.is_some());
             push_quoted(out, names.whole, &self.text);
             match &self.kind {
-                ItemKind::Message => out.extend_from_slice(b",\"logprobs\":[]"),
+                ItemKind::Message | ItemKind::Result { .. } => out.extend_from_slice(b",\"logprobs\":[]"),
                 ItemKind::Function { tool, .. } => {
                     out.extend_from_slice(b",\"name\":");
                     json::push_string(out, &tool.name);
@@ -223,6 +234,9 @@ impl OpenItem {
             ItemKind::Message | ItemKind::Refusal => {
                 Item::Message { role: Role::Assistant, content: Content::Text(text) }
             }
+            ItemKind::Result { name, .. } => {
+                Item::Result { name: Cow::Borrowed(&**name), content: Content::Text(text) }
+            }
             ItemKind::Reasoning { .. } => Item::NotForwarded,
             ItemKind::Function { tool, call_id } => call(tool, call_id, Payload::Arguments(text)),
             ItemKind::Custom { tool, call_id, .. } => call(tool, call_id, Payload::Input(text)),
@@ -250,7 +264,7 @@ impl OpenItem {
                 text.is_some_and(|text| serde_json::from_str::<IgnoredAny>(&text).is_ok())
             }
             ItemKind::Custom { unwrapping, .. } => unwrapping.is_whole(),
-            ItemKind::Message | ItemKind::Refusal | ItemKind::Reasoning { .. } => false,
+            ItemKind::Message | ItemKind::Result { .. } | ItemKind::Refusal | ItemKind::Reasoning { .. } => false,
         }
     }
 
@@ -260,7 +274,7 @@ impl OpenItem {
         out.extend_from_slice(b"{\"id\":");
         json::push_string(out, &self.id);
         let kind = match &self.kind {
-            ItemKind::Message | ItemKind::Refusal => "message",
+            ItemKind::Message | ItemKind::Result { .. } | ItemKind::Refusal => "message",
             ItemKind::Reasoning { .. } => "reasoning",
             ItemKind::Function { .. } => "function_call",
             ItemKind::Custom { .. } => "custom_tool_call",
@@ -271,6 +285,11 @@ impl OpenItem {
         json::push_string(out, status);
         match &self.kind {
             ItemKind::Message | ItemKind::Refusal => out.extend_from_slice(b",\"role\":\"assistant\""),
+            ItemKind::Result { child, .. } => {
+                out.extend_from_slice(b",\"role\":\"assistant\",\"flashlane\":{\"child\":");
+                out.extend_from_slice(child);
+                out.push(b'}');
+            }
             ItemKind::Reasoning { sealed } => {
                 out.extend_from_slice(b",\"summary\":[]");
                 if let Some(sealed) = sealed {
@@ -307,7 +326,7 @@ impl ItemKind {
     fn call_id(&self) -> Option<&str> {
         match self {
             Self::Function { call_id, .. } | Self::Custom { call_id, .. } => Some(call_id),
-            Self::Message | Self::Refusal | Self::Reasoning { .. } => None,
+            Self::Message | Self::Result { .. } | Self::Refusal | Self::Reasoning { .. } => None,
         }
     }
 
@@ -324,7 +343,7 @@ impl ItemKind {
     /// hot: per token
     fn delta_name(&self) -> &'static str {
         match self {
-            Self::Message => "response.output_text.delta",
+            Self::Message | Self::Result { .. } => "response.output_text.delta",
             Self::Refusal => "response.refusal.delta",
             Self::Reasoning { .. } => "response.reasoning_text.delta",
             Self::Function { .. } => "response.function_call_arguments.delta",

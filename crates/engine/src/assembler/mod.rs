@@ -8,7 +8,7 @@ mod responses;
 pub use chat::ChatAssembler;
 pub use frame::Frame;
 pub(crate) use item::event;
-pub use responses::{Conclusion, Passed, ResponsesAssembler};
+pub use responses::{ChildResult, Conclusion, Passed, ResponsesAssembler};
 
 use crate::error::{ErrorKind, Refusal};
 use crate::outgoing::Outgoing;

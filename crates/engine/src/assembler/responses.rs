@@ -8,6 +8,7 @@
 
 mod compact;
 mod passed;
+mod result;
 
 use super::frame::{Frame, ResponseStatus, Variable};
 use super::item::{ItemKind, OpenItem, event};
@@ -26,6 +27,7 @@ use std::sync::Arc;
 
 pub use passed::Passed;
 use passed::Passing;
+pub use result::ChildResult;
 
 /// One response in the making.
 #[derive(Debug)]

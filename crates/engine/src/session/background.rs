@@ -77,7 +77,7 @@ impl Session {
 
     /// Nobody wants the background response any more: its upstream is cancelled, and what was finished is kept.
     pub fn handle_cancelled(&mut self, id: TurnId, now: Now) {
-        self.release(id);
+        self.release(id, now);
         let Some(turn) = self.lanes.turn(id).filter(|turn| turn.draft.background().is_some()) else { return };
         let Assembler::Responses(responses) = &turn.assembler else { return };
         let object = Bytes::from(responses.object_cancelled());

@@ -27,14 +27,11 @@ impl Session {
             let message = "A warm-up makes nothing: 'flashlane' needs a request that generates.";
             return refuse(ErrorKind::InvalidValue, message.to_owned());
         }
-        for (name, is_asked) in [("delegate", !children.delegate.is_empty()), ("fan_out", !children.fan_out.is_empty())]
-        {
-            if is_asked {
-                return refuse(
-                    ErrorKind::UnsupportedParameter,
-                    format!("'flashlane.{name}' is not supported by this server yet."),
-                );
-            }
+        if !children.delegate.is_empty() {
+            return refuse(
+                ErrorKind::UnsupportedParameter,
+                "'flashlane.delegate' is not supported by this server yet.".to_owned(),
+            );
         }
         Ok(())
     }

@@ -77,6 +77,7 @@ impl Session {
             TurnState::Held { grant, held } => {
                 first(turn.guarding.held_until(), grant.first_token_ns.filter(|_| !held.has_begun()))
             }
+            TurnState::Gathering(gathering) => gathering.due_ns(),
             TurnState::Queued { place, told_ns } => first(Some(place.look_ns), self.news_at(*told_ns)),
             TurnState::Loading
             | TurnState::Finding { .. }
@@ -99,6 +100,11 @@ impl Session {
         let Some(turn) = self.lanes.turn(id) else { return };
         if let TurnState::Queued { place, .. } = turn.state {
             self.effects.push_back(Effect::Look(id, place.waiter));
+            return;
+        }
+        if turn.is_gathering() {
+            self.follow_late_leaders(id, now);
+            self.advance(now);
             return;
         }
         if let TurnState::Held { held, .. } = &turn.state {

@@ -32,7 +32,8 @@ impl Session {
         let parsed = Fields::parse(body).map_err(Refusal::from);
         let handled = parsed.and_then(|fields| {
             let request = CreateRequest::parse_compact(&fields)?;
-            let request = CreateRequest { warm_up: false, background: false, conversation: None, ..request };
+            let request =
+                CreateRequest { warm_up: false, background: false, conversation: None, children: None, ..request };
             let mut draft = self.draft(&request, Found::default())?;
             if let Contract::Responses(responses) = &mut draft.contract {
                 responses.compaction = Wanted::Window;

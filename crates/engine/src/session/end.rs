@@ -128,6 +128,7 @@ impl Session {
             Conclusion::Incomplete(_) => Status::Incomplete,
         };
         self.remember(id.lane, remembered, warm_ups_max);
+        self.keep_output(id.lane, &output.items);
         self.settle_steers(id, &output.items);
         self.answer_object(Bytes::from(object));
         self.finish(id, status, None, now);
@@ -154,6 +155,9 @@ impl Session {
     }
 
     pub(super) fn answer_object(&mut self, object: Bytes) {
+        if self.is_muted() {
+            return;
+        }
         if let Transport::Http { answer, .. } = &mut self.transport
             && self.outgoing.is_collecting()
         {
@@ -170,6 +174,7 @@ impl Session {
 
     /// As [`Self::fail`], whatever else could be done.
     pub(super) fn give_up(&mut self, id: TurnId, refusal: &Refusal, now: Now) {
+        self.disband(id, Some(refusal), now);
         self.speak(id.lane);
         let Some(turn) = self.lanes.turn(id) else { return };
         let previous = turn.previous().map(str::to_owned);
@@ -204,23 +209,28 @@ impl Session {
         self.evict(id.lane, previous.as_deref());
         self.fail_steers(id.lane, steers, SteerError::SuccessorFailed, &refusal.message);
         self.drop_steers(id.lane, &refusal.message);
+        self.keep_refusal(id.lane, refusal);
         self.finish(id, status, Some(refusal.kind), now);
     }
 
     /// The running response of that id, once its client knows of it; its stream is dropped.
-    fn stop(&mut self, response_id: &str) -> Result<TurnId, Refusal> {
+    fn stop(&mut self, response_id: &str, now: Now) -> Result<TurnId, Refusal> {
         // What is being stored has ended already, but for its last event.
         let is_ending = |id: &TurnId| self.lanes.running().any(|turn| turn.id == *id && turn.is_ending());
         let Some(id) = self.announced(response_id).filter(|id| !is_ending(id)) else {
             let message = format!("The response '{response_id}' is not running on this connection.");
             return Err(Refusal::new(ErrorKind::ResponseNotActive, message).with_param("response_id"));
         };
-        self.release(id);
+        self.release(id, now);
         Ok(id)
     }
 
-    /// Drops the turn's stream, before the engine got to count.
-    pub(super) fn release(&mut self, id: TurnId) {
+    /// Drops the turn's stream, before the engine got to count; or those of its children.
+    pub(super) fn release(&mut self, id: TurnId, now: Now) {
+        if self.disband(id, None, now) {
+            self.speak(id.lane);
+            return;
+        }
         self.leave(id, Verdict::Nothing);
         self.speak(id.lane);
         let Some(turn) = self.lanes.turn(id) else { return };
@@ -232,15 +242,17 @@ impl Session {
 
     /// `response.interrupt`: PROTOCOL clause 3.6.
     pub(super) fn interrupt(&mut self, response_id: &str, now: Now) -> Result<(), Refusal> {
-        let id = self.stop(response_id)?;
+        let id = self.stop(response_id, now)?;
         let warm_ups_max = self.shared.settings.warm_ups_max;
         if let Some(turn) = self.lanes.turn(id)
             && let Assembler::Responses(responses) = &mut turn.assembler
         {
             responses.interrupt(&mut self.outgoing);
-            turn.chain.append(Arc::new(responses.take_piece()));
+            let piece = Arc::new(responses.take_piece());
+            turn.chain.append(Arc::clone(&piece));
             let remembered = Remembered { id: responses.response_id(), chain: turn.chain.clone(), warm_up: false };
             self.remember(id.lane, remembered, warm_ups_max);
+            self.keep_output(id.lane, &piece.items);
         }
         self.drop_steers(id.lane, "The response was interrupted.");
         self.finish(id, Status::Interrupted, None, now);
@@ -250,7 +262,7 @@ impl Session {
 
     /// `response.cancel`: PROTOCOL clause 3.6.
     pub(super) fn cancel(&mut self, response_id: &str, now: Now) -> Result<(), Refusal> {
-        let id = self.stop(response_id)?;
+        let id = self.stop(response_id, now)?;
         if let Some(turn) = self.lanes.turn(id)
             && let Assembler::Responses(responses) = &mut turn.assembler
         {
@@ -340,6 +352,7 @@ impl Session {
             }
             None => self.refuse(refusal, now),
         }
+        self.turn_child_away(lane, refusal, now);
     }
 
     /// Removes the running turn and tells how it went.
@@ -347,8 +360,11 @@ impl Session {
         let Some(turn) = self.lanes.lane(id.lane).and_then(|lane| lane.running.take()) else { return };
         self.last_sent_ns = now.mono_ns;
         let outcome = self.outcome(&turn, status, error, now);
-        self.tell_timing(&outcome);
+        if self.is_heard(id.lane) {
+            self.tell_timing(&outcome);
+        }
         self.effects.push_back(Effect::Finish(turn.id, Box::new(outcome)));
+        self.end_child(&turn, status, now);
     }
 
     pub(super) fn outcome(&self, turn: &Turn, status: Status, error: Option<ErrorKind>, now: Now) -> Outcome {

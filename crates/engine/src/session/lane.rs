@@ -1,8 +1,10 @@
-//! The lanes of a connection: each runs one turn at a time and remembers its own chains; lanes run beside each other.
+//! The lanes of a connection: each runs one turn at a time and remembers its own chains; lanes run beside each other. A child of a response
+//! has a lane of its own, for as long as it runs.
 //!
 //! Knows which request is next; not what a request is.
 
 use super::TurnId;
+use super::fan_out::{Fork, Kinship};
 use super::steer::Steer;
 use crate::chain::Chain;
 use crate::draft::Draft;
@@ -29,6 +31,8 @@ pub(super) struct Lane {
     memory: VecDeque<Remembered>,
     /// Accepted, and not yet part of a turn.
     pub steers: Vec<Steer>,
+    /// It runs a child of another lane's response, and nothing else.
+    pub kinship: Option<Box<Kinship>>,
 }
 
 /// A request that waits for its turn.
@@ -45,6 +49,8 @@ pub(super) struct Queued {
     pub previous: Option<String>,
     /// It was made by steers, and not by a client's request.
     pub succession: Option<Succession>,
+    /// It is a child's.
+    pub fork: Option<Box<Fork>>,
 }
 
 /// How a response goes on that was steered.
@@ -90,6 +96,16 @@ impl Lane {
         self.memory.retain(|known| known.id != id);
     }
 
+    /// Takes what waits in it.
+    pub fn drain(&mut self) -> impl Iterator<Item = Queued> {
+        std::mem::take(&mut self.queued).into_iter()
+    }
+
+    /// Whether a turn runs in it, or will.
+    pub fn is_at_work(&self) -> bool {
+        self.running.is_some() || !self.queued.is_empty()
+    }
+
     pub fn knows(&self, id: &str) -> bool {
         self.memory.iter().any(|known| known.id == id)
     }
@@ -128,8 +144,14 @@ impl Lanes {
     /// The lane of that name, which is opened where it is new.
     pub fn named(&mut self, name: Option<&str>, lanes_max: usize) -> Result<LaneId, Refusal> {
         let Some(name) = name else { return Ok(LaneId::default()) };
-        if let Some(index) = self.lanes.iter().position(|lane| lane.name.as_deref() == Some(name)) {
-            return Ok(LaneId(u8::try_from(index).unwrap_or(0)));
+        if let Some((lane, id)) = self.lanes.iter().zip(0u8..).find(|(lane, _)| lane.name.as_deref() == Some(name)) {
+            return match lane.kinship {
+                None => Ok(LaneId(id)),
+                Some(_) => {
+                    let message = format!("The lane '{name}' is that of a child that runs: it takes no requests.");
+                    Err(Refusal::new(ErrorKind::InvalidStreamId, message).with_param("stream_id"))
+                }
+            };
         }
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
         if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(is_plain) {
@@ -138,19 +160,45 @@ impl Lanes {
             );
             return Err(Refusal::new(ErrorKind::InvalidStreamId, message).with_param("stream_id"));
         }
-        // The default lane does not count.
-        match u8::try_from(self.lanes.len()) {
-            Ok(id) if self.lanes.len() <= lanes_max => {
-                self.lanes.push(Lane { name: Some(name.into()), ..Lane::default() });
-                Ok(LaneId(id))
-            }
-            Ok(_) | Err(_) => {
-                let message = format!(
-                    "This connection has used {lanes_max} named lanes, and it may have no more. Use one of them, or another connection."
-                );
-                Err(Refusal::new(ErrorKind::TooManyLanes, message).with_param("stream_id"))
-            }
+        // Neither the default lane counts, nor do those of children.
+        let used = self.lanes.iter().filter(|lane| lane.name.is_some() && lane.kinship.is_none()).count();
+        let opened = if used < lanes_max { self.open(name.into(), None) } else { None };
+        opened.ok_or_else(|| {
+            let message = format!(
+                "This connection has used {lanes_max} named lanes, and it may have no more. Use one of them, or another connection."
+            );
+            Refusal::new(ErrorKind::TooManyLanes, message).with_param("stream_id")
+        })
+    }
+
+    pub fn is_used(&self, name: &str) -> bool {
+        self.lanes.iter().any(|lane| lane.name.as_deref() == Some(name))
+    }
+
+    /// Opens a lane, in the place of one that was given back where there is such. None: there are as many as can be.
+    pub fn open(&mut self, name: Arc<str>, kinship: Option<Box<Kinship>>) -> Option<LaneId> {
+        let is_free = |(lane, _): &(&Lane, u8)| lane.name.is_none();
+        let free = self.lanes.iter().zip(0u8..).skip(1).find(is_free).map(|(_, id)| id);
+        let id = free.or_else(|| {
+            let id = u8::try_from(self.lanes.len()).ok()?;
+            self.lanes.push(Lane::default());
+            Some(id)
+        })?;
+        let lane = self.lanes.get_mut(usize::from(id))?;
+        *lane = Lane { name: Some(name), kinship, ..Lane::default() };
+        Some(LaneId(id))
+    }
+
+    /// The lane's child has ended: it has no name any more, and remembers nothing.
+    pub fn give_back(&mut self, id: LaneId) {
+        if let Some(lane) = self.lane(id) {
+            *lane = Lane::default();
         }
+    }
+
+    /// How many run children.
+    pub fn children(&self) -> usize {
+        self.lanes.iter().filter(|lane| lane.kinship.is_some()).count()
     }
 
     pub fn count(&self) -> usize {
@@ -203,8 +251,9 @@ impl Lanes {
         lanes.find_map(|(lane, id)| lane.successor_of(parent).is_some().then_some(LaneId(id)))
     }
 
+    /// Requests that wait. Those of children were let in with their parent's.
     pub fn queued(&self) -> usize {
-        self.lanes.iter().map(|lane| lane.queued.len()).sum()
+        self.lanes.iter().filter(|lane| lane.kinship.is_none()).map(|lane| lane.queued.len()).sum()
     }
 
     pub fn queued_bytes(&self) -> usize {
@@ -225,7 +274,7 @@ impl Lanes {
         self.arrived += 1;
         let weight = draft.as_ref().map_or(0, Draft::weight);
         let arrival = Some(arrival);
-        let queued = Queued { number: self.arrived, weight, arrival, draft, previous, succession: None };
+        let queued = Queued { number: self.arrived, weight, arrival, draft, previous, succession: None, fork: None };
         if let Some(lane) = self.lanes.get_mut(usize::from(lane.0)) {
             self.queued_bytes += weight;
             lane.queued.push_back(queued);
@@ -235,15 +284,27 @@ impl Lanes {
     /// Puts the request that steers made before all that waits in its lane.
     pub fn push_successor(&mut self, lane: LaneId, draft: Draft, succession: Succession) {
         let succession = Some(succession);
-        let queued = Queued { number: 0, weight: 0, arrival: None, draft: Ok(draft), previous: None, succession };
+        let fork = None;
+        let queued = Queued { number: 0, weight: 0, arrival: None, draft: Ok(draft), previous: None, succession, fork };
         if let Some(lane) = self.lanes.get_mut(usize::from(lane.0)) {
             lane.queued.push_front(queued);
         }
     }
 
-    /// The request that came first of those whose lane is free, unless `running_max` turns run.
+    /// Puts a child's request into its lane.
+    pub fn push_child(&mut self, lane: LaneId, draft: Draft, fork: Fork, arrival: Arrival) {
+        self.arrived += 1;
+        let (number, arrival, fork) = (self.arrived, Some(arrival), Some(Box::new(fork)));
+        let queued = Queued { number, weight: 0, arrival, draft: Ok(draft), previous: None, succession: None, fork };
+        if let Some(lane) = self.lanes.get_mut(usize::from(lane.0)) {
+            lane.queued.push_back(queued);
+        }
+    }
+
+    /// The request that came first of those whose lane is free, unless `running_max` turns run. One that waits for its children does not
+    /// count: it would keep them from running.
     pub fn pop(&mut self, running_max: usize) -> Option<(LaneId, Queued)> {
-        if self.running().count() >= running_max {
+        if self.running().filter(|turn| !turn.is_gathering()).count() >= running_max {
             return None;
         }
         let free = self.lanes.iter_mut().zip(0u8..).filter_map(|(lane, id)| Some((lane.may_start()?, id, lane)));
@@ -258,6 +319,7 @@ impl Lanes {
         for lane in &mut self.lanes {
             lane.queued.clear();
             lane.steers.clear();
+            lane.kinship = None;
         }
         self.queued_bytes = 0;
     }

@@ -10,6 +10,7 @@ mod compact;
 mod effect;
 mod elsewhere;
 mod end;
+mod fan_out;
 mod guard;
 mod lane;
 mod limit;
@@ -55,6 +56,7 @@ use std::sync::{Arc, Mutex};
 
 pub use background::Enlisting;
 pub use effect::{Answer, Effect, Outcome, Record, Routed, Source, Status};
+pub use fan_out::Gathering;
 pub use guard::{Guarding, Held};
 pub use prefill::{PrefillEnd, Prefilled};
 pub use settings::Settings;
@@ -407,6 +409,9 @@ impl Session {
         if takes != Takes::Own {
             draft = draft.passing(request);
         }
+        if let Some(children) = &request.children {
+            draft.branches = self.branches(request, children, &draft)?;
+        }
         // Where all may be forwarded, nothing is known to be left out.
         self.hosted_tools = match takes {
             Takes::Own | Takes::Sealed => draft.hosted_tools().collect(),
@@ -496,6 +501,16 @@ impl Session {
             self.speaking = Some(lane);
             self.outgoing.speak_for(self.lanes.name(lane));
         }
+    }
+
+    /// Whether what is said now is of a child that its client does not hear.
+    fn is_muted(&self) -> bool {
+        self.speaking.is_some_and(|lane| !self.is_heard(lane))
+    }
+
+    /// Over HTTP all lanes but one are children's, of which their parent's lane tells the results.
+    fn is_heard(&self, lane: LaneId) -> bool {
+        self.is_websocket() || lane == LaneId::default()
     }
 
     /// What is to be done now; drain after every `handle_*`.

@@ -1,6 +1,6 @@
 //! A turn whose endpoint speaks the Responses API itself: what it is asked, and how its events pass.
 
-use super::{Effect, Session, TurnId};
+use super::{Session, TurnId};
 use crate::assembler::{Assembler, Passed};
 use crate::compaction::{self, Progress};
 use crate::draft::Contract;
@@ -19,7 +19,7 @@ impl Session {
     ///
     /// hot: per token
     pub(super) fn pass(&mut self, id: TurnId, bytes: &[u8], now: Now) -> Result<bool, Refusal> {
-        let Some(turn) = self.lanes.turn(id) else { return Ok(false) };
+        let Some(mut turn) = self.lanes.turn(id) else { return Ok(false) };
         let TurnState::Passing { grant, events } = &mut turn.state else {
             self.hold(id, bytes, now);
             return Ok(false);
@@ -44,7 +44,9 @@ impl Session {
             self.last_sent_ns = now.mono_ns;
         }
         if turn.heard(deltas, now) {
-            self.effects.push_back(Effect::Answering(id));
+            self.answers(id, now);
+            let Some(again) = self.lanes.turn(id) else { return Ok(false) };
+            turn = again;
         }
         turn.output_bytes += bytes.len();
         outcome?;

@@ -51,6 +51,9 @@ impl Session {
 
     /// Tells the client of an error that belongs to no announced response.
     pub(super) fn tell(&mut self, refusal: &Refusal, now: Now) {
+        if self.is_muted() {
+            return;
+        }
         match &mut self.transport {
             Transport::WebSocket { .. } => {
                 let request_id = self.request_id.as_deref();
@@ -85,11 +88,11 @@ impl Session {
             turn.state = TurnState::Queued { place, told_ns: Some(now.mono_ns) };
         }
         self.last_sent_ns = now.mono_ns;
+        self.speak(id.lane);
         if !is_websocket {
             self.outgoing.comment(&format!("queued place={} wait_ms={}", place.number, place.wait_ms));
             return;
         }
-        self.speak(id.lane);
         self.outgoing.event("keepalive", |out| {
             out.extend_from_slice(b"{\"type\":\"keepalive\",\"queue\":{\"tier\":\"");
             out.extend_from_slice(place.tier.name().as_bytes());
@@ -104,6 +107,7 @@ impl Session {
     /// What the caller may still take: an event over a WebSocket, kept for the headers over HTTP.
     pub(super) fn tell_allowance(&mut self, id: TurnId, decision: Option<Decision>, allowance: Allowance, now: Now) {
         match &mut self.transport {
+            Transport::Http { .. } if id.lane != LaneId::default() => {}
             Transport::Http { routed, .. } => *routed = Routed { decision, allowance },
             Transport::WebSocket { limits: false, .. } => {}
             Transport::WebSocket { limits: true, .. } => {

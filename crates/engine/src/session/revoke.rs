@@ -23,7 +23,7 @@ impl Session {
         };
         if is_open {
             self.life = Life::Revoked { close_ns, until_ns };
-            let waits = |turn: &&Turn| turn.grant().is_none() && !turn.is_ending();
+            let waits = |turn: &&Turn| turn.grant().is_none() && !turn.is_ending() && !turn.is_gathering();
             let waiting: Vec<_> = self.lanes.running().filter(waits).map(|turn| turn.id).collect();
             for id in waiting {
                 self.give_up(id, &refusal(), now);

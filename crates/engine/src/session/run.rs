@@ -38,7 +38,10 @@ impl Session {
                         turn.steers = succession.steers;
                         turn.prefer = succession.prefer;
                     }
-                    self.start(id, now);
+                    match queued.fork {
+                        Some(fork) => self.start_child(id, *fork, now),
+                        None => self.start(id, now),
+                    }
                 }
                 Err(refusal) => {
                     self.turn_away((lane, queued.previous.as_deref()), queued.succession, &refusal, now);
@@ -171,6 +174,9 @@ impl Session {
     /// Asks for a place, or answers the warm-up.
     pub(super) fn ask(&mut self, id: TurnId, now: Now) {
         if let Some(turn) = self.lanes.turn(id) {
+            if !turn.draft.branches.is_empty() {
+                return self.fan_out(id, now);
+            }
             let is_warm_up = matches!(&turn.draft.contract, Contract::Responses(responses) if responses.warm_up);
             let ticket = ticket(turn, &self.shared.fleet, self.planned);
             if is_warm_up {

@@ -122,6 +122,10 @@ impl Session {
         let not_active = || (SteerError::NotActive, format!("The response '{previous}' takes no steers."));
         let Some(lane) = self.lanes.lane(id.lane) else { return Err(not_active()) };
         let Some(turn) = lane.running.as_deref_mut() else { return Err(not_active()) };
+        if turn.is_gathering() {
+            let message = "A response that fans out cannot be steered: steer its children.".to_owned();
+            return Err((SteerError::NotSupported, message));
+        }
         let Assembler::Responses(responses) = &mut turn.assembler else { return Err(not_active()) };
         if matches!(&turn.draft.contract, Contract::Responses(draft) if draft.compaction != Wanted::Never) {
             let message = "A response whose context may be compacted cannot be steered.".to_owned();
@@ -218,6 +222,7 @@ impl Session {
             appended: running.draft.appended.clone(),
             traits: running.draft.traits,
             trace: running.draft.trace.clone(),
+            branches: Vec::new(),
         };
         let (prefer, sequence) = (running.served.map(|grant| grant.endpoint()), responses.sequence());
         let steers = std::mem::take(&mut lane.steers);

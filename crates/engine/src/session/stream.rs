@@ -1,7 +1,7 @@
 //! What an upstream sends a running turn: its answer read and handed on, up to its end or its failure.
 
 use super::elsewhere::endpoint_name;
-use super::{Effect, Session, Shared, TurnId};
+use super::{Session, Shared, TurnId};
 use crate::admission::Grant;
 use crate::assembler::Assembler;
 use crate::error::{ErrorKind, Refusal};
@@ -85,6 +85,7 @@ impl Session {
                 | TurnState::Enlisting
                 | TurnState::Waiting
                 | TurnState::Queued { .. }
+                | TurnState::Gathering(_)
                 | TurnState::Committing { .. },
                 _,
             ) => {}
@@ -95,7 +96,7 @@ impl Session {
     ///
     /// hot: per token
     fn stream(&mut self, id: TurnId, bytes: &[u8], now: Now) -> Result<bool, Refusal> {
-        let Some(turn) = self.lanes.turn(id) else {
+        let Some(mut turn) = self.lanes.turn(id) else {
             self.read_prefill(id, bytes, now);
             return Ok(false);
         };
@@ -138,7 +139,9 @@ impl Session {
             self.last_sent_ns = now.mono_ns;
         }
         if turn.heard(deltas, now) {
-            self.effects.push_back(Effect::Answering(id));
+            self.answers(id, now);
+            let Some(again) = self.lanes.turn(id) else { return Ok(false) };
+            turn = again;
         }
         turn.output_bytes += bytes.len();
         outcome?;

@@ -12,6 +12,7 @@ mod background;
 mod calls;
 mod children;
 mod compact;
+mod fan_out;
 mod guard;
 mod http;
 mod lanes;

@@ -36,10 +36,15 @@ pub enum Step {
     /// Asks for compaction, which its input is long enough for once it is counted.
     CreateCompacting,
     CreateTrigger,
+    /// Three children, two of which share what they go on from.
+    FanOut,
+    FanOutInA,
     Steer,
     SteerEnded,
     Interrupt,
     Cancel,
+    /// What runs in the default lane: a parent, where there are children.
+    CancelFirst,
     Nonsense,
     /// Another running turn is meant from here on.
     Switch,
@@ -66,12 +71,14 @@ pub enum Step {
     Pass6S,
     PassAnHour,
     Drain,
+    /// The server can wait no longer.
+    Over,
     /// Its key is gone: it closes 500 ms later, or after what runs, or after 55 s.
     Revoke,
     ClientGone,
 }
 
-pub const STEPS: [Step; 42] = [
+pub const STEPS: [Step; 45] = [
     Step::Create,
     Step::CreateStored,
     Step::Continue,
@@ -83,10 +90,13 @@ pub const STEPS: [Step; 42] = [
     Step::ForkIntoB,
     Step::CreateCompacting,
     Step::CreateTrigger,
+    Step::FanOut,
+    Step::FanOutInA,
     Step::Steer,
     Step::SteerEnded,
     Step::Interrupt,
     Step::Cancel,
+    Step::CancelFirst,
     Step::Nonsense,
     Step::Switch,
     Step::Opened,
@@ -180,7 +190,7 @@ const TRIGGER: &str =
 
 impl Peers {
     pub fn new() -> Self {
-        Self::on(fleet())
+        Self::with(fleet(), Settings { children_max: 8, ..Settings::default() })
     }
 
     /// Before its tiers there are limits and queues.
@@ -323,15 +333,15 @@ impl Peers {
             }
             Step::CreateCompacting => self.create_compacting(),
             Step::CreateTrigger => self.message(TRIGGER),
+            Step::FanOut => self.fan_out(&["f1", "f2", "f3"], ""),
+            Step::FanOutInA => self.fan_out(&["g1", "g2", "g3"], r#","stream_id":"a""#),
             Step::Counted => self.count(),
             Step::Steer => self.steer(&self.watch.latest()),
             Step::SteerEnded => self.steer(&self.watch.ended.last().cloned().unwrap_or_default()),
-            Step::Interrupt => self.stop("interrupt"),
-            Step::Cancel => self.stop("cancel"),
-            Step::Switch => {
-                let next = self.turns.iter().position(|turn| *turn == self.turn).map_or(0, |at| at + 1);
-                self.turn = self.turns.get(next).or(self.turns.first()).copied().unwrap_or_default();
-            }
+            Step::Interrupt => self.stop("interrupt", &self.watch.latest()),
+            Step::Cancel => self.stop("cancel", &self.watch.latest()),
+            Step::CancelFirst => self.stop("cancel", &self.watch.running("")),
+            Step::Switch => self.switch(),
             Step::Nonsense => self.message(r#"{"type":"response.create","model":3}"#),
             Step::Opened => self.upstream(UpstreamEvent::Opened),
             Step::Text => self.delta(r#"{"content":"a\n"}"#),
@@ -367,10 +377,18 @@ impl Peers {
             Step::Pass300Ms => self.pass_ms(300),
             Step::Pass6S => self.pass_ms(6000),
             Step::PassAnHour => self.pass_ms(60 * 60 * 1000),
+            Step::Over => self.tell(|session, _, now| session.handle_over(now)),
             Step::Drain => self.tell(|session, _, now| session.handle_drain(now)),
             Step::Revoke => self.tell(|session, _, now| revoke(session, now)),
             Step::ClientGone => self.leave(),
         }
+    }
+
+    fn fan_out(&mut self, [one, two, other]: &[&str; 3], more: &str) {
+        let children = format!(
+            r#"{{"name":"{one}","input":"x"}},{{"name":"{two}","input":"y"}},{{"name":"{other}","input":"z","tier":"throughput"}}"#
+        );
+        self.create(&format!(r#","store":false,"flashlane":{{"fan_out":[{children}]}}{more}"#));
     }
 
     fn leave(&mut self) {
@@ -419,8 +437,12 @@ impl Peers {
         self.settle();
     }
 
-    fn stop(&mut self, how: &str) {
-        let id = self.watch.latest();
+    fn switch(&mut self) {
+        let next = self.turns.iter().position(|turn| *turn == self.turn).map_or(0, |at| at + 1);
+        self.turn = self.turns.get(next).or(self.turns.first()).copied().unwrap_or_default();
+    }
+
+    fn stop(&mut self, how: &str, id: &str) {
         self.message(&format!(r#"{{"type":"response.{how}","response_id":"{id}"}}"#));
     }
 

@@ -43,6 +43,22 @@ impl Watch {
         self.latest.clone().unwrap_or_default()
     }
 
+    /// The response that runs in a lane, once it was announced.
+    pub fn running(&self, lane: &str) -> String {
+        self.current.get(lane).map(|seen| seen.id.clone()).unwrap_or_default()
+    }
+
+    /// An item that a child's response is said to have come to: it has ended, and so has its lane.
+    fn child(&self, item: &Value) {
+        let child = &item["flashlane"]["child"];
+        let runs = |lane: &str| self.current.contains_key(lane);
+        assert!(child["name"].as_str().is_some_and(|name| !runs(name)), "{item}");
+        let id = child["id"].as_str();
+        assert!(self.current.values().all(|seen| Some(seen.id.as_str()) != id), "{item}");
+        assert_eq!(item["status"] == "completed", child["status"] == "completed");
+        assert_eq!(child["status"] == "failed", child["error"]["message"].is_string());
+    }
+
     pub fn see(&mut self, event: Value) {
         let kind = event["type"].as_str().unwrap().to_owned();
         let lane = lane_of(&event);
@@ -69,6 +85,9 @@ impl Watch {
             "response.completed" | "response.incomplete" | "response.failed" => {
                 self.number(&event);
                 let seen = self.current.remove(&lane).expect("a terminal event ends a response");
+                let output = event["response"]["output"].as_array().unwrap();
+                let places = output.iter().filter_map(|item| item["flashlane"]["child"]["name"].as_str());
+                assert!(places.is_sorted(), "children are told in their order: {event}");
                 assert!(seen.open.is_empty(), "nothing is left open: {:?}", seen.open);
                 assert_eq!(event["response"]["id"], seen.id);
                 assert_eq!(event["response"]["status"], kind["response.".len()..]);
@@ -132,6 +151,10 @@ impl Watch {
                 let id = seen.open.remove(&index.unwrap()).expect("closed once, after it was opened");
                 assert_eq!(event["item"]["id"], id);
                 let item = &event["item"];
+                if !item["flashlane"].is_null() {
+                    self.child(item);
+                }
+                let seen = self.current.get_mut(&lane_of(event)).unwrap();
                 if item["type"] == "compaction" {
                     assert!(!item["encrypted_content"].as_str().unwrap().is_empty());
                     assert_eq!(seen.text.remove(&id).unwrap(), "compacting");
