@@ -200,6 +200,8 @@ pub struct ModelRouting {
     pub throughput: Accepts,
     /// Turns that answer a user go to the throughput tier first, those that answer tools to the latency tier.
     pub splits: bool,
+    /// Where the latency tier's first token is late, the throughput tier is asked as well.
+    pub hedges: bool,
 }
 
 /// What a model takes in at one tier, where it is less than the model does.

@@ -12,6 +12,7 @@
 
 mod forecast;
 mod gate;
+mod hedge;
 pub mod limit;
 mod orders;
 mod own;
@@ -29,8 +30,8 @@ pub mod window;
 use crate::error::Refusal;
 use crate::fleet::{EndpointId, Fleet, Tier};
 use crate::router::{
-    self, Attempt, Change, Decision, Keys, Load, Pick, PickReason, PlanReason, Return, Router, Traits, Unpicked,
-    Verdict, Wish,
+    self, Attempt, Change, Decision, Hedging, Keys, Load, Pick, PickReason, PlanReason, Return, Router, Traits,
+    Unpicked, Verdict, Wish,
 };
 use crate::session::Owner;
 use crate::time::Now;
@@ -77,6 +78,8 @@ pub struct Grant {
     number: u64,
     /// A first token later than this is none: another endpoint may do better.
     pub first_token_ns: Option<u64>,
+    /// From then on it is late, and another endpoint may be asked as well.
+    pub late_ns: Option<u64>,
     /// How long it may be without another token after that, in milliseconds.
     pub token_idle_ms_max: Option<u64>,
     pub decision: Decision,
@@ -88,7 +91,7 @@ impl Grant {
     pub fn outright(endpoint: EndpointId, tier: Tier) -> Self {
         let (plan, pick, attempt) = (PlanReason::ModelRoute, PickReason::Only, Attempt::First);
         let decision = Decision { tier, endpoint, plan, pick, attempt, queued_ms: 0 };
-        Self { number: 0, first_token_ns: None, token_idle_ms_max: None, decision }
+        Self { number: 0, first_token_ns: None, late_ns: None, token_idle_ms_max: None, decision }
     }
 
     #[must_use]
@@ -169,6 +172,8 @@ struct Granted {
     running: Running,
     keys: Keys,
     pick: Pick,
+    /// It has a second endpoint, or is one, which was thought to take so many tokens.
+    hedged: Option<u64>,
 }
 
 /// Why a tier does not take a turn now.
@@ -188,6 +193,8 @@ pub struct Admission {
     waiters: BTreeMap<WaiterId, Waiter>,
     granted: BTreeMap<u64, Granted>,
     prefills: Prefills,
+    /// None: no model hedges.
+    hedging: Option<Box<Hedging>>,
     woken: VecDeque<WaiterId>,
     standing: PerTier<Standing>,
     asked: u64,
@@ -206,6 +213,7 @@ impl Admission {
         let gate = |tier: Tier| Gate::new(settings.of(tier), own::at(tier, &settings.own));
         Self {
             router: Router::new(&settings.routing, seed),
+            hedging: Hedging::of(&fleet, &settings.routing).map(Box::new),
             fleet,
             gates: PerTier { latency: gate(Tier::Latency), throughput: gate(Tier::Throughput) },
             waiters: BTreeMap::new(),
@@ -350,16 +358,18 @@ impl Admission {
 
     /// The turn has left its endpoint: the next may start. Tells where the endpoint's standing has changed by it.
     pub fn release(&mut self, grant: Grant, ending: &Ending, now: Now) -> Option<Change> {
-        let Some(Granted { tier, model, running, keys, pick }) = self.granted.remove(&grant.number) else {
+        let Some(Granted { tier, model, running, keys, pick, hedged }) = self.granted.remove(&grant.number) else {
             debug_assert!(false, "a grant is released once");
             return None;
         };
+        self.learn((tier, &model), hedged, ending, now);
         let ended = Ended {
             tokens_used: ending.tokens_input.saturating_add(ending.tokens_output),
             tokens_output: ending.tokens_output,
             signal: match ending.verdict {
                 Verdict::Served { ttft_ns: Some(ns) } => Signal::FirstToken(ns / 1_000_000),
                 Verdict::Refused { .. } => Signal::Refused,
+                Verdict::Outrun { waited_ns } => Signal::NoTokenWithin(waited_ns / 1_000_000),
                 Verdict::Served { ttft_ns: None } | Verdict::Failed | Verdict::Absent | Verdict::Nothing => {
                     Signal::Nothing
                 }
@@ -503,7 +513,7 @@ impl Admission {
         let running = self.gates.of_mut(tier).start(waiter.party, waiter.tokens, now);
         let number = self.asked;
         self.asked += 1;
-        self.granted.insert(number, Granted { tier, model: Arc::clone(model), running, keys, pick });
+        self.granted.insert(number, Granted { tier, model: Arc::clone(model), running, keys, pick, hedged: None });
         self.make_room(tier, pick.endpoint);
         let queued_ms = now.mono_ns.saturating_sub(waiter.asked_ns) / 1_000_000;
         let is_first = waiter.index == 0 || waiter.ticket.prefer == Some(pick.endpoint);
@@ -525,7 +535,8 @@ impl Admission {
         };
         let queueing = &self.gates.of(tier).queueing;
         let first_token_ns = queueing.first_token_ms_max.map(|ms| now.after_ms(ms));
-        Ok(Grant { number, first_token_ns, token_idle_ms_max: queueing.token_idle_ms_max, decision })
+        let late_ns = self.late_ns(waiter, now);
+        Ok(Grant { number, first_token_ns, late_ns, token_idle_ms_max: queueing.token_idle_ms_max, decision })
     }
 
     /// Lets in all that wait for the tier and may start now.

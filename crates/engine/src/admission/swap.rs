@@ -14,6 +14,7 @@ impl Admission {
     pub fn adopt_fleet(&mut self, fleet: Arc<Fleet>, routing: &Routing, now: Now) {
         self.router.adopt(&self.fleet, &fleet, routing);
         self.fleet = fleet;
+        self.adopt_hedging(routing);
         self.stop_retired();
         let waiting: Vec<WaiterId> = self.waiters.keys().copied().collect();
         for id in &waiting {

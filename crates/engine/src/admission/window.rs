@@ -23,6 +23,8 @@ pub struct Bounds {
 pub enum Signal {
     /// Its first token came after so long, in milliseconds.
     FirstToken(u64),
+    /// It had none after so long, and was left.
+    NoTokenWithin(u64),
     /// Its endpoint would not have it, for load.
     Refused,
     /// Nothing: its client left, or it failed for another reason.
@@ -86,7 +88,8 @@ impl Window {
         let Some(bounds) = self.bounds else { return };
         let is_good = match signal {
             Signal::FirstToken(ttft_ms) => ttft_ms <= bounds.ttft_ms_max,
-            Signal::Refused => false,
+            Signal::NoTokenWithin(ms) if ms <= bounds.ttft_ms_max => return,
+            Signal::Refused | Signal::NoTokenWithin(_) => false,
             Signal::Nothing => return,
         };
         if is_good {

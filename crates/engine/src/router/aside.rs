@@ -82,7 +82,7 @@ impl Asides {
                 let until_ns = now.after_ms(wait_ms.min(self.pause_ms_max));
                 *self.aside(endpoint, model) = Aside { until_ns, pause_ms: 0 };
             }
-            Verdict::Refused { wait_ms: None } | Verdict::Failed | Verdict::Nothing => {}
+            Verdict::Refused { wait_ms: None } | Verdict::Failed | Verdict::Outrun { .. } | Verdict::Nothing => {}
         }
     }
 

@@ -55,10 +55,12 @@ pub enum Attempt {
     Spill,
     /// Another endpoint failed this turn.
     Retry,
+    /// Another endpoint's first token was late.
+    Hedge,
 }
 
 impl Attempt {
-    pub const ALL: [Self; 3] = [Self::First, Self::Spill, Self::Retry];
+    pub const ALL: [Self; 4] = [Self::First, Self::Spill, Self::Retry, Self::Hedge];
 
     /// The label in metrics.
     #[must_use]
@@ -67,6 +69,7 @@ impl Attempt {
             Self::First => "first",
             Self::Spill => "spill",
             Self::Retry => "retry",
+            Self::Hedge => "hedge",
         }
     }
 }

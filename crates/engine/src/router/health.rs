@@ -25,6 +25,8 @@ pub enum Verdict {
     Refused { wait_ms: Option<u64> },
     /// It is well, and does not have the model: 404.
     Absent,
+    /// It had no token after so long, and another endpoint, asked later, did.
+    Outrun { waited_ns: u64 },
     /// The client left, or the request itself was wrong.
     Nothing,
 }
@@ -173,7 +175,7 @@ struct Recent {
     begun_ns: u64,
     served: u64,
     failed: u64,
-    /// Of those served whose first token was seen.
+    /// Of those served whose first token was seen, and of those outrun that waited for one.
     timed: u64,
     ttft_ns: u64,
 }
@@ -219,6 +221,11 @@ impl Seat {
             Verdict::Failed => {
                 self.failures_in_row += 1;
                 self.recent.failed += 1;
+            }
+            // What hedging spares its clients is still known of it.
+            Verdict::Outrun { waited_ns } => {
+                self.recent.timed += 1;
+                self.recent.ttft_ns = self.recent.ttft_ns.saturating_add(waited_ns);
             }
             Verdict::Refused { .. } | Verdict::Absent | Verdict::Nothing => {}
         }
@@ -317,7 +324,7 @@ impl Health {
                 }
                 Verdict::Failed => Some(self.put_out(endpoint, Cause::Again, now)),
                 // The next may try it at once.
-                Verdict::Refused { .. } | Verdict::Absent | Verdict::Nothing => {
+                Verdict::Refused { .. } | Verdict::Absent | Verdict::Outrun { .. } | Verdict::Nothing => {
                     seat.state = State::Out { until_ns: until_ns.min(now.mono_ns), pause_ms };
                     None
                 }

@@ -187,6 +187,23 @@ impl Router {
         Ok(pick)
     }
 
+    /// Takes an endpoint for a second request of a turn: one that is well, has room beside its turns and these others, and needs no trial.
+    pub fn take_second(
+        &mut self,
+        fleet: &Fleet,
+        wish: &Wish<'_>,
+        others_at: impl Fn(EndpointId) -> u32,
+        now: Now,
+    ) -> Option<Pick> {
+        let pick = self.known(fleet, wish, now).or_else(|| self.draw(fleet, wish, now).ok())?;
+        let has_room = self.has_room(fleet, pick.endpoint, others_at(pick.endpoint), now);
+        if pick.is_trial || !has_room {
+            return None;
+        }
+        self.loads.begin(pick.endpoint);
+        Some(pick)
+    }
+
     /// Where a turn would go now, for what is to be ready there when it comes. Nothing is counted, and no trial is made.
     pub fn foresee(&mut self, fleet: &Fleet, wish: &Wish<'_>, now: Now) -> Option<EndpointId> {
         let pick = self.known(fleet, wish, now).or_else(|| self.draw(fleet, wish, now).ok())?;
@@ -214,7 +231,8 @@ impl Router {
         self.asides.learn(pick.endpoint, model, verdict, now);
         match verdict {
             Verdict::Served { .. } => self.remember(keys, tier, pick.endpoint, now),
-            Verdict::Failed | Verdict::Refused { .. } | Verdict::Absent | Verdict::Nothing => {}
+            Verdict::Failed | Verdict::Refused { .. } | Verdict::Absent | Verdict::Outrun { .. } | Verdict::Nothing => {
+            }
         }
         self.health.observe(fleet, (pick.endpoint, pick.is_trial), verdict, now)
     }

@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+const PERCENT_MAX: u32 = 100;
+
 /// How turns find their endpoints: `[routing]` of a config. Each field may be left out.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -30,6 +32,10 @@ pub struct Routing {
     pub retry_percent_max: u32,
     /// Further attempts in a second that are free besides: where there are few turns, one of them may try again. 0: none.
     pub retries_per_second_max: u32,
+    /// What a second endpoint may read and write for turns whose first token is late, in percent of all tokens that are served
+    /// ([hedging](ROUTING.md#hedging), for models that have it). 0: no model hedges.
+    #[schemars(range(max = PERCENT_MAX))]
+    pub hedge_tokens_percent_max: u32,
 }
 
 impl Default for Routing {
@@ -44,6 +50,7 @@ impl Default for Routing {
             outlier_factor: 4,
             retry_percent_max: 10,
             retries_per_second_max: 10,
+            hedge_tokens_percent_max: 5,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The rules of admission: all short scripts, and long ones from seeds, in time that is passed in.
 
+mod hedge;
 mod limit;
 mod load;
 mod prefill;

@@ -151,6 +151,18 @@ fn a_tier_that_fails_alike_has_no_outlier() {
 }
 
 #[test]
+fn one_whose_slowness_another_tier_spares_its_clients_is_put_out_as_well() {
+    let mut three = Endpoints::new(3);
+    let served = Verdict::Served { ttft_ns: Some(100_000_000) };
+    let change = (0..200).find_map(|turn| {
+        three.end(1, served, turn * 100);
+        three.end(2, served, turn * 100);
+        three.end(0, Verdict::Outrun { waited_ns: 2_000_000_000 }, turn * 100)
+    });
+    assert_eq!(change, out(Cause::Slowness, 1000));
+}
+
+#[test]
 fn an_endpoint_far_slower_than_its_tier_is_put_out() {
     let served = |ms: u64| Verdict::Served { ttft_ns: Some(ms * 1_000_000) };
     let first_change = |slow_ms: u64, usual_ms: u64| {
@@ -267,7 +279,9 @@ fn every_short_script_keeps_to_the_diagram() {
                     };
                 }
                 (false, Verdict::Failed) => row += 1,
-                (_, Verdict::Nothing | Verdict::Absent | Verdict::Refused { .. }) => assert_eq!(change, None),
+                (_, Verdict::Nothing | Verdict::Absent | Verdict::Outrun { .. } | Verdict::Refused { .. }) => {
+                    assert_eq!(change, None);
+                }
             }
         }
     }
