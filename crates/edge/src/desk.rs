@@ -46,6 +46,19 @@ impl Desk {
         self.held().admission.foresee(ticket, now)
     }
 
+    /// A second endpoint for a turn whose first token is late at this one.
+    pub(crate) fn hedge(
+        &self,
+        ticket: &Ticket,
+        late: Grant,
+        loads: impl Iterator<Item = (EndpointId, Load)>,
+        now: Now,
+    ) -> Option<Grant> {
+        let mut held = self.held();
+        loads.for_each(|(endpoint, load)| held.admission.probed(endpoint, load, now));
+        held.admission.hedge(ticket, late, now)
+    }
+
     /// Where a warm-up's turn would go, and the leave to have its prompt read there, with what tells when that has to make room.
     pub(crate) fn prepare(
         &self,

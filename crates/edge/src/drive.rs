@@ -10,6 +10,8 @@
 //! client that neither reads nor answers pings is dropped by the ping timer.
 
 mod claims;
+mod hedge;
+mod load;
 mod panicked;
 mod worked;
 
@@ -26,13 +28,13 @@ use crate::state::State;
 use crate::work::Work;
 use claims::{Claim, Claims};
 use flashlane_backend::{Handed, Leaving, TokenStream};
-use flashlane_engine::admission::{Asked, Ticket, WaiterId};
+use flashlane_engine::admission::{Asked, Ending, Grant, Ticket, WaiterId};
 use flashlane_engine::router::Digest;
 use flashlane_engine::{
-    Answer, Effect, IdSource, Now, Outcome, Outgoing, Owner, Prefilled, Routed, Session, Shared, Source, TurnId,
-    UpstreamEvent, Usage,
+    Answer, Effect, IdSource, Now, Outcome, Outgoing, Owner, Prefilled, Routed, Session, Shared, TurnId, UpstreamEvent,
+    Usage,
 };
-use flashlane_store::{OwnerId, Page, Record};
+use flashlane_store::{OwnerId, Record};
 use flashlane_telemetry::log;
 use flashlane_telemetry::turns::{TurnRecord, Whose};
 use std::collections::BTreeSet;
@@ -465,16 +467,7 @@ impl Drive {
                 self.leave_queue(waiter);
                 self.state.desk.forget(waiter, now);
             }
-            Effect::Release(grant, ending) => {
-                self.claims.end(Claim::Grant(grant));
-                let (change, is_drained) = self.state.desk.release(grant, &ending, now);
-                if let Some(change) = change {
-                    self.state.endpoint_changed(&self.shared.fleet, change);
-                }
-                if is_drained {
-                    log::drained(&self.shared.fleet, grant.endpoint());
-                }
-            }
+            Effect::Release(grant, ending) => self.release(grant, &ending, now),
             Effect::Inquire(turn, inquiry) => {
                 self.work.push((turn, Work::Inquire(self.current.guards.ask(inquiry))));
                 self.has_changed = true;
@@ -490,6 +483,8 @@ impl Drive {
                 self.session.handle_sending(turn, now);
             }
             Effect::Answering(turn) => self.state.live.answers(self.number, turn, now.unix_ms),
+            Effect::Hedge(turn, late, ticket) => self.hedge(turn, (late, &ticket), now),
+            Effect::Adopt(turn, stream, grant) => self.adopt_stream(turn, (stream, grant), now),
             Effect::Park(turn) => {
                 if let Some(stream) = self.take_stream(turn) {
                     stream.park();
@@ -529,6 +524,18 @@ impl Drive {
         }
     }
 
+    /// A turn has left its endpoint.
+    fn release(&mut self, grant: Grant, ending: &Ending, now: Now) {
+        self.claims.end(Claim::Grant(grant));
+        let (change, is_drained) = self.state.desk.release(grant, ending, now);
+        if let Some(change) = change {
+            self.state.endpoint_changed(&self.shared.fleet, change);
+        }
+        if is_drained {
+            log::drained(&self.shared.fleet, grant.endpoint());
+        }
+    }
+
     fn ask(&mut self, turn: TurnId, ticket: Ticket) {
         // What was done since the effects began to run was the turn's validation: its end is a stage's.
         let now = self.now();
@@ -536,23 +543,6 @@ impl Drive {
         self.state.live.asks(whose, turn, &ticket.model, now.unix_ms);
         let asked = self.state.desk.ask(ticket, self.state.backends().loads(), now);
         self.answer(turn, asked, now);
-    }
-
-    /// Asks the store for what a turn goes on from.
-    fn load(&mut self, turn: TurnId, source: Source, now: Now) {
-        let (store, jobs) = (&self.state.store, &self.state.jobs);
-        let work = match source {
-            Source::Conversation(id) => {
-                Work::LoadItems(store.conversation_items(self.owner, &id, Page::WHOLE, now.unix_ms))
-            }
-            Source::Response(id) if jobs.live(self.owner, &id).is_some() => {
-                let standing = store.retrieve(self.owner, &id, now.unix_ms);
-                Work::Standing(id, standing)
-            }
-            Source::Response(id) => Work::Load(store.load(self.owner, &id, now.unix_ms)),
-        };
-        self.work.push((turn, work));
-        self.has_changed = true;
     }
 
     /// A connection is seen to where a warm-up's turn will go, and its prompt may be read there: whoever needs that room has it stopped

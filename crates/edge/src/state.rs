@@ -19,7 +19,7 @@ use crate::tls::Tls;
 use arc_swap::{ArcSwap, Guard};
 use flashlane_backend::{Backends, Stats};
 use flashlane_engine::admission::limit::Allowance;
-use flashlane_engine::admission::{self, Admission, Asked, Ending, Foreseen, Prefill, Ticket};
+use flashlane_engine::admission::{self, Admission, Asked, Ending, Foreseen, Grant, Prefill, Ticket};
 use flashlane_engine::router::{Change, Traits};
 use flashlane_engine::{Fleet, Now, Shared, Tier};
 use flashlane_store::{Store, UsageEntry};
@@ -204,6 +204,12 @@ impl State {
             self.backends().warm(endpoint);
         }
         prefill
+    }
+
+    /// A second endpoint for a turn whose first token is late at this one, where memory suffices for both.
+    pub(crate) fn hedge(&self, ticket: &Ticket, late: Grant, now: Now) -> Option<Grant> {
+        let has_memory = !self.memory.stage().sheds_throughput();
+        has_memory.then(|| self.desk.hedge(ticket, late, self.backends().loads(), now)).flatten()
     }
 
     /// An endpoint is left out, or is back.

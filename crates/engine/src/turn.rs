@@ -27,7 +27,7 @@ use crate::guard::Guarded;
 use crate::profile::Appended;
 use crate::router::{Decision, Media, Verdict};
 use crate::seal::Opener;
-use crate::session::{Cut, Gathering, Guarding, Held, Steer, TurnId};
+use crate::session::{Cut, Gathering, Guarding, Hedged, Held, Steer, TurnId};
 use crate::stages::{Arrival, Stage, Stages};
 use crate::time::Now;
 use crate::tokens::{self, Text};
@@ -76,6 +76,8 @@ pub struct Turn {
     pub tried: Vec<EndpointId>,
     /// Each request that went out for it, in order.
     pub attempts: Vec<Attempted>,
+    /// How it stands with a second endpoint, where its first token is late.
+    pub hedged: Hedged,
     pub failure: Option<Refusal>,
     pub times: Times,
     /// What the engine says of its own.
@@ -102,6 +104,8 @@ pub struct Attempted {
     pub ended_ns: Option<u64>,
     /// Why the endpoint could not serve the turn: in our own words, without any of the engine's.
     pub failure: Option<Arc<str>>,
+    /// Another endpoint, asked as well, gave the first token.
+    pub is_outrun: bool,
 }
 
 #[derive(Debug)]
@@ -203,6 +207,7 @@ impl Turn {
             place: None,
             tried: Vec::new(),
             attempts: Vec::new(),
+            hedged: Hedged::NotYet,
             failure: None,
             times,
             upstream_times: UpstreamTimes::default(),
@@ -381,7 +386,9 @@ impl Turn {
         matches!(&self.state, TurnState::Held { held, .. } if held.has_begun())
     }
 
-    fn estimated_input(&self) -> u64 {
+    /// What its request comes to, as far as that is known here.
+    #[must_use]
+    pub fn estimated_input(&self) -> u64 {
         self.tokens.unwrap_or_else(|| tokens::estimate(self.bytes()))
     }
 
@@ -393,7 +400,7 @@ impl Turn {
 
     /// The endpoint that has it gave all, or failed.
     pub fn end_attempt(&mut self, failure: Option<Arc<str>>, now: Now) {
-        if let Some(attempt) = self.attempts.last_mut().filter(|attempt| attempt.ended_ns.is_none()) {
+        if let Some(attempt) = self.attempts.iter_mut().rfind(|attempt| attempt.ended_ns.is_none()) {
             attempt.ended_ns = Some(now.mono_ns);
             attempt.failure = failure;
         }

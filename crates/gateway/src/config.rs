@@ -198,6 +198,12 @@ pub struct ModelConfig {
     /// Default: nobody is asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guard: Option<String>,
+    /// Where a first token of the latency tier is later than 95 in 100 of the model's were, the throughput tier is asked as well, and who is
+    /// first has the turn ([how](ROUTING.md#hedging)). What that may cost is `hedge_tokens_percent_max` of [`[routing]`](#routing).
+    ///
+    /// Default: `false`; a turn has one endpoint at a time.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub hedge: bool,
 }
 
 impl ModelConfig {
@@ -215,6 +221,7 @@ impl ModelConfig {
             throughput: AtTier::default(),
             rules: Vec::new(),
             guard: None,
+            hedge: false,
         }
     }
 }

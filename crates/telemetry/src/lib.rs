@@ -24,6 +24,7 @@ fn attempted(failure: Option<&str>) -> flashlane_engine::Attempted {
         began_ns: 1_001_000_000,
         ended_ns: Some(1_004_000_000),
         failure: failure.map(Into::into),
+        is_outrun: false,
     }
 }
 
@@ -72,6 +73,7 @@ fn outcome() -> flashlane_engine::Outcome {
         }),
         place: None,
         attempts: Vec::new(),
+        hedge: None,
         hosted_tools: std::collections::BTreeSet::new(),
         guard: None,
         trace: None,

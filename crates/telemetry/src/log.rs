@@ -142,6 +142,7 @@ pub fn turn(request_id: &str, key: Option<&str>, outcome: &Outcome) {
         plan = outcome.decision.map(|decision| display(decision.plan.label())),
         pick = outcome.decision.map(|decision| display(decision.pick.label())),
         attempt = outcome.decision.filter(|d| d.attempt != Attempt::First).map(|d| display(d.attempt.label())),
+        hedge = outcome.hedge.map(|hedge| display(hedge.end.name())),
         queued_ms = outcome.decision.map(|decision| decision.queued_ms).filter(|ms| *ms > 0),
         session = outcome.session.map(digest),
         subagent = outcome.origin.subagent.then_some(true),

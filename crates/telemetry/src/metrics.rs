@@ -10,6 +10,7 @@ mod faults;
 mod gaps;
 mod gates;
 mod guards;
+mod hedges;
 mod keys;
 mod memory;
 mod orders;
@@ -43,6 +44,7 @@ pub struct Metrics {
     faults: faults::Faults,
     gates: gates::Gates,
     guards: guards::Guards,
+    hedges: hedges::Hedges,
     memory: memory::Memory,
     keys: keys::Keys,
     orders: orders::Orders,
@@ -69,6 +71,7 @@ impl Metrics {
             faults: faults::Faults::new(&registry)?,
             gates: gates::Gates::new(&registry)?,
             guards: guards::Guards::new(&registry)?,
+            hedges: hedges::Hedges::new(&registry)?,
             memory: memory::Memory::new(&registry)?,
             keys: keys::Keys::new(&registry)?,
             orders: orders::Orders::new(&registry)?,

@@ -129,7 +129,7 @@ impl<'a> Turn<'a> {
         if !record.response_id.is_empty() {
             text(span, 9, "gen_ai.response.id", &record.response_id);
         }
-        if let Some(served) = record.attempts.iter().rfind(|tried| tried.failure.is_none()) {
+        if let Some(served) = record.attempts.iter().rfind(|tried| tried.failure.is_none() && !tried.outrun) {
             text(span, 9, "gen_ai.response.model", &served.model.0);
         }
         integer(span, "gen_ai.usage.input_tokens", record.tokens.input);
@@ -181,6 +181,9 @@ impl<'a> Turn<'a> {
             text(span, 9, "flashlane.endpoint", &tried.route.endpoint.0);
             text(span, 9, "flashlane.route.pick", &tried.route.pick);
             text(span, 9, "flashlane.route.attempt", &tried.route.attempt);
+            if tried.outrun {
+                boolean(span, "flashlane.outrun", true);
+            }
             if let Some(failure) = &tried.failure {
                 text(span, 9, "error.type", "upstream_failed");
                 status(span, failure);

@@ -88,6 +88,10 @@ impl Picture {
         for (number, tried) in turn.attempts.iter().enumerate() {
             self.line(&mut out, if number == 0 { "attempts" } else { "" }, &self.attempt(turn, number + 1, tried));
         }
+        if let Some(hedge) = &turn.hedge {
+            let outcome = hedge.outcome.replace('_', " ");
+            self.line(&mut out, "hedge", &format!("{outcome}, {} tokens besides", hedge.tokens));
+        }
         if let Some(guard) = &turn.guard {
             self.line(&mut out, "guard", &self.guard(turn, guard));
         }
@@ -118,6 +122,7 @@ impl Picture {
             Some(failure) => {
                 format!("{place} {} after {took}: {}", self.paint(RED, "failed"), printable(failure))
             }
+            None if tried.outrun => format!("{place} outrun after {took}"),
             None if turn.error.is_some() || turn.status == "cancelled" => format!("{place} left after {took}"),
             None => format!("{place} {} in {took}", self.paint(GREEN, "served")),
         }
@@ -299,6 +304,16 @@ mod tests {
             late.contains("policy timed out after 5.000 ms (no answer within 5 ms), the turn was refused;"),
             "{late}"
         );
+    }
+
+    #[test]
+    fn a_second_endpoint_has_its_line_and_who_was_outrun_did_not_fail() {
+        let mut record = serde_json::to_value(turn()).unwrap();
+        record["hedge"] = json!({"outcome": "took_over", "tokens": 40});
+        record["attempts"][1]["outrun"] = true.into();
+        let text = Picture::new(60, false).of(&[serde_json::from_value(record).unwrap()]);
+        assert!(text.contains("  hedge     took over, 40 tokens besides\n"), "{text}");
+        assert!(text.contains("2 latency/wafer-2 (only, retry) outrun after 6.000 ms\n"), "{text}");
     }
 
     #[test]

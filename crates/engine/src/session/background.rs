@@ -86,8 +86,9 @@ impl Session {
         self.advance(now);
     }
 
-    /// The server cannot go on with the background response.
+    /// The server cannot go on with the background response, or with the turn that this stream is for.
     pub fn handle_stopped(&mut self, id: TurnId, refusal: &Refusal, now: Now) {
+        let id = self.hedged_by(id).map_or(id, |turn| turn.id);
         self.give_up(id, refusal, now);
         self.advance(now);
     }

@@ -1,5 +1,6 @@
 //! What a session does as time passes: announcements, signs of life, the end of a connection's time.
 
+use super::hedge;
 use super::{Effect, Life, Session, TurnId, Why};
 use crate::admission::Grant;
 use crate::assembler::Assembler;
@@ -72,8 +73,8 @@ impl Session {
     /// hot: per token
     fn due_at(&self, turn: &Turn) -> Option<u64> {
         match &turn.state {
-            TurnState::Opening { grant, announce_at } => first(*announce_at, grant.first_token_ns),
-            TurnState::Streaming { grant, .. } | TurnState::Passing { grant, .. } => late_at(turn, grant),
+            TurnState::Opening { grant, announce_at } => first(*announce_at, token_due_at(turn, grant)),
+            TurnState::Streaming { grant, .. } | TurnState::Passing { grant, .. } => token_due_at(turn, grant),
             TurnState::Held { grant, held } => {
                 first(turn.guarding.held_until(), grant.first_token_ns.filter(|_| !held.has_begun()))
             }
@@ -116,7 +117,11 @@ impl Session {
         let Some(turn) = self.lanes.turn(id) else { return };
         let is_late = turn.grant().and_then(|grant| late_at(turn, &grant)).is_some_and(|at| at <= now.mono_ns);
         if !is_late {
-            self.announce(id, now);
+            let is_due = matches!(turn.state, TurnState::Opening { announce_at: Some(at), .. } if at <= now.mono_ns);
+            self.handle_hedge_due(id, now);
+            if is_due {
+                self.announce(id, now);
+            }
             return;
         }
         let since_ns = match turn.deltas {
@@ -143,6 +148,14 @@ fn late_at(turn: &Turn, grant: &Grant) -> Option<u64> {
             let idle_ns = grant.token_idle_ms_max?.saturating_mul(1_000_000);
             Some(turn.times.last_token_ns.saturating_add(idle_ns))
         }
+    }
+}
+
+/// When it is that, or has waited so long for its first token that a second endpoint is due.
+fn token_due_at(turn: &Turn, grant: &Grant) -> Option<u64> {
+    match turn.deltas {
+        0 => first(grant.first_token_ns, hedge::due_at(turn, grant)),
+        _ => late_at(turn, grant),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a session asks for, and what it tells of a turn: the values that pass between the machine and its driver.
 
 use super::background::Enlisting;
+use super::hedge::HedgeCost;
 use super::prefill::Prefilled;
 use super::{Owner, TurnId};
 use crate::admission::limit::Allowance;
@@ -34,6 +35,10 @@ pub enum Effect {
     /// The turn waits no more.
     Forget(WaiterId),
     Release(Grant, Ending),
+    /// The turn's first token is late: ask admission for a second endpoint; answer by [`super::Session::handle_hedged`].
+    Hedge(TurnId, Grant, Box<Ticket>),
+    /// The second stream, there, is the turn's from here on.
+    Adopt(TurnId, TurnId, Grant),
     /// Send the request and hand what comes back to [`super::Session::handle_upstream`].
     Open(TurnId, Box<UpstreamRequest>),
     /// The turn's first token has come.
@@ -73,6 +78,8 @@ impl Effect {
             | Self::Inquire(turn, _)
             | Self::Ask(turn, _)
             | Self::Look(turn, _)
+            | Self::Hedge(turn, ..)
+            | Self::Adopt(turn, ..)
             | Self::Open(turn, _)
             | Self::Park(turn)
             | Self::Abort(turn)
@@ -158,6 +165,8 @@ pub struct Outcome {
     pub place: Option<Place>,
     /// Each request that went out for it, in order.
     pub attempts: Vec<Attempted>,
+    /// What became of a second endpoint, where one was thought of, and what that cost.
+    pub hedge: Option<HedgeCost>,
     pub hosted_tools: BTreeSet<&'static str>,
     /// Where its model has a guard that was asked.
     pub guard: Option<Box<Guarded>>,

@@ -52,8 +52,11 @@ impl Session {
         }
     }
 
-    /// Leaves the endpoint, and asks for another. What this one said is the answer where there is none.
+    /// Leaves the endpoint, and asks for another, if that was not done already. What this one said is the answer where there is none.
     fn ask_again(&mut self, id: TurnId, refusal: Refusal, verdict: Verdict, now: Now) {
+        if self.go_on_hedged(id, &refusal, verdict, now) {
+            return;
+        }
         self.leave(id, verdict);
         let Some(turn) = self.lanes.turn(id) else { return };
         turn.tried.extend(turn.grant().map(|grant| grant.endpoint()));

@@ -2,6 +2,7 @@
 
 use super::background::record;
 use super::guard;
+use super::hedge;
 use super::lane::{LaneId, Remembered, Succession};
 use super::limit;
 use super::steer::SteerError;
@@ -28,6 +29,7 @@ impl Session {
             && let Some(grant) = turn.grant()
         {
             turn.end_attempt(None, now);
+            hedge::lose(&mut self.effects, turn, now);
             let ending = turn.ending(Verdict::Served { ttft_ns: turn.ttft_ns() });
             self.effects.push_back(Effect::Park(id));
             self.effects.push_back(Effect::Release(grant, ending));
@@ -408,6 +410,7 @@ impl Session {
             gaps: turn.gaps,
             place: turn.place,
             attempts: turn.attempts.clone(),
+            hedge: turn.hedge_cost(),
             hosted_tools,
             guard: turn.guarded.clone().map(|guarded| Box::new(guarded.ended(now))),
             trace: turn.trace.clone(),
@@ -416,7 +419,8 @@ impl Session {
 }
 
 /// What the turn holds is given back: its stream is dropped, or its place among those that wait.
-pub(super) fn leave(effects: &mut VecDeque<Effect>, turn: &Turn, verdict: Verdict) {
+pub(super) fn leave(effects: &mut VecDeque<Effect>, turn: &mut Turn, verdict: Verdict) {
+    hedge::leave(effects, turn);
     if let Some(grant) = turn.grant() {
         effects.push_back(Effect::Abort(turn.id));
         effects.push_back(Effect::Release(grant, turn.ending(verdict)));

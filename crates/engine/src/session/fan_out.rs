@@ -11,6 +11,7 @@
 //! Children that would go to the same tier of one model share what they are forked from, so the first of them leads: the others wait for its
 //! first token, at most [`LEAD_MS_MAX`], and then go where it went, whose cache holds what they share.
 
+use super::hedge;
 use super::lane::LaneId;
 use super::steer::SteerError;
 use super::{Effect, Session, Status, TurnId, model_of};
@@ -387,6 +388,7 @@ impl Session {
     /// The turn's first token has come: what it has read is in its engine's cache, for those that it leads.
     pub(super) fn answers(&mut self, id: TurnId, now: Now) {
         self.effects.push_back(Effect::Answering(id));
+        self.lanes.turn(id).into_iter().for_each(|turn| hedge::lose(&mut self.effects, turn, now));
         let Some(lane) = self.lanes.lane(id.lane) else { return };
         let Some(Kinship { parent, index, .. }) = lane.kinship.as_deref() else { return };
         let (parent, index) = (*parent, *index);

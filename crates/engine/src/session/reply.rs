@@ -42,6 +42,7 @@ impl Session {
             gaps: Gaps::default(),
             place: None,
             attempts: Vec::new(),
+            hedge: None,
             hosted_tools: BTreeSet::new(),
             guard: None,
             trace: None,

@@ -6,13 +6,13 @@ use super::lane::LaneId;
 use super::pass;
 use super::request::asked;
 use super::traits::traits;
-use super::{Effect, Life, Session, Source, TurnId, Why};
+use super::{Effect, Life, Session, Shared, Source, TurnId, Why};
 use crate::admission::{Asked, Ending, Grant, Place, Ticket};
 use crate::assembler::{Assembler, ChatAssembler, ResponsesAssembler};
 use crate::chain::Chain;
 use crate::draft::{Contract, Draft};
 use crate::error::{ErrorKind, Refusal};
-use crate::fleet::{EndpointId, Fleet, Speaks};
+use crate::fleet::{Endpoint, EndpointId, Fleet, Speaks};
 use crate::seal::{Opener, Sealer, Takes};
 use crate::stages::{Arrival, Stage};
 use crate::time::Now;
@@ -21,7 +21,7 @@ use crate::trace::Trace;
 use crate::turn::{Attempted, Turn, TurnState};
 use crate::upstream::UpstreamRequest;
 use bytes::Bytes;
-use flashlane_wire::chat::Usage;
+use flashlane_wire::chat::{Field, Usage};
 use std::sync::Arc;
 
 impl Session {
@@ -274,7 +274,7 @@ impl Session {
             return Err(Refusal::new(ErrorKind::Internal, "the turn's model left the fleet"));
         };
         let (opener, profile) = (self.shared.opener(self.owner, Takes::Own), model.profiles.at(grant.tier()));
-        let (fields, messages) = match self.shared.fleet.contract(grant.endpoint()) {
+        let asked = match self.shared.fleet.contract(grant.endpoint()) {
             Speaks::Chat => asked(turn, profile)?,
             Speaks::Responses => pass::asked(turn, profile, opener)?,
         };
@@ -282,37 +282,47 @@ impl Session {
         turn.times.sent_upstream_ns = Some(now.mono_ns);
         turn.served = Some(grant);
         let upstream = model.upstream(grant.tier());
-        let trace = turn.trace.as_ref().map(|trace| Arc::new(trace.headers(turn.attempts.len())));
-        turn.attempts.push(Attempted {
-            endpoint: self
-                .shared
-                .fleet
-                .endpoint(grant.endpoint())
-                .map_or_else(|| "unknown".into(), |endpoint| Arc::clone(&endpoint.name)),
-            model: Arc::clone(upstream),
-            decision: grant.decision,
-            began_ns: now.mono_ns,
-            ended_ns: None,
-            failure: None,
-        });
+        let (attempt, request) = sending(&self.shared, turn, (grant, upstream), asked, now);
+        turn.attempts.push(attempt);
         let announce_at = now.after_ms(self.shared.settings.announce_after_ms);
         turn.state = TurnState::Opening { grant, announce_at: Some(announce_at) };
-        let request = UpstreamRequest {
-            endpoint: grant.endpoint(),
-            model: Arc::clone(upstream),
-            fields,
-            messages,
-            cache_key: turn.draft.cache_key.clone(),
-            urgency: turn.draft.traits.urgency(),
-            trace,
-        };
         self.effects.push_back(Effect::Open(turn.id, Box::new(request)));
         Ok(())
     }
 }
 
+/// The turn's request as it goes out, and how it is told of. The model has that name there.
+pub(super) fn sending(
+    shared: &Shared,
+    turn: &Turn,
+    (grant, upstream): (Grant, &Arc<str>),
+    (fields, messages): (Vec<Field>, Vec<Bytes>),
+    now: Now,
+) -> (Attempted, UpstreamRequest) {
+    let name = |endpoint: &Endpoint| Arc::clone(&endpoint.name);
+    let attempt = Attempted {
+        endpoint: shared.fleet.endpoint(grant.endpoint()).map_or_else(|| "unknown".into(), name),
+        model: Arc::clone(upstream),
+        decision: grant.decision,
+        began_ns: now.mono_ns,
+        ended_ns: None,
+        failure: None,
+        is_outrun: false,
+    };
+    let request = UpstreamRequest {
+        endpoint: grant.endpoint(),
+        model: Arc::clone(upstream),
+        fields,
+        messages,
+        cache_key: turn.draft.cache_key.clone(),
+        urgency: turn.draft.traits.urgency(),
+        trace: turn.trace.as_ref().map(|trace| Arc::new(trace.headers(turn.attempts.len()))),
+    };
+    (attempt, request)
+}
+
 /// What the turn asks admission for.
-fn ticket(turn: &mut Turn, fleet: &Fleet, planned: Option<EndpointId>) -> Box<Ticket> {
+pub(super) fn ticket(turn: &mut Turn, fleet: &Fleet, planned: Option<EndpointId>) -> Box<Ticket> {
     let traits = traits(turn, fleet);
     let (model, tried) = (Arc::clone(&turn.draft.model), turn.tried.clone());
     Box::new(Ticket { model, traits, tried, prefer: turn.prefer, planned })

@@ -146,8 +146,8 @@ impl Session {
         event(&mut self.outgoing, "response.steer.accepted", successor.sequence, |out| push_steer(out, &steer));
         successor.steers.push(steer);
         let sequence = *successor.sequence;
-        let Some(turn) = self.lanes.lane(lane).and_then(|lane| lane.running.take()) else { return Ok(()) };
-        leave(&mut self.effects, &turn, Verdict::Nothing);
+        let Some(mut turn) = self.lanes.lane(lane).and_then(|lane| lane.running.take()) else { return Ok(()) };
+        leave(&mut self.effects, &mut turn, Verdict::Nothing);
         // Under another id: what was asked for the one before may still be answered.
         let outcome = self.outcome(&turn, Status::Cancelled, None, now);
         self.effects.push_back(Effect::Finish(turn.id, Box::new(outcome)));

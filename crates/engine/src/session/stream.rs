@@ -37,7 +37,10 @@ impl Session {
     }
 
     fn handle_opened(&mut self, id: TurnId, now: Now) {
-        let Some(turn) = self.lanes.turn(id) else { return };
+        let Some(turn) = self.lanes.turn(id) else {
+            self.handle_hedge(id, UpstreamEvent::Opened, now);
+            return;
+        };
         if let TurnState::Opening { grant, .. } = turn.state {
             turn.times.stages.sent(now.mono_ns);
             if self.may_read(id, grant, now)
@@ -52,7 +55,10 @@ impl Session {
     /// An upstream stream is over. A turn that ended drops what still comes for it.
     fn handle_ended(&mut self, id: TurnId, ended: Ended, now: Now) {
         let Some(turn) = self.lanes.turn(id) else {
-            self.handle_prefill_ended(id, &ended, now);
+            if self.hedged_by(id).is_none() {
+                return self.handle_prefill_ended(id, &ended, now);
+            }
+            self.handle_hedge(id, UpstreamEvent::Ended(ended), now);
             return;
         };
         let Some(ended) = turn.hold_end(ended) else { return };
@@ -97,7 +103,9 @@ impl Session {
     /// hot: per token
     fn stream(&mut self, id: TurnId, bytes: &[u8], now: Now) -> Result<bool, Refusal> {
         let Some(mut turn) = self.lanes.turn(id) else {
-            self.read_prefill(id, bytes, now);
+            if !self.handle_hedge(id, UpstreamEvent::Bytes(bytes), now) {
+                self.read_prefill(id, bytes, now);
+            }
             return Ok(false);
         };
         let TurnState::Streaming { grant, events, chunks } = &mut turn.state else { return self.pass(id, bytes, now) };

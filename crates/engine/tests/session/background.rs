@@ -61,6 +61,7 @@ impl Job {
                 Effect::Abort(_) => self.aborted = true,
                 Effect::Release(..) => self.released += 1,
                 Effect::Look(..) | Effect::Forget(_) | Effect::Inquire(..) => panic!("nobody waits here"),
+                Effect::Hedge(..) | Effect::Adopt(..) => panic!("nobody waits for its first token"),
                 Effect::Open(..) | Effect::Answering(_) | Effect::Park(_) | Effect::Warm(_) => {}
                 Effect::Prepare(..) | Effect::Prefilled(_) => panic!("no WebSocket"),
                 Effect::Load(..) | Effect::Find(..) | Effect::Count(..) | Effect::Commit(..) | Effect::Close { .. } => {

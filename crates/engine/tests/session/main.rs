@@ -14,6 +14,7 @@ mod children;
 mod compact;
 mod fan_out;
 mod guard;
+mod hedge;
 mod http;
 mod lanes;
 mod limit;

@@ -5,6 +5,7 @@ use crate::watch::Watch;
 use bytes::Bytes;
 use flashlane_engine::admission::{self, Admission, Asked, Ending, Ticket, WaiterId};
 use flashlane_engine::guard::{Inquiry, Ruling};
+use flashlane_engine::router::Verdict;
 use flashlane_engine::seal::Keyring;
 use flashlane_engine::tokens::{Counted, Counter, Job};
 use flashlane_engine::{
@@ -131,10 +132,14 @@ pub struct Peers {
     admission: Admission,
     now: Now,
     /// The turn that the session last asked something for, or that the script went over to.
-    turn: TurnId,
+    pub turn: TurnId,
     /// Turns that were begun and have not ended.
     turns: Vec<TurnId>,
     open_streams: BTreeMap<TurnId, u32>,
+    /// The turn whose second endpoint's stream is opened next.
+    hedged: Option<TurnId>,
+    /// Second endpoints' streams, and whose they are.
+    pub beside: Vec<(TurnId, TurnId)>,
     granted: u32,
     waiting: BTreeMap<WaiterId, TurnId>,
     /// Prefills that have their leave, the last one's stream, and what became of those before.
@@ -203,6 +208,22 @@ impl Peers {
         Self { admission: Admission::new(settings, Arc::new(fleet.clone()), [7; 32]), ..Self::on(fleet) }
     }
 
+    /// Its model hedges, and a first token of its is late after a tenth of a second and an eighth of that at most.
+    pub fn hedging(settings: &admission::Settings) -> Self {
+        let mut fleet = fleet();
+        fleet.models.iter_mut().for_each(|model| model.routing.hedges = true);
+        let mut peers = Self::on(fleet);
+        peers.admission = Admission::new(settings, Arc::clone(&peers.fleet), [7; 32]);
+        for _ in 0..100 {
+            let ticket =
+                Ticket { model: "m".into(), traits: <_>::default(), tried: vec![], prefer: None, planned: None };
+            let Asked::Granted(grant, _) = peers.admission.ask(ticket, peers.now) else { panic!("nothing is limited") };
+            let verdict = Verdict::Served { ttft_ns: Some(100_000_000) };
+            peers.admission.release(grant, &Ending { verdict, tokens_input: 10_000, tokens_output: 0 }, peers.now);
+        }
+        peers
+    }
+
     /// Its model takes images.
     pub fn with_images() -> Self {
         let mut fleet = fleet();
@@ -237,6 +258,8 @@ impl Peers {
             turn: TurnId::default(),
             turns: Vec::new(),
             open_streams: BTreeMap::new(),
+            hedged: None,
+            beside: Vec::new(),
             granted: 0,
             waiting: BTreeMap::new(),
             prefills: 0,
@@ -508,9 +531,17 @@ impl Peers {
                 self.admission.release(grant, &ending, self.now);
                 self.endings.push(ending);
             }
+            Effect::Hedge(turn, late, ticket) => {
+                let grant = self.admission.hedge(&ticket, late, self.now);
+                self.granted += u32::from(grant.is_some());
+                self.hedged = grant.map(|_| turn);
+                self.session.handle_hedged(turn, grant, self.now);
+            }
+            Effect::Adopt(turn, stream, _) => self.adopt_stream(turn, stream),
             Effect::Open(turn, request) => self.open(turn, &request),
             Effect::Park(turn) | Effect::Abort(turn) => {
                 assert!(self.open_streams.remove(&turn).is_some(), "{turn:?} has a stream to end");
+                self.beside.retain(|(stream, _)| *stream != turn);
             }
             Effect::Answering(_) | Effect::Warm(_) => {}
             Effect::Prepare(turn, ticket) => self.prepare(turn, &ticket),
@@ -545,7 +576,10 @@ impl Peers {
     }
 
     fn open(&mut self, turn: TurnId, request: &UpstreamRequest) {
-        self.begun(turn);
+        match self.hedged.take_if(|_| !self.session.has(turn)) {
+            Some(of) => self.beside.push((turn, of)),
+            None => self.begun(turn),
+        }
         *self.open_streams.entry(turn).or_default() += 1;
         let body: Vec<u8> = body_of(&self.fleet, request).into_iter().flatten().collect();
         let fields = request.fields.iter();
@@ -558,6 +592,36 @@ impl Peers {
         }
         self.sent.push((fields, body));
         self.session.handle_sending(turn, self.now);
+    }
+
+    /// A second endpoint's stream is the turn's: the first one's was ended before.
+    fn adopt_stream(&mut self, turn: TurnId, stream: TurnId) {
+        let open = self.open_streams.remove(&stream).expect("a second stream is open");
+        assert_eq!(self.open_streams.insert(turn, open), None, "one of the two is left");
+        self.beside.retain(|(known, _)| *known != stream);
+        self.begun(turn);
+    }
+
+    /// To the second endpoint of the turn that is meant.
+    pub fn beside(&mut self, event: UpstreamEvent<'_>) {
+        if let Some((stream, _)) = self.beside.iter().find(|(_, of)| *of == self.turn) {
+            self.session.handle_upstream(*stream, event, self.now);
+            self.settle();
+        }
+    }
+
+    /// There was a mistake of ours in what a stream has sent.
+    pub fn stopped(&mut self, stream: TurnId) {
+        self.session.handle_stopped(stream, &Refusal::new(ErrorKind::Internal, "a mistake"), self.now);
+        self.settle();
+    }
+
+    /// Several events at once to whatever stream, as one poll hands them over.
+    pub fn burst(&mut self, stream: TurnId, events: Vec<UpstreamEvent<'_>>) {
+        for event in events {
+            self.session.handle_upstream(stream, event, self.now);
+        }
+        self.settle();
     }
 
     fn prepare(&mut self, turn: TurnId, ticket: &Ticket) {

@@ -4,9 +4,10 @@ use super::File;
 use toml::Value;
 
 /// Limits of which 0 switches one thing off and leaves the rest. Of every other, 0 would let nothing through at all.
-const ZERO_IS_OFF: [&str; 30] = [
+const ZERO_IS_OFF: [&str; 31] = [
     "routing.affinity_entries_max",
     "routing.affinity_turns_max",
+    "routing.hedge_tokens_percent_max",
     "routing.outlier_factor",
     "routing.retries_per_second_max",
     "routing.retry_percent_max",

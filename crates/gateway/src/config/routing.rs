@@ -50,7 +50,18 @@ pub fn of_model(config: &ModelConfig, route: Route, fleet: &Fleet) -> Result<Mod
     }
     let throughput = at_tier(config, &config.throughput, "throughput")?;
     let splits = config.route == Some(RouteName::Split);
-    Ok(ModelRouting { rules: config.rules.as_slice().into(), latency, throughput, splits })
+    if config.hedge && Tier::ALL.into_iter().any(|tier| !reaches(config, route, tier)) {
+        let message = "is true, and the model's route has one tier alone: there is none to ask as well".to_owned();
+        return Err(("hedge".to_owned(), message));
+    }
+    let (rules, hedges) = (config.rules.as_slice().into(), config.hedge);
+    Ok(ModelRouting { rules, latency, throughput, splits, hedges })
+}
+
+/// Whether turns of the model may be served there, by its own route or rules.
+fn reaches(config: &ModelConfig, route: Route, tier: Tier) -> bool {
+    let ruled = config.rules.iter().map(|rule| rule.route);
+    ruled.chain([route]).any(|route| route.tiers().contains(&tier))
 }
 
 fn at_tier(config: &ModelConfig, at: &AtTier, field: &str) -> Result<Accepts, Fault> {
@@ -107,6 +118,10 @@ pub fn check(routing: &Routing) -> Result<(), Fault> {
     let (min, max) = (routing.breaker_pause_ms_min, routing.breaker_pause_ms_max);
     if min > max {
         return Err(("breaker_pause_ms_max".to_owned(), format!("is {max}: expected at least the first pause, {min}")));
+    }
+    let percent = routing.hedge_tokens_percent_max;
+    if percent > 100 {
+        return Err(("hedge_tokens_percent_max".to_owned(), format!("is {percent}: expected at most 100")));
     }
     Ok(())
 }

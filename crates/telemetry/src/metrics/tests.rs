@@ -5,7 +5,7 @@ use crate::label::{Closer, Reload, Transport};
 use crate::{attempted, outcome};
 use flashlane_engine::admission::Standing;
 use flashlane_engine::router::{Cause, Standing as Health};
-use flashlane_engine::{ErrorKind, Outcome, Status, Tier};
+use flashlane_engine::{ErrorKind, HedgeCost, HedgeEnd, Outcome, Status, Tier};
 
 fn render(metrics: &Metrics) -> String {
     metrics.render([], []).unwrap()
@@ -52,6 +52,20 @@ fn an_endpoint_that_failed_a_turn_is_counted_even_when_another_served_it() {
     metrics.turn_done(&Outcome { attempts, ..outcome() });
     let text = render(&metrics);
     assert!(text.contains("flashlane_upstream_attempts_failed_total{endpoint=\"wafer-1\"} 2"), "{text}");
+}
+
+#[test]
+fn a_second_endpoint_is_counted_by_what_became_of_it_and_what_it_took() {
+    let metrics = Metrics::new().unwrap();
+    for (end, tokens) in [(HedgeEnd::Won, 40), (HedgeEnd::Lost, 50), (HedgeEnd::Won, 7), (HedgeEnd::Unstarted, 0)] {
+        metrics.turn_done(&Outcome { hedge: Some(HedgeCost { end, tokens }), ..outcome() });
+    }
+    let text = render(&metrics);
+    for (outcome, count) in [("won", 2), ("lost", 1), ("unstarted", 1), ("took_over", 0)] {
+        let line = format!("flashlane_hedges_total{{outcome=\"{outcome}\"}} {count}");
+        assert!(text.contains(&line), "{line} is not in\n{text}");
+    }
+    assert!(text.contains("flashlane_hedge_tokens_total 97"), "{text}");
 }
 
 #[test]

@@ -79,6 +79,7 @@ impl Metrics {
         if let Some(guarded) = &outcome.guard {
             self.guarded(guarded, outcome);
         }
+        outcome.hedge.into_iter().for_each(|hedge| self.hedged(hedge));
         if let Some(decision) = &outcome.decision {
             let (plan, pick, attempt) = (decision.plan.label(), decision.pick.label(), decision.attempt.label());
             let origin = outcome.origin.label();

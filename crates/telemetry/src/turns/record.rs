@@ -79,6 +79,9 @@ pub struct TurnRecord {
     pub queue: Option<Queued>,
     /// Each request that went out for it, in order.
     pub attempts: Vec<Tried>,
+    /// Its first token was late: what became of asking a second endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hedge: Option<Hedge>,
     /// What came of asking its model's guard.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guard: Option<Box<Guarded>>,
@@ -159,6 +162,22 @@ pub struct Tried {
     pub ended_at_us: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<String>,
+    /// Another endpoint, asked as well, gave the first token.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub outrun: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_false(is: &bool) -> bool {
+    !is
+}
+
+/// A second endpoint beside the one where the first token was late: docs/ROUTING.md.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hedge {
+    pub outcome: Word,
+    /// What it was given to read beside the turn's own tokens.
+    pub tokens: u64,
 }
 
 /// A guard that was asked, beside the turn's stages: docs/PROTOCOL.md, clause 13.
@@ -211,6 +230,7 @@ impl TurnRecord {
             began_at_us: since(of.began_ns),
             ended_at_us: of.ended_ns.map_or(total_us, since),
             failure: of.failure.as_deref().map(|failure| start(failure, FAILURE_BYTES_MAX).to_owned()),
+            outrun: of.is_outrun,
         };
         let stepped = |step: &Step| Stepped { stage: step.stage.name().into(), at_us: since(step.at_ns) };
         let guarded = |of: &engine::Guarded| Guarded {
@@ -237,6 +257,7 @@ impl TurnRecord {
             simulated: outcome.simulated,
             queue: outcome.place.map(|place| Queued { tier: place.tier.name().into(), place: place.number }),
             attempts: outcome.attempts.iter().take(ATTEMPTS_MAX).map(tried).collect(),
+            hedge: outcome.hedge.map(|hedge| Hedge { outcome: hedge.end.name().into(), tokens: hedge.tokens }),
             guard: outcome.guard.as_deref().map(|guard| Box::new(guarded(guard))),
             steps: outcome.steps.iter().map(stepped).collect(),
             parts: parts.map(|(stage, ns)| Part { stage: stage.name().into(), us: ns / 1000 }).collect(),
@@ -298,6 +319,7 @@ fn start(text: &str, bytes_max: usize) -> &str {
 mod tests {
     use super::*;
     use crate::{attempted, outcome};
+    use flashlane_engine::{HedgeCost, HedgeEnd};
 
     fn record(outcome: &Outcome) -> TurnRecord {
         let (id, key) = ("req_1".into(), "partner".into());
@@ -327,6 +349,18 @@ mod tests {
             json.contains(r#""route":{"tier":"latency","endpoint":"wafer-1","plan":"model-route","pick":"affinity""#),
             "{json}"
         );
+        assert_eq!(serde_json::from_str::<TurnRecord>(&json).unwrap(), record);
+    }
+
+    #[test]
+    fn a_second_endpoint_and_who_was_outrun_are_in_it() {
+        let hedge = Some(HedgeCost { end: HedgeEnd::Won, tokens: 40 });
+        let attempts = vec![Attempted { is_outrun: true, ..attempted(None) }, attempted(None)];
+        let record = record(&Outcome { hedge, attempts, ..outcome() });
+        assert_eq!(record.hedge, Some(Hedge { outcome: "won".into(), tokens: 40 }));
+        assert_eq!(record.attempts.iter().map(|tried| tried.outrun).collect::<Vec<_>>(), [true, false]);
+        let json = serde_json::to_string(&record).unwrap();
+        assert_eq!(json.matches("outrun").count(), 1, "{json}");
         assert_eq!(serde_json::from_str::<TurnRecord>(&json).unwrap(), record);
     }
 
