@@ -44,6 +44,7 @@ fn settle(session: &mut Session, shared: &Shared) {
             Effect::Prepare(turn, _) => session.handle_prepared(turn, None, now),
             Effect::Inquire(..) => unreachable!("no model has a guard"),
             Effect::Prefilled(_) => unreachable!("no prompt is read ahead where none may be"),
+            Effect::Hedge(..) | Effect::Adopt(..) => unreachable!("no model hedges"),
             Effect::Look(..) | Effect::Forget(_) => unreachable!("nobody waits where nothing is limited"),
             Effect::Park(_)
             | Effect::Abort(_)

@@ -66,6 +66,8 @@ fn drive(session: &mut Session) -> (String, usize) {
             Effect::Count(turn, job) => session.handle_counted(turn, &Counter::load().count(&job), now),
             Effect::Release(..)
             | Effect::Look(..)
+            | Effect::Hedge(..)
+            | Effect::Adopt(..)
             | Effect::Forget(_)
             | Effect::Park(_)
             | Effect::Abort(_)
