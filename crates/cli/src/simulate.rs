@@ -11,13 +11,15 @@ use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::ListenerExt;
-use flashlane_simulator::{OWNED_BY, Profile, SYSTEM_FINGERPRINT, Script, Step};
+use flashlane_simulator::{Answers, OWNED_BY, Profile, SYSTEM_FINGERPRINT, Script, Step};
 use futures_util::stream;
 use serde_json::json;
 use std::convert::Infallible;
 use std::fmt;
+use std::fs;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -52,6 +54,9 @@ pub struct Args {
     /// Tokens a second after the first, in place of the profile's; 0: all at once
     #[arg(long, value_name = "N")]
     pub tokens_per_second: Option<u32>,
+    /// Answers to play in a conversation, one after the other, as JSON: [{"text": "...", "call": {"name": "...", "arguments": "{...}"}}, ...]
+    #[arg(long, value_name = "FILE")]
+    pub answers: Option<PathBuf>,
     /// A key that clients have to send; without it, none is asked for
     #[arg(long, value_name = "KEY", env = "FLASHLANE_SIMULATOR_API_KEY", hide_env_values = true)]
     pub api_key: Option<Key>,
@@ -87,6 +92,12 @@ impl fmt::Debug for Key {
 /// Why the simulator does not serve.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    #[error("cannot read {}", path.display())]
+    Answers {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot listen on {address}; --listen takes another address")]
     Listen {
         address: SocketAddr,
@@ -113,6 +124,12 @@ pub async fn run(args: Args) -> Result<(), Error> {
     }
 }
 
+fn read_answers(path: &Path) -> Result<Answers, Error> {
+    let failed = |source| Error::Answers { path: path.to_owned(), source };
+    let bytes = fs::read(path).map_err(failed)?;
+    Answers::parse(&bytes).map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidData, error)))
+}
+
 /// The simulator on its socket.
 pub struct Server {
     listener: TcpListener,
@@ -123,6 +140,7 @@ pub struct Server {
 /// What all requests share.
 struct Shared {
     profile: Profile,
+    answers: Answers,
     model: String,
     api_key: Option<Key>,
     started_unix_s: u64,
@@ -135,7 +153,7 @@ impl Server {
     /// Opens the socket; nothing is answered yet.
     ///
     /// # Errors
-    /// [`Error::Listen`] when the address is taken or not this machine's.
+    /// [`Error::Listen`] when the address is taken or not this machine's, [`Error::Answers`] when they cannot be read.
     pub async fn bind(args: Args) -> Result<Server, Error> {
         let listen_error = |source| Error::Listen { address: args.listen, source };
         let listener = TcpListener::bind(args.listen).await.map_err(listen_error)?;
@@ -144,7 +162,9 @@ impl Server {
             ProfileName::Wafer => Profile::WAFER,
             ProfileName::Gpu => Profile::GPU,
         };
+        let answers = args.answers.map(|path| read_answers(&path)).transpose()?;
         let shared = Shared {
+            answers: answers.unwrap_or_default(),
             profile: Profile {
                 first_token_ms: args.first_token_ms.unwrap_or(row.first_token_ms),
                 tokens_per_second: args.tokens_per_second.unwrap_or(row.tokens_per_second),
@@ -238,7 +258,7 @@ async fn chat_completions(State(shared): State<Arc<Shared>>, request: Request) -
         return running.refuse(refusal(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", &message));
     };
     let started = Instant::now();
-    let script = match Script::new(&body, shared.profile, seed, unix_s()) {
+    let script = match Script::with_answers(&body, shared.profile, seed, unix_s(), &shared.answers) {
         Ok(script) => script,
         Err(rejection) => {
             let status = StatusCode::from_u16(rejection.status).unwrap_or(StatusCode::BAD_REQUEST);

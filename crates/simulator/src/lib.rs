@@ -9,11 +9,12 @@
 //! body ─ request ─→ Request ─ intent, reply ─→ Reply ─ script ─→ bytes that are due
 //! ```
 //!
-//! What it plays, first match first: a forced tool call with arguments that fit the tool's schema; a file written, edited
+//! What it plays, first match first: an answer that it was [given](Answers) for this place in the conversation; a forced tool call with arguments that fit the tool's schema; a file written, edited
 //! or patched by a tool that can, and a closing text once the tool has answered; a tool called by name ("call get_weather");
 //! JSON for a `response_format`; a greeting; a count ("count from 1 to 20"); a repetition ("repeat: X"); something said
 //! earlier ("what is my name"); otherwise some 200 tokens of text and code. The token counts are estimates: see [`tokens`].
 
+mod answers;
 mod frame;
 mod intent;
 mod phrase;
@@ -27,6 +28,7 @@ mod script;
 pub mod tokens;
 mod tool;
 
+pub use answers::Answers;
 pub use profile::Profile;
 pub use request::Rejection;
 pub use script::{Script, Step};

@@ -15,6 +15,8 @@ const RESULT_CHARS_MAX: usize = 300;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Call {
+    /// None: one of its own.
+    pub(crate) id: Option<String>,
     pub(crate) name: String,
     /// A JSON object.
     pub(crate) arguments: String,
@@ -71,7 +73,7 @@ fn call(request: &Request<'_>, intent: &Intent) -> Result<Option<Call>, Rejectio
     if chosen.is_none() && request.tool_choice == ToolChoice::Required {
         return Err(no_value("tools"));
     }
-    Ok(chosen.map(|(tool, arguments)| Call { name: tool.name.clone(), arguments: arguments.to_string() }))
+    Ok(chosen.map(|(tool, arguments)| Call { id: None, name: tool.name.clone(), arguments: arguments.to_string() }))
 }
 
 /// A tool has answered since the user spoke.

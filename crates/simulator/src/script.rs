@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::answers::Answers;
 use crate::frame::{self, Frame, Shape};
 use crate::profile::Profile;
 use crate::reply::{self, Call, Reply};
@@ -55,9 +56,26 @@ impl Script {
     /// # Errors
     /// A request that an engine would refuse: the status and the JSON body to refuse it with.
     pub fn new(request_body: &[u8], profile: Profile, seed: u64, unix_s: u64) -> Result<Script, Rejection> {
+        Script::with_answers(request_body, profile, seed, unix_s, &Answers::default())
+    }
+
+    /// The same, with answers that go before what the words of the request ask for.
+    ///
+    /// # Errors
+    /// As [`Script::new`].
+    pub fn with_answers(
+        request_body: &[u8],
+        profile: Profile,
+        seed: u64,
+        unix_s: u64,
+        answers: &Answers,
+    ) -> Result<Script, Rejection> {
         let request = Request::parse(request_body)?;
         let mut rng = Rng::new(seed);
-        let reply = reply::reply(&request, &mut rng)?;
+        let reply = match answers.reply(&request) {
+            Some(reply) => reply,
+            None => reply::reply(&request, &mut rng)?,
+        };
         let id = format!("chatcmpl-{:016x}{:016x}", Rng::new(seed ^ unix_s.rotate_left(32)).draw(), rng.draw());
         let answer = Answer::cut(reply, &request, id, unix_s);
         let frame = Frame::new(&answer.id, unix_s, &request.model, request.include_usage);
@@ -185,7 +203,8 @@ impl Answer {
         }
         let kept = reasoning.len() + text.len() + call.as_ref().map_or(0, |call| call.arguments.len());
         Answer {
-            call_id: id.replacen("chatcmpl-", "call_", 1),
+            call_id: (call.as_ref().and_then(|call| call.id.clone()))
+                .unwrap_or_else(|| id.replacen("chatcmpl-", "call_", 1)),
             id,
             unix_s,
             is_cut: kept < whole,
@@ -218,7 +237,7 @@ impl Answer {
     }
 
     fn completion(&self, request: &Request<'_>) -> String {
-        let content = if self.reply.call.is_some() { Value::Null } else { json!(self.reply.text) };
+        let content = if self.reply.call.is_some() && self.reply.text.is_empty() { Value::Null } else { json!(self.reply.text) };
         let mut message = Map::new();
         message.insert("role".to_owned(), json!("assistant"));
         message.insert("content".to_owned(), content);
@@ -226,7 +245,7 @@ impl Answer {
         if !self.reply.reasoning.is_empty() {
             message.insert("reasoning_content".to_owned(), json!(self.reply.reasoning));
         }
-        if let Some(Call { name, arguments }) = &self.reply.call {
+        if let Some(Call { name, arguments, .. }) = &self.reply.call {
             let function = json!({"name": name, "arguments": arguments});
             let call = json!({"id": self.call_id, "type": "function", "function": function});
             message.insert("tool_calls".to_owned(), json!([call]));

@@ -26,6 +26,10 @@ async fn start(arguments: &[&str]) -> Serving {
 }
 
 async fn bound(arguments: &[&str]) -> Server {
+    Server::bind(args(arguments)).await.unwrap()
+}
+
+fn args(arguments: &[&str]) -> Args {
     #[derive(clap::Parser)]
     struct Cli {
         #[command(flatten)]
@@ -33,7 +37,7 @@ async fn bound(arguments: &[&str]) -> Server {
     }
     let arguments = ["simulate", "--listen", "127.0.0.1:0"].iter().chain(arguments);
     let cli: Cli = clap::Parser::parse_from(arguments);
-    Server::bind(cli.args).await.unwrap()
+    cli.args
 }
 
 impl Serving {
@@ -201,6 +205,7 @@ async fn it_says_where_it_listens_and_that_it_is_no_model() {
         model: "demo".to_owned(),
         first_token_ms: None,
         tokens_per_second: None,
+        answers: None,
         api_key: Some("hidden".parse().unwrap()),
     };
     assert!(!format!("{args:?}").contains("hidden"));
@@ -216,6 +221,7 @@ async fn it_says_where_it_listens_and_that_it_is_no_model() {
         model: String::new(),
         first_token_ms: None,
         tokens_per_second: None,
+        answers: None,
         api_key: None,
     };
     let error = Server::bind(taken).await.err().unwrap().to_string();
@@ -237,4 +243,30 @@ async fn what_can_be_reached_from_elsewhere_says_so() {
     assert!(warning.contains("0.0.0.0:8710 is reachable from other machines, and asks for no key"), "{warning}");
     let (_, warning) = at("[::]:8710", &["--api-key", "k"]).await;
     assert!(warning.contains("in plain text"), "{warning}");
+}
+
+#[tokio::test]
+async fn answers_are_played_in_their_order() {
+    let path = std::env::temp_dir().join(format!("flashlane-answers-{}.json", std::process::id()));
+    let answers = r#"[{"text":"First.","call":{"name":"run","arguments":"{\"cmd\":\"ls\"}"}},{"text":"Then."}]"#;
+    fs::write(&path, answers).unwrap();
+    let server = start(&["--first-token-ms", "0", "--answers", path.to_str().unwrap()]).await;
+    fs::remove_file(&path).unwrap();
+    let user = r#"{"role":"user","content":"count from 1 to 2"}"#;
+    let assistant = r#"{"role":"assistant","content":"x"}"#;
+    let mut said = Vec::new();
+    for before in [vec![user], vec![user, assistant, user], vec![user, assistant, assistant, user]] {
+        let body = format!(r#"{{"model":"m","messages":[{}]}}"#, before.join(","));
+        let (_, body) = server.ask("POST /v1/chat/completions", "content-type: application/json\r\n", &body).await;
+        let body: Value = serde_json::from_str(&body).unwrap();
+        said.push(body["choices"][0]["message"].clone());
+    }
+    assert_eq!((&said[0]["content"], &said[1]["content"]), (&"First.".into(), &"Then.".into()));
+    let call = &said[0]["tool_calls"][0];
+    assert_eq!(call["id"], "call_00000000000000000000000000000000", "the same each time");
+    assert_eq!(call["function"]["arguments"], r#"{"cmd":"ls"}"#);
+    assert_eq!(said[2]["content"], "1\n2", "where none is left, its own");
+    let absent = ["--answers", "nowhere.json"];
+    let error = Server::bind(args(&absent)).await.err().map(|error| error.to_string());
+    assert_eq!(error.as_deref(), Some("cannot read nowhere.json"));
 }
