@@ -30,6 +30,7 @@ unit: ## The Rust tests of the whole workspace, `make tidy` among them
 	cargo test --profile $(CARGO_TEST_PROFILE) --workspace --no-fail-fast
 	python3 -m unittest discover --quiet benches/e2e
 	python3 -m unittest discover --quiet benches/fleet
+	python3 -m unittest discover --quiet benches/workload
 	python3 -m unittest discover --quiet tests/soak
 
 clients: ## Codex, the openai SDKs and llama.cpp against a running flashlane (K="..." picks tests)
@@ -88,7 +89,7 @@ service: ## Run the systemd units in a Debian of its own, as docs/OPERATIONS.md 
 	cargo test --profile $(CARGO_TEST_PROFILE) --workspace --no-run
 	FLASHLANE=$(FLASHLANE) tests/service $(ARGS)
 
-bench: ## Measure flashlane beside a do-nothing relay and the textbook gateway (ARGS="..." adds flags of `flashlane bench`); alone: benches/fleet/run, benches/store/run, benches/tokenizer/run
+bench: ## Measure flashlane beside a do-nothing relay and the textbook gateway (ARGS="..." adds flags of `flashlane bench`); alone: benches/fleet/run, benches/workload/run, benches/store/run, benches/tokenizer/run
 	benches/e2e/run $(ARGS)
 
 dist: ## Pack the release for Linux: the stripped binary, all licences, docs and deploy/, in target/dist

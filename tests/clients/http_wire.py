@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -54,11 +55,12 @@ def parse_head(raw: bytes) -> Head:
 
 @dataclass
 class Message:
-    """One WebSocket message: its opcode, its payload (inflated), and the bytes it took on the wire."""
+    """One WebSocket message: its opcode, its payload (inflated), the bytes it took on the wire, and when it was read, on the monotonic clock."""
 
     opcode: int
     payload: bytes
     wire_bytes: int
+    at_s: float = field(default_factory=time.monotonic)
 
 
 @dataclass

@@ -237,7 +237,8 @@ impl Answer {
     }
 
     fn completion(&self, request: &Request<'_>) -> String {
-        let content = if self.reply.call.is_some() && self.reply.text.is_empty() { Value::Null } else { json!(self.reply.text) };
+        let content =
+            if self.reply.call.is_some() && self.reply.text.is_empty() { Value::Null } else { json!(self.reply.text) };
         let mut message = Map::new();
         message.insert("role".to_owned(), json!("assistant"));
         message.insert("content".to_owned(), content);
