@@ -18,6 +18,7 @@ mod double;
 mod drain;
 mod endpoints;
 mod errors;
+mod fan_out;
 mod faults;
 mod handshakes;
 mod hostile;
