@@ -55,6 +55,7 @@ def union(*names: str) -> dict:
     return {"oneOf": [ref(name) for name in names]}
 
 
+CHILD_MORE = {"id": STRING, "tier": one("latency", "throughput"), "error": record({"code": STRING, "message": STRING})}
 STATUS = one("in_progress", "completed", "incomplete")
 METADATA = {"type": "object", "additionalProperties": STRING}
 
@@ -76,7 +77,9 @@ OUTPUT = {
             "role": one("assistant"),
             "status": STATUS,
             "content": array({"oneOf": [ref("OutputText"), ref("Refusal")]}),
-        }
+        },
+        # The result of a child.
+        {"flashlane": record({"child": record({"name": STRING, "model": STRING, "status": one("completed", "incomplete", "failed", "cancelled")}, CHILD_MORE)})},
     ),
     "Reasoning": record(
         {"id": STRING, "type": one("reasoning"), "summary": array(ANY)},
@@ -204,6 +207,17 @@ SETTINGS = {
 }
 
 REQUESTS = {
+    "Child": record(
+        {"name": {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,64}$"}, "input": PROMPT["input"]},
+        {
+            "model": nullable(STRING),
+            "tier": nullable(one("latency", "throughput")),
+            "instructions": nullable(STRING),
+            "reasoning": nullable(record({}, {"effort": SETTINGS["reasoning"]["properties"]["effort"]}, additionalProperties=False)),
+            "max_output_tokens": nullable(integer(1, 16_777_216)),
+        },
+        additionalProperties=False,
+    ),
     "CreateResponse": record(
         {"model": PROMPT["model"], "input": PROMPT["input"]},
         {
@@ -213,6 +227,7 @@ REQUESTS = {
             **TOOLS,
             **SETTINGS,
             "context_management": nullable(array(record({"type": one("compaction")}, {"compact_threshold": nullable(integer(1, 16_777_216))}))),
+            "flashlane": nullable(record({}, {"fan_out": nullable(array(ref("Child")))}, additionalProperties=False)),
             "stream": nullable(BOOLEAN),
             "store": nullable(BOOLEAN),
             "max_output_tokens": nullable(integer(1, 16_777_216)),

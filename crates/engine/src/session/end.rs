@@ -190,7 +190,9 @@ impl Session {
         {
             responses.announce(false, &mut self.outgoing);
         }
-        let status = match (&mut turn.assembler, self.outgoing.is_collecting()) {
+        // What a child has said stays its parent's, whoever hears it.
+        let is_collecting = self.outgoing.is_collecting() && id.lane == LaneId::default();
+        let status = match (&mut turn.assembler, is_collecting) {
             (Assembler::Responses(responses), false) if responses.is_announced() => {
                 let request_id = self.request_id.as_deref();
                 responses.fail(refusal, request_id, &mut self.outgoing);

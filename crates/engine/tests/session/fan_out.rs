@@ -1,8 +1,9 @@
 //! A request that fans out: its children in lanes of their own, and what their response makes of them.
 
 use crate::peer::{Peers, Step, fleet};
-use flashlane_engine::{ErrorKind, Settings, Status};
+use flashlane_engine::{Endpoint, ErrorKind, Settings, Status, Tier};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 pub fn with(children_max: usize) -> Peers {
     Peers::with(fleet(), Settings { children_max, ..Settings::default() })
@@ -91,6 +92,56 @@ fn children_of_other_models_tiers_and_instructions_run_at_once() {
     // `small` is the same model there as `m` is, and what it shares with it is the same: it follows.
     assert_eq!(models, ["m-wafer", "m", "m-wafer"], "a, gpu, own");
     assert_eq!(said(&peers, 2), ["be brief", "all", "x"]);
+    peers.finish_and_check();
+}
+
+#[test]
+fn the_others_go_where_the_first_went_whatever_else_is_free() {
+    let mut fleet = fleet();
+    fleet.endpoints.extend((2..6).map(|n| Endpoint::named(&format!("wafer-{n}"), Tier::Latency)));
+    let mut peers = Peers::with(fleet, Settings { children_max: 8, ..Settings::default() });
+    let children: Vec<_> = (0..6).map(|n| format!(r#"{{"name":"c{n}","input":"x"}}"#)).collect();
+    fan_out(&mut peers, &children.join(","), "");
+    run(&mut peers, &[Step::Opened, Step::Text]);
+    assert_eq!(peers.sent.len(), 6);
+    for _ in 0..6 {
+        run(&mut peers, &ANSWER);
+        peers.apply(Step::Switch);
+    }
+    let endpoints: BTreeSet<_> = peers.outcomes.iter().filter_map(|outcome| outcome.endpoint.clone()).collect();
+    assert_eq!((peers.outcomes.len(), endpoints.len()), (7, 1), "{endpoints:?}");
+    peers.finish_and_check();
+}
+
+#[test]
+fn a_config_that_has_its_model_no_more_fails_the_children_that_wait() {
+    let mut peers = with(4);
+    fan_out(&mut peers, &format!("{A},{B}"), "");
+    peers.apply(Step::Opened);
+    let mut other = fleet();
+    other.models.retain(|model| &*model.name != "m");
+    peers.adopt(other);
+    run(&mut peers, &[Step::Text, Step::Switch, Step::Finish]);
+    let response = last(&peers, "")["response"].clone();
+    let statuses: Vec<_> = response["output"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["flashlane"]["child"]["status"].clone())
+        .collect();
+    assert_eq!((&response["status"], statuses), (&json!("completed"), vec![json!("completed"), json!("failed")]));
+    peers.finish_and_check();
+}
+
+#[test]
+fn a_revoked_key_lets_children_end_that_run_and_begins_no_others() {
+    let mut peers = with(4);
+    fan_out(&mut peers, &format!("{A},{B}"), "");
+    run(&mut peers, &[Step::Opened, Step::Revoke, Step::Text, Step::Finish]);
+    let response = last(&peers, "")["response"].clone();
+    assert_eq!(response["output"][0]["flashlane"]["child"]["status"], "completed");
+    assert_eq!(response["output"][1]["flashlane"]["child"]["error"]["code"], "invalid_api_key");
+    assert_eq!(peers.sent.len(), 1);
     peers.finish_and_check();
 }
 
