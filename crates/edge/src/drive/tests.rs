@@ -4,7 +4,7 @@ use super::*;
 use crate::state::Parts;
 use flashlane_backend::{Backends, EndpointConfig, Kind, Tier as TierOf};
 use flashlane_engine::admission::{self, Ending};
-use flashlane_engine::router::{Duty, Order};
+use flashlane_engine::router::{Duty, Order, Verdict};
 use flashlane_engine::seal::Keyring;
 use flashlane_engine::tokens::Counted;
 use flashlane_engine::{EndpointId, Fleet, Model, Settings};
@@ -15,15 +15,22 @@ use std::future::poll_fn;
 use std::num::NonZeroU32;
 
 const ENDPOINT: EndpointId = EndpointId(0);
+const SECOND: EndpointId = EndpointId(1);
 
 /// One endpoint that begins and does not go on, for so many turns at once.
 fn state(turns_max: u32) -> Arc<State> {
-    let silent = EndpointConfig {
+    state_of(turns_max, &[TierOf::Latency])
+}
+
+/// The same with one of each of these tiers; with two, the model hedges.
+fn state_of(turns_max: u32, tiers: &[TierOf]) -> Arc<State> {
+    let silent = |tier: &TierOf| EndpointConfig {
         first_token_ms: Some(60_000),
-        ..EndpointConfig::new("silent", TierOf::Latency, Kind::Simulator)
+        ..EndpointConfig::new(&format!("silent-{tier:?}"), *tier, Kind::Simulator)
     };
-    let backends = Backends::new(&[silent]).unwrap();
-    let model = Model::named("demo");
+    let backends = Backends::new(&tiers.iter().map(silent).collect::<Vec<_>>()).unwrap();
+    let mut model = Model::named("demo");
+    model.routing.hedges = tiers.len() > 1;
     let fleet = Fleet {
         endpoints: backends.endpoints().cloned().collect(),
         models: vec![model],
@@ -77,7 +84,11 @@ async fn poll(drive: &mut Drive) {
 }
 
 fn in_flight(state: &State) -> u32 {
-    state.desk.seen(ENDPOINT, state.clock.now()).0.in_flight
+    at(state, ENDPOINT)
+}
+
+fn at(state: &State, endpoint: EndpointId) -> u32 {
+    state.desk.seen(endpoint, state.clock.now()).0.in_flight
 }
 
 fn told(drive: &mut Drive) -> String {
@@ -114,6 +125,44 @@ async fn what_a_session_loses_by_a_panic_is_free_at_once() {
     let mut last = drive(&state);
     create(&mut last, "a", "");
     assert_eq!((in_flight(&state), last.claims.grants().len()), (1, 1));
+}
+
+/// A turn whose first token is late, and its second endpoint.
+async fn hedged(state: &Arc<State>) -> Drive {
+    let ticket =
+        || Ticket { model: "demo".into(), traits: <_>::default(), tried: Vec::new(), prefer: None, planned: None };
+    for _ in 0..100 {
+        let now = state.clock.now();
+        let Asked::Granted(grant, _) = state.desk.ask(ticket(), std::iter::empty(), now).0 else { panic!("a place") };
+        let verdict = Verdict::Served { ttft_ns: Some(1_000_000) };
+        state.desk.release(grant, &Ending { verdict, tokens_input: 1_000, tokens_output: 0 }, now);
+    }
+    let mut drive = drive(state);
+    create(&mut drive, "a", "");
+    let until_ns = drive.now().after_ms(20_000);
+    while drive.streams.len() < 2 && drive.now().mono_ns < until_ns {
+        poll(&mut drive).await;
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((in_flight(state), at(state, SECOND), drive.claims.grants().len()), (1, 1, 2));
+    drive
+}
+
+#[tokio::test]
+async fn a_second_endpoints_place_is_free_however_the_session_ends() {
+    let state = state_of(9, &[TierOf::Latency, TierOf::Throughput]);
+    let mut lost = hedged(&state).await;
+    lose(&mut lost);
+    assert_eq!((in_flight(&state), at(&state, SECOND)), (0, 0), "by a panic");
+    let dropped = hedged(&state).await;
+    drop(dropped);
+    assert_eq!((in_flight(&state), at(&state, SECOND)), (0, 0));
+    let mut mended = hedged(&state).await;
+    let (stream, now) = (mended.streams[1].0, mended.now());
+    mended.at = Some(stream);
+    mended.panicked(now, |_, _| unreachable!("it is known whose mistake it was"));
+    assert_eq!((in_flight(&state), at(&state, SECOND), mended.streams.len()), (0, 0, 0), "by one in its stream");
+    assert!(told(&mut mended).contains("server_error"), "{}", told(&mut mended));
 }
 
 /// Work that is a mistake, and one more when it is thrown away.

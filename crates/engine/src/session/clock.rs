@@ -144,19 +144,23 @@ impl Session {
 fn late_at(turn: &Turn, grant: &Grant) -> Option<u64> {
     match turn.deltas {
         0 => grant.first_token_ns,
-        _ => {
-            let idle_ns = grant.token_idle_ms_max?.saturating_mul(1_000_000);
-            Some(turn.times.last_token_ns.saturating_add(idle_ns))
-        }
+        _ => idle_at(turn, grant),
     }
 }
 
 /// When it is that, or has waited so long for its first token that a second endpoint is due.
+///
+/// hot: per token
 fn token_due_at(turn: &Turn, grant: &Grant) -> Option<u64> {
     match turn.deltas {
         0 => first(grant.first_token_ns, hedge::due_at(turn, grant)),
-        _ => late_at(turn, grant),
+        _ => idle_at(turn, grant),
     }
+}
+
+fn idle_at(turn: &Turn, grant: &Grant) -> Option<u64> {
+    let idle_ns = grant.token_idle_ms_max?.saturating_mul(1_000_000);
+    Some(turn.times.last_token_ns.saturating_add(idle_ns))
 }
 
 fn first(a: Option<u64>, b: Option<u64>) -> Option<u64> {

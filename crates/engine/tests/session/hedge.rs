@@ -5,10 +5,12 @@ use crate::peer::{Peers, STEPS, Step};
 use crate::scripts::{SEEDS, seeded};
 use flashlane_engine::admission::limit::Limits;
 use flashlane_engine::admission::{PerTier, Queueing, Settings};
+use flashlane_engine::guard::{Guard, Otherwise, Ruling};
 use flashlane_engine::router::{Attempt, Verdict};
 use flashlane_engine::{Ended, HedgeEnd, Outcome, Tier, UpstreamEvent, UpstreamFailure};
 use serde_json::Value;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 const ROLE: &[u8] =
     b"data: {\"id\":\"h\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n";
@@ -268,6 +270,25 @@ fn what_ends_the_turn_ends_both() {
         }
         assert!(peers.beside.is_empty(), "{step:?}");
         assert_eq!(end(&peers), Some(HedgeEnd::Left), "{step:?}");
+        peers.finish_and_check();
+    }
+}
+
+#[test]
+fn before_its_guard_has_spoken_a_turn_has_one_endpoint() {
+    for (opened, held) in [(false, false), (true, false), (true, true)] {
+        let mut fleet = crate::peer::fleet();
+        let mark = Guard::mark_of("policy", "http://guard");
+        let guard = Guard { name: "policy".into(), mark, deadline_ms: 5_000, otherwise: Otherwise::Pass };
+        fleet.models[0].guard = Some(Arc::new(guard));
+        let mut peers = Peers::hedging_on(fleet, &Settings::default());
+        peers.apply(Step::Create);
+        let steps = [(opened, Step::Opened), (held, Step::Text), (true, Step::Pass300Ms)];
+        steps.into_iter().filter(|(is_so, _)| *is_so).for_each(|(_, step)| peers.apply(step));
+        assert_eq!(peers.sent.len(), 1);
+        peers.rule(Ruling::Pass);
+        peers.apply(Step::Pass300Ms);
+        assert_eq!(peers.sent.len(), if held { 1 } else { 2 }, "it is late still, unless its token was held");
         peers.finish_and_check();
     }
 }

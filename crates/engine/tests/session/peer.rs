@@ -210,7 +210,10 @@ impl Peers {
 
     /// Its model hedges, and a first token of its is late after a tenth of a second and an eighth of that at most.
     pub fn hedging(settings: &admission::Settings) -> Self {
-        let mut fleet = fleet();
+        Self::hedging_on(fleet(), settings)
+    }
+
+    pub fn hedging_on(mut fleet: Fleet, settings: &admission::Settings) -> Self {
         fleet.models.iter_mut().for_each(|model| model.routing.hedges = true);
         let mut peers = Self::on(fleet);
         peers.admission = Admission::new(settings, Arc::clone(&peers.fleet), [7; 32]);
