@@ -26,7 +26,7 @@ fn state(turns_max: u32) -> Arc<State> {
 fn state_of(turns_max: u32, tiers: &[TierOf]) -> Arc<State> {
     let silent = |tier: &TierOf| EndpointConfig {
         first_token_ms: Some(60_000),
-        ..EndpointConfig::new(&format!("silent-{tier:?}"), *tier, Kind::Simulator)
+        ..EndpointConfig::new(format!("silent-{tier:?}"), *tier, Kind::Simulator)
     };
     let backends = Backends::new(&tiers.iter().map(silent).collect::<Vec<_>>()).unwrap();
     let mut model = Model::named("demo");
