@@ -104,6 +104,7 @@ class Plot(unittest.TestCase):
         drawn = dict(plot.drawings(result))
         self.assertIn("over HTTP, split 3.00 (least possible 2.06); over the WebSocket, latency-only 2.50 (least possible 2.06).", drawn["workload-task"])
         self.assertIn("over HTTP, split, plans 40.0; over HTTP, split, after tools 50.0", drawn["workload-ttft"])
+        self.assertIn("over HTTP, split, latency tier 1,502; over HTTP, split, throughput tier 0;", drawn["workload-tokens"])
         for svg in drawn.values():
             xml.dom.minidom.parseString(svg)
         rects = xml.dom.minidom.parseString(drawn["workload-task"]).getElementsByTagName("rect")
