@@ -10,6 +10,7 @@ from openai import OpenAI
 from websockets.sync.client import connect
 
 from answering_engine import AnsweringEngine
+from codex_cli import AppServer, Codex
 from rig import ROOT, SERVER, Flashlane, endpoint, fetch
 from scripted_responses import ScriptedResponses, message
 from test_real_affinity import over_websocket
@@ -107,6 +108,23 @@ def test_a_server_of_the_responses_api_has_it_in_its_instructions(transport):
     assert [request["instructions"] for request in asked] == [f"{RULES}\n\n{LIGHT}"] * 2 + [LIGHT]
     assert [request["reasoning"]["effort"] for request in asked] == ["minimal", "high", "minimal"]
     assert asked[1]["input"][: len(asked[0]["input"])] == asked[0]["input"]
+
+
+@pytest.mark.parametrize("websockets", [True, False], ids=["websocket", "http"])
+def test_codex_has_it_behind_its_own_first_words(websockets):
+    """Codex sends no `instructions`, but a developer message that leads its input."""
+    model = f'\n[[models]]\nname = "{MODEL}"\ninstructions_append = {json.dumps(LIGHT)}\neffort = "low"\n'
+    with AnsweringEngine() as engine, Flashlane(SERVER + endpoint("wafer", "latency", "openai", base_url=engine.base_url) + model) as gateway:
+        with Codex(gateway.base_url, MODEL, websockets) as codex, AppServer(codex) as app:
+            thread = app.start_thread(codex.work)
+            for text in ("hello", "and again"):
+                app.start_turn(thread, text)
+                assert app.notification("turn/completed")["turn"]["status"] == "completed"
+    first, second = engine.bodies
+    for asked in engine.asked:
+        assert asked["messages"][0]["content"].startswith("You are a coding agent") and asked["messages"][0]["content"].endswith(f"\n\n{LIGHT}")
+        assert (json.dumps(asked).count("Small, targeted edits."), asked["reasoning_effort"]) == (1, "low")
+    assert second.startswith(first[:-2])
 
 
 def test_operators_see_it():
