@@ -61,7 +61,7 @@ fn admit(admission: &mut Admission, held: &mut VecDeque<Grant>, turn: u64) -> bo
     let mut owner = Owner::default();
     owner.0.iter_mut().zip((turn % KEYS).to_be_bytes()).for_each(|(byte, of_key)| *byte = of_key);
     let traits = Traits { owner, tokens_input: 900, tokens_output_max: Some(200), ..Traits::default() };
-    let ticket = Ticket { model: "m".into(), traits, tried: Vec::new(), prefer: None, planned: None };
+    let ticket = Ticket { model: "m".into(), traits, tried: Vec::new(), prefer: None, planned: None, goes_on: None };
     let asked = admission.ask(ticket, now);
     if held.len() == HELD
         && let Some(first) = held.pop_front()

@@ -71,6 +71,7 @@ fn decide(router: &mut Router, fleet: &Fleet, turn: u64, conversation: u64) -> b
             planned: None,
             is_last: false,
             is_chat: false,
+            continues: false,
         };
         let Ok(pick) = router.take(fleet, &wish, now) else { return false };
         let verdict = Verdict::Served { ttft_ns: Some(200_000_000) };

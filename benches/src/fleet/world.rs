@@ -187,7 +187,8 @@ impl<'a> World<'a> {
         let keys = Keys { thread: Some(key_of(seat.turn.thread)), session: None };
         let tokens_input = seat.turn.prompt.tokens();
         let traits = Traits { owner: Owner([seat.agent.key; 32]), keys, tokens_input, ..Traits::default() };
-        let ticket = Ticket { model: "m".into(), traits, tried: seat.tried.clone(), prefer, planned: None };
+        let ticket =
+            Ticket { model: "m".into(), traits, tried: seat.tried.clone(), prefer, planned: None, goes_on: None };
         let asked = self.admission.ask(ticket, at(now_ns));
         self.take(session, &asked, now_ns);
     }

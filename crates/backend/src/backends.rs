@@ -88,6 +88,7 @@ impl Backends {
                 speaks: config.speaks(),
                 simulated: config.is_simulated(),
                 share: config.share()?,
+                continues: config.continues(),
                 retired: false,
                 hidden: config.hidden(),
             };

@@ -19,7 +19,7 @@ use crate::responses::{Responses, Sockets};
 use crate::secret::Secret;
 use crate::simulator::Simulator;
 use flashlane_engine as engine;
-use flashlane_engine::{Hidden, Share, Speaks};
+use flashlane_engine::{Continues, Hidden, Share, Speaks};
 use flashlane_simulator::Profile;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -62,6 +62,12 @@ pub struct EndpointConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = WEIGHT_MAX), extend("default" = WEIGHT))]
     pub weight: Option<u32>,
+    /// A free name: endpoints that have the same have the same weights, template and tokenizer, and as good as the same arithmetic. What one of
+    /// them has begun at temperature 0, another goes on with exactly as it would have ([migration](ROUTING.md#migration)).
+    ///
+    /// Default: none, it is like no other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
 
     /// The URL below which `/chat/completions` lies (`/responses` with `"responses"`), such as `"http://127.0.0.1:8000/v1"`; not where
     /// flashlane itself listens.
@@ -297,6 +303,7 @@ impl EndpointConfig {
             backend,
             concurrency_max: None,
             weight: None,
+            identity: None,
             base_url: None,
             dialect: None,
             transport: None,
@@ -367,6 +374,15 @@ impl EndpointConfig {
         self.within("concurrency_max", self.concurrency_max.map_or(1, u64::from), 1, unlimited)?;
         self.within("weight", self.weight.map_or(1, u64::from), 1, WEIGHT_MAX)?;
         Ok(Share { concurrency_max: self.concurrency_max, weight: self.weight.unwrap_or(WEIGHT) })
+    }
+
+    /// What it can make of an answer that another endpoint has begun.
+    pub(crate) fn continues(&self) -> Continues {
+        let by_prefill = match self.backend {
+            Kind::OpenAi => self.dialect.unwrap_or_default().continues(),
+            Kind::Responses | Kind::Cerebras | Kind::Groq | Kind::Sambanova | Kind::Simulator => false,
+        };
+        Continues { by_prefill, identity: self.identity.as_deref().map(Into::into) }
     }
 
     /// Whether it only plays a model.

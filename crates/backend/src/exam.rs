@@ -218,6 +218,7 @@ impl Exam {
             model: ask.model.as_str().into(),
             fields: ask.fields.iter().map(|(name, value)| Field::new(name, value.clone())).collect(),
             messages: vec![Bytes::from(ask.messages.clone())],
+            continues: false,
             cache_key: ask.cache_key.as_deref().map(Into::into),
             urgency: Urgency::Ordinary,
             trace: None,

@@ -32,6 +32,9 @@ impl OpenAi {
 
     pub(crate) fn open(&self, mut request: UpstreamRequest) -> TokenStream {
         self.dialect.alter(&mut request.fields, request.cache_key.as_deref());
+        if request.continues {
+            request.fields.extend(self.dialect.continuation());
+        }
         if self.has_priorities {
             request.fields.extend(self.dialect.priority(request.urgency));
         }

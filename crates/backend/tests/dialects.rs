@@ -34,6 +34,7 @@ fn full() -> UpstreamRequest {
             field("user", r#""u-1""#),
         ],
         messages: vec![Bytes::from_static(br#"{"role":"user","content":"hello"}"#)],
+        continues: false,
         cache_key: Some("session-1".into()),
         urgency: Urgency::Ordinary,
         trace: None,

@@ -185,7 +185,8 @@ impl State {
     /// The same for a client that has said no more than who it is, and maybe its model; if not, for each that it may ask for.
     pub(crate) fn expect(&self, fleet: &Fleet, traits: Traits, model: Option<&str>) -> Option<Foreseen> {
         let now = self.clock.now();
-        let mut ticket = Ticket { model: "".into(), traits, tried: Vec::new(), prefer: None, planned: None };
+        let mut ticket =
+            Ticket { model: "".into(), traits, tried: Vec::new(), prefer: None, planned: None, goes_on: None };
         let named = model.and_then(|name| fleet.model(name));
         let mut first = None;
         for model in named.map_or(&fleet.models[..], std::slice::from_ref) {

@@ -137,6 +137,7 @@ pub struct Endpoint {
     /// Plays a model: every place that shows this endpoint says so.
     pub simulated: bool,
     pub share: Share,
+    pub continues: Continues,
     /// No config has it any more: it gets no turns, and those that run there run on.
     pub retired: bool,
     /// The key that it is asked with: nothing that it says of it reaches a client.
@@ -153,10 +154,20 @@ impl Endpoint {
             speaks: Speaks::Chat,
             simulated: false,
             share: Share::default(),
+            continues: Continues::default(),
             retired: false,
             hidden: Hidden::default(),
         }
     }
+}
+
+/// What an endpoint can make of an answer that another one has begun.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Continues {
+    /// Its engine goes on with a last message of the assistant's.
+    pub by_prefill: bool,
+    /// Those of one name have the same weights, template and tokenizer, as the config says.
+    pub identity: Option<Arc<str>>,
 }
 
 /// How much of its tier's load an endpoint takes.
@@ -202,6 +213,8 @@ pub struct ModelRouting {
     pub splits: bool,
     /// Where the latency tier's first token is late, the throughput tier is asked as well.
     pub hedges: bool,
+    /// How often a turn may go on at another endpoint after its first token.
+    pub migrations_max: u8,
 }
 
 /// What a model takes in at one tier, where it is less than the model does.

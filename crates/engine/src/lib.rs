@@ -16,6 +16,7 @@ mod gaps;
 pub mod guard;
 mod hidden;
 mod ids;
+pub mod migration;
 mod outgoing;
 mod passing;
 mod profile;
@@ -34,7 +35,9 @@ mod upstream;
 pub use assembler::Timing;
 pub use error::{ErrorKind, Refusal, Row};
 pub use flashlane_wire::chat::{UpstreamTimes, Usage};
-pub use fleet::{Accepts, Endpoint, EndpointId, Fleet, Modality, Model, ModelRouting, Route, Share, Speaks, Tier};
+pub use fleet::{
+    Accepts, Continues, Endpoint, EndpointId, Fleet, Modality, Model, ModelRouting, Route, Share, Speaks, Tier,
+};
 pub use gaps::Gaps;
 pub use hidden::Hidden;
 pub use ids::{IdSource, hex};

@@ -24,6 +24,7 @@ use crate::failure;
 use crate::fleet::EndpointId;
 use crate::gaps::Gaps;
 use crate::guard::Guarded;
+use crate::migration::Migration;
 use crate::profile::Appended;
 use crate::router::{Decision, Media, Verdict};
 use crate::seal::Opener;
@@ -70,6 +71,8 @@ pub struct Turn {
     pub prefer: Option<EndpointId>,
     /// Where turns are traced.
     pub trace: Option<Box<Trace>>,
+    /// Where it has left an endpoint after its first token.
+    pub migration: Option<Box<Migration>>,
     /// The place that it had first among those that waited.
     pub place: Option<Place>,
     /// Endpoints that failed this turn, and what the last of them said.
@@ -204,6 +207,7 @@ impl Turn {
             tokens: None,
             prefer: None,
             trace: None,
+            migration: None,
             place: None,
             tried: Vec::new(),
             attempts: Vec::new(),
@@ -375,10 +379,14 @@ impl Turn {
         if self.has_fanned_out {
             return Usage::default();
         }
-        self.assembler.usage_of_all().unwrap_or_else(|| match self.deltas {
+        let of_last = || match self.deltas {
             0 if !self.is_held() => Usage::default(),
-            output => Usage { input: self.estimated_input(), output, ..Usage::default() },
-        })
+            _ => self.spent(),
+        };
+        match (self.assembler.usage(), &self.migration) {
+            (None, Some(_)) => self.assembler.usage_of_all().unwrap_or_default().and(of_last()),
+            (Some(_), _) | (None, None) => self.assembler.usage_of_all().unwrap_or_else(of_last),
+        }
     }
 
     /// Its answer has begun, and nobody has read it: the engine has the prompt behind it.
@@ -418,7 +426,7 @@ impl Turn {
         if deltas > 0 {
             let gap_ns = now.mono_ns.saturating_sub(std::mem::replace(&mut self.times.last_token_ns, now.mono_ns));
             if are_first {
-                self.times.first_token_ns = Some(now.mono_ns);
+                self.answers(now);
                 self.times.stages.enter(Stage::Stream, now.mono_ns);
             } else if gap_ns > 0 {
                 self.gaps.add(gap_ns);
@@ -428,10 +436,34 @@ impl Turn {
         are_first
     }
 
+    /// It is whole: whoever was to go on has, be it without a token.
+    pub fn went_on(&mut self, now: Now) {
+        if self.migration.as_ref().is_some_and(|migration| migration.pending.is_some()) {
+            self.answers(now);
+        }
+    }
+
+    /// An endpoint's first token.
+    fn answers(&mut self, now: Now) {
+        match &mut self.migration {
+            Some(migration) if self.times.first_token_ns.is_some() => {
+                migration.begin(self.attempts.last().map(|attempt| Arc::clone(&attempt.endpoint)), now.mono_ns);
+            }
+            Some(_) | None => self.times.first_token_ns = Some(now.mono_ns),
+        }
+    }
+
     /// From the request's going out.
     #[must_use]
     pub fn ttft_ns(&self) -> Option<u64> {
-        Some(self.times.first_token_ns?.saturating_sub(self.times.sent_upstream_ns?))
+        let again_ns = self.migration.as_ref().and_then(|migration| migration.first_token_ns);
+        Some(again_ns.or(self.times.first_token_ns)?.saturating_sub(self.times.sent_upstream_ns?))
+    }
+
+    /// What its endpoint took, as far as that came.
+    #[must_use]
+    pub fn spent(&self) -> Usage {
+        Usage { input: self.estimated_input(), output: self.deltas, ..Usage::default() }
     }
 
     /// The instructions and tools that this request brings beside its chain.

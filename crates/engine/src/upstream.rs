@@ -21,6 +21,8 @@ pub struct UpstreamRequest {
     /// What the model reads, in order: the inside of the `messages` array, or of `input`. Each piece is one element or more, joined by
     /// commas; none is empty.
     pub messages: Vec<Bytes>,
+    /// The last message is the assistant's, and is to be gone on with.
+    pub continues: bool,
     /// Keeps a session's turns on one endpoint's cache; forwarded as `prompt_cache_key` where the dialect knows it.
     pub cache_key: Option<Arc<str>>,
     /// For engines that let some requests go first.

@@ -29,7 +29,7 @@ use flashlane_engine::admission::{self, PerTier, Queueing};
 use flashlane_engine::router::{Effort, Routing, Rule};
 use flashlane_engine::{Fleet, Modality, Settings};
 use flashlane_telemetry::TelemetryConfig;
-use routing::AtTier;
+use routing::{AtTier, MIGRATIONS_MAX};
 pub use schema::schema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -204,6 +204,11 @@ pub struct ModelConfig {
     /// Default: `false`; a turn has one endpoint at a time.
     #[serde(default, skip_serializing_if = "is_default")]
     pub hedge: bool,
+    /// How often a turn may go on at another endpoint of the same model when its own fails after the first token: what stands of the answer
+    /// is frozen, and the other's engine goes on with it ([how](ROUTING.md#migration)). 0: such a turn fails.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = MIGRATIONS_MAX), extend("default" = 0))]
+    pub migrations_max: Option<u8>,
 }
 
 impl ModelConfig {
@@ -222,6 +227,7 @@ impl ModelConfig {
             rules: Vec::new(),
             guard: None,
             hedge: false,
+            migrations_max: None,
         }
     }
 }

@@ -74,6 +74,7 @@ fn outcome() -> flashlane_engine::Outcome {
         place: None,
         attempts: Vec::new(),
         hedge: None,
+        splices: Vec::new(),
         hosted_tools: std::collections::BTreeSet::new(),
         guard: None,
         trace: None,

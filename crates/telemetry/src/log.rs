@@ -121,6 +121,12 @@ pub fn turn(request_id: &str, key: Option<&str>, outcome: &Outcome) {
         let (endpoint, reason) = (display(&failed.endpoint), display(reason));
         tracing::warn!(response = some(&outcome.response_id), request = %request_id, endpoint, reason, "endpoint failed");
     }
+    for splice in &outcome.splices {
+        let (from, to, why) = (display(&splice.from), splice.to.as_deref().map(display), splice.exactness.why());
+        let (reason, is_exact) = (display(splice.reason.name()), why.is_none());
+        let (index, bytes) = (splice.output_index, splice.bytes);
+        tracing::info!(response = some(&outcome.response_id), request = %request_id, from, to, reason, index, bytes, is_exact, why, "splice");
+    }
     let guarded = outcome.guard.as_deref();
     if let Some(guarded) = guarded.filter(|guarded| guarded.word.is_missing()) {
         let reason = guarded.reason.as_deref().map(display);

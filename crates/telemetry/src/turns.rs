@@ -5,7 +5,7 @@
 
 mod record;
 
-pub use record::{Guarded, Name, Part, Queued, Route, Stepped, Tokens, Traced, Tried, TurnRecord, Whose};
+pub use record::{Guarded, Name, Part, Queued, Route, Spliced, Stepped, Tokens, Traced, Tried, TurnRecord, Whose};
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -42,6 +42,8 @@ struct Row {
     priority: Option<Order>,
     /// Milliseconds for which a connection at rest can be used; `None`: as long as others, or as it says itself.
     idle_ms: Option<u64>,
+    /// What is sent besides, so that the engine goes on with a last message of the assistant's; `None`: it answers it, or nobody has said.
+    continuation: Option<&'static [(&'static str, &'static str)]>,
 }
 
 /// Whose requests go first.
@@ -127,6 +129,7 @@ impl Dialect {
             has_slots: false,
             priority: None,
             idle_ms: None,
+            continuation: None,
         };
         let idle_ms = Some(UVICORN_MS);
         match self {
@@ -136,10 +139,22 @@ impl Dialect {
             }
             Self::Groq => Row { known: KNOWN_TO_GROQ, effort: Effort::LowToHigh, ..on_own_machines },
             Self::Sambanova => Row { unknown: UNKNOWN_TO_SAMBANOVA, effort: Effort::LowToHigh, ..on_own_machines },
-            Self::Vllm => Row { priority: Some(Order::LowFirst), idle_ms, ..on_own_machines },
-            Self::Sglang => Row { priority: Some(Order::HighFirst), idle_ms, ..on_own_machines },
-            // Its older versions do not know the newer name.
-            Self::LlamaCpp => Row { token_limit: "max_tokens", has_slots: true, ..on_own_machines },
+            Self::Vllm => Row {
+                priority: Some(Order::LowFirst),
+                idle_ms,
+                continuation: Some(&[("continue_final_message", "true"), ("add_generation_prompt", "false")]),
+                ..on_own_machines
+            },
+            Self::Sglang => Row {
+                priority: Some(Order::HighFirst),
+                idle_ms,
+                continuation: Some(&[("continue_final_message", "true")]),
+                ..on_own_machines
+            },
+            // Its older versions do not know the newer name. A last message of the assistant's it goes on with, unasked.
+            Self::LlamaCpp => {
+                Row { token_limit: "max_tokens", has_slots: true, continuation: Some(&[]), ..on_own_machines }
+            }
             Self::Ollama => Row {
                 token_limit: "max_tokens",
                 unknown: UNKNOWN_TO_OLLAMA,
@@ -163,6 +178,17 @@ impl Dialect {
     /// Whether the engine can let some requests go first.
     pub(crate) fn has_priorities(self) -> bool {
         self.row().priority.is_some()
+    }
+
+    /// Whether the engine goes on with an answer that another has begun.
+    pub(crate) fn continues(self) -> bool {
+        self.row().continuation.is_some()
+    }
+
+    /// The fields that ask it to.
+    pub(crate) fn continuation(self) -> impl Iterator<Item = Field> {
+        let fields = self.row().continuation.unwrap_or_default();
+        fields.iter().map(|(name, value)| Field::new(name, *value))
     }
 
     /// The longest that a connection may rest.

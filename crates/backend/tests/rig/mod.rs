@@ -34,6 +34,7 @@ pub fn request() -> UpstreamRequest {
         model: "m".into(),
         fields: vec![Field::new("max_completion_tokens", "16")],
         messages: vec![Bytes::from_static(br#"{"role":"user","content":"hello"}"#)],
+        continues: false,
         cache_key: None,
         urgency: Urgency::Ordinary,
         trace: None,

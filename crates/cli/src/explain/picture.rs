@@ -3,7 +3,7 @@
 use crate::calendar;
 use flashlane_engine::Stage;
 use flashlane_telemetry::TurnRecord;
-use flashlane_telemetry::turns::{Guarded, Tried};
+use flashlane_telemetry::turns::{Guarded, Spliced, Tried};
 use std::fmt::Write as _;
 
 const WIDTH_MIN: usize = 60;
@@ -91,6 +91,9 @@ impl Picture {
         if let Some(hedge) = &turn.hedge {
             let outcome = hedge.outcome.replace('_', " ");
             self.line(&mut out, "hedge", &format!("{outcome}, {} tokens besides", hedge.tokens));
+        }
+        for splice in &turn.splices {
+            self.line(&mut out, "splice", &spliced(splice));
         }
         if let Some(guard) = &turn.guard {
             self.line(&mut out, "guard", &self.guard(turn, guard));
@@ -260,6 +263,14 @@ fn clock(unix_us: u64) -> String {
     format!("{:02}:{:02}:{:02}.{ms:03}", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
 
+/// `gpu-1 -> gpu-2 (cut), behind 120 bytes of item 0: exact`.
+fn spliced(splice: &Spliced) -> String {
+    let to = splice.to.as_ref().map_or_else(|| "nobody".to_owned(), |name| printable(&name.0));
+    let exact = splice.inexact.as_ref().map_or_else(|| "exact".to_owned(), |why| format!("not exact ({why})"));
+    let (from, reason, bytes, index) = (printable(&splice.from.0), &splice.reason, splice.bytes, splice.output_index);
+    format!("{from} -> {to} ({reason}), behind {bytes} bytes of item {index}: {exact}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -284,6 +295,16 @@ mod tests {
             "tokens": {"input": 100, "cached": 60, "output": 11, "reasoning": 0}, "subagent": false
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn a_splice_has_its_line() {
+        let mut record = serde_json::to_value(turn()).unwrap();
+        let splice = |to: Option<&str>, inexact: Option<&str>| json!({"from": "gpu-1", "to": to, "reason": "cut", "output_index": 0, "bytes": 120, "inexact": inexact});
+        record["splices"] = json!([splice(Some("gpu-2"), None), splice(None, Some("sampling"))]);
+        let told = Picture::new(60, false).of(&[serde_json::from_value(record).unwrap()]);
+        assert!(told.contains("splice    gpu-1 -> gpu-2 (cut), behind 120 bytes of item 0: exact\n"), "{told}");
+        assert!(told.contains("gpu-1 -> nobody (cut), behind 120 bytes of item 0: not exact (sampling)\n"), "{told}");
     }
 
     #[test]

@@ -37,7 +37,8 @@ impl Admission {
         }
         // What it says first is read before anybody knows that it is the turn's: as chunks of Chat Completions.
         let (tier, keys, is_chat) = (Tier::Throughput, traits.keys, true);
-        let wish = Wish { tier, model, keys, tried, prefer: None, planned: None, is_last: false, is_chat };
+        let wish =
+            Wish { tier, model, keys, tried, prefer: None, planned: None, is_last: false, is_chat, continues: false };
         // A place is left to others.
         let others_at = |endpoint| self.prefills.at(endpoint).saturating_add(1);
         let pick = self.router.take_second(&fleet, &wish, others_at, now)?;

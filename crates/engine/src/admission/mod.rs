@@ -24,14 +24,15 @@ mod shares;
 mod swap;
 #[cfg(test)]
 mod tests;
+mod ticket;
 mod waiter;
 pub mod window;
 
 use crate::error::Refusal;
 use crate::fleet::{EndpointId, Fleet, Tier};
 use crate::router::{
-    self, Attempt, Change, Decision, Hedging, Keys, Load, Pick, PickReason, PlanReason, Return, Router, Traits,
-    Unpicked, Verdict, Wish,
+    self, Attempt, Change, Decision, Hedging, Keys, Load, Pick, PickReason, PlanReason, Return, Router, Unpicked, Verdict,
+    Wish,
 };
 use crate::session::Owner;
 use crate::time::Now;
@@ -49,19 +50,7 @@ pub use prefill::{Prefill, Prepared};
 pub use queue::WaiterId;
 pub use refused::Why;
 pub use settings::{PerTier, Queueing, Settings, Terms, Unfit};
-
-/// A turn's wish to start.
-#[derive(Debug, Clone)]
-pub struct Ticket {
-    pub model: Arc<str>,
-    pub traits: Traits,
-    /// Endpoints that already failed this turn.
-    pub tried: Vec<EndpointId>,
-    /// Taken whatever its load, where the plan has it: its prefix cache holds what this turn goes on from.
-    pub prefer: Option<EndpointId>,
-    /// Where its client was expected to go, by [`Admission::foresee`].
-    pub planned: Option<EndpointId>,
-}
+pub use ticket::{GoesOn, Ticket};
 
 /// What a client will find that has come, and has not asked for a turn yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -274,7 +263,7 @@ impl Admission {
         let fleet = Arc::clone(&self.fleet);
         let Some(model) = fleet.model(&ticket.model) else { return refused(refused::no_model(&ticket.model)) };
         let plan = match router::route(&fleet, model, &ticket.traits) {
-            Ok(plan) => plan,
+            Ok(plan) => ticket.within(plan),
             Err(why) => return refused(refused::unroutable(&ticket.model, why)),
         };
         let session = ticket.traits.keys.session.or(ticket.traits.keys.thread);
@@ -310,10 +299,20 @@ impl Admission {
     pub fn foresee(&mut self, ticket: &Ticket, now: Now) -> Option<Foreseen> {
         let fleet = Arc::clone(&self.fleet);
         let plan = router::route(&fleet, fleet.model(&ticket.model)?, &ticket.traits).ok()?;
-        let Ticket { model, traits, tried, prefer, planned } = ticket;
+        let Ticket { model, traits, tried, prefer, planned, .. } = ticket;
         plan.tiers().iter().find_map(|&tier| {
             let (prefer, planned, is_chat) = (*prefer, *planned, traits.is_chat);
-            let wish = Wish { tier, model, keys: traits.keys, tried, prefer, planned, is_last: false, is_chat };
+            let wish = Wish {
+                tier,
+                model,
+                keys: traits.keys,
+                tried,
+                prefer,
+                planned,
+                is_last: false,
+                is_chat,
+                continues: false,
+            };
             let endpoint = self.router.foresee(&fleet, &wish, now)?;
             Some(Foreseen { endpoint, allowance: self.allowance(traits.owner, tier, now) })
         })
@@ -504,8 +503,9 @@ impl Admission {
     fn grant(&mut self, waiter: &Waiter, is_last: bool, now: Now) -> Result<Grant, Stop> {
         let (tier, keys) = (waiter.tier(), waiter.ticket.traits.keys);
         let Ticket { model, tried, prefer, planned, traits, .. } = &waiter.ticket;
-        let (prefer, planned, is_chat) = (*prefer, *planned, traits.is_chat);
-        let wish = Wish { tier, model, keys, tried, prefer, planned, is_last, is_chat };
+        let (prefer, planned) = (*prefer, *planned);
+        let (is_chat, continues) = (traits.is_chat || waiter.ticket.goes_on.is_some(), waiter.ticket.needs_prefill());
+        let wish = Wish { tier, model, keys, tried, prefer, planned, is_last, is_chat, continues };
         let pick = self.router.take(&self.fleet, &wish, now).map_err(|unpicked| match unpicked {
             Unpicked::Full => Stop::Blocked(Blocked::Slots),
             Unpicked::Out => Stop::Out,

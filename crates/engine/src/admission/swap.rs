@@ -48,7 +48,9 @@ impl Admission {
         let model = fleet.model(&waiter.ticket.model).ok_or_else(|| refused::no_model(&waiter.ticket.model));
         let planned = model.and_then(|model| {
             let unroutable = |why| refused::unroutable(&waiter.ticket.model, why);
-            router::route(&fleet, model, &waiter.ticket.traits).map_err(unroutable)
+            router::route(&fleet, model, &waiter.ticket.traits)
+                .map(|plan| waiter.ticket.within(plan))
+                .map_err(unroutable)
         });
         waiter.takes_any = false;
         let at = planned.as_ref().ok().and_then(|plan| plan.tiers().iter().position(|of| *of == tier));

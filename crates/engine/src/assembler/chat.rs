@@ -1,10 +1,14 @@
 //! Chunks become Chat Completions chunks under our own id and the client's model name, or one completion.
 
+mod again;
+
+use crate::error::Refusal;
 use crate::ids::TurnHex;
 use crate::outgoing::Outgoing;
 use crate::time::Now;
+use again::Again;
 use bytes::Bytes;
-use flashlane_wire::chat::{Choice, Chunk, DeltaKind, FinishReason, Usage};
+use flashlane_wire::chat::{Choice, Chunk, DeltaKind, FinishReason, ToolCallDelta, Usage};
 use flashlane_wire::json;
 use std::collections::BTreeMap;
 
@@ -18,11 +22,17 @@ pub struct ChatAssembler {
     service_tier: &'static str,
     include_usage: bool,
     usage: Option<Usage>,
-    /// What a collecting client gets at the end; a streaming one only needs to know that it finished.
+    /// What engines before the one that answers now cost.
+    spent: Usage,
+    /// What a collecting client gets at the end, or another engine is to go on with. Otherwise a streaming client only needs to know that it finished.
     choices: BTreeMap<u32, Collected>,
     roles: Choices,
     seen: Choices,
     finished: Choices,
+    /// What a streaming client gets is collected, too.
+    is_kept: bool,
+    /// Another engine goes on with it.
+    again: Option<Box<Again>>,
 }
 
 /// A set of choices, by index; `n` is at most 128.
@@ -79,11 +89,19 @@ impl ChatAssembler {
             service_tier: "default",
             include_usage,
             usage: None,
+            spent: Usage::default(),
             choices: BTreeMap::new(),
             roles: Choices::default(),
             seen: Choices::default(),
             finished: Choices::default(),
+            is_kept: false,
+            again: None,
         }
+    }
+
+    /// Another engine may have to go on with it.
+    pub fn keep(&mut self) {
+        self.is_kept = true;
     }
 
     #[must_use]
@@ -116,11 +134,21 @@ impl ChatAssembler {
         self.usage
     }
 
+    /// What all engines cost, so far as that is known.
+    #[must_use]
+    pub fn usage_of_all(&self) -> Option<Usage> {
+        let spent = (self.spent != Usage::default()).then_some(self.spent);
+        self.usage.map(|usage| usage.and(self.spent)).or(spent)
+    }
+
     /// Takes plain text of the stream.
     ///
     /// hot: per token
     pub fn text(&mut self, kind: DeltaKind, raw: &[u8], out: &mut Outgoing) {
         self.seen.add(0);
+        if self.is_kept && self.hold_back(kind, raw, out) {
+            return;
+        }
         if out.is_collecting() {
             self.choices.entry(0).or_default().text(kind).extend_from_slice(raw);
             return;
@@ -150,7 +178,10 @@ impl ChatAssembler {
     }
 
     /// Takes a chunk that is more than plain text; its choices go on as they came.
-    pub fn chunk(&mut self, chunk: &Chunk<'_>, out: &mut Outgoing) {
+    ///
+    /// # Errors
+    /// Another engine goes on with it, and makes other calls.
+    pub fn chunk(&mut self, chunk: &Chunk<'_>, out: &mut Outgoing) -> Result<(), Refusal> {
         if let Some(usage) = chunk.usage {
             self.usage = Some(usage);
         }
@@ -164,9 +195,17 @@ impl ChatAssembler {
             for choice in &chunk.choices {
                 self.choices.entry(choice.index).or_default().choice(choice);
             }
-            return;
+            return Ok(());
         }
-        let (Some(choices), false) = (chunk.choices_raw, chunk.choices.is_empty()) else { return };
+        if self.again.is_some() {
+            return self.go_on(chunk, out);
+        }
+        if self.is_kept {
+            for choice in &chunk.choices {
+                self.choices.entry(choice.index).or_default().choice(choice);
+            }
+        }
+        let (Some(choices), false) = (chunk.choices_raw, chunk.choices.is_empty()) else { return Ok(()) };
         for choice in &chunk.choices {
             if self.roles.add(choice.index) && !choice.has_role {
                 self.send_role(choice.index, out);
@@ -183,6 +222,7 @@ impl ChatAssembler {
             json::push_raw_mended(out, &line);
             push_end(out, include_usage);
         });
+        Ok(())
     }
 
     /// A chunk that says no more than who speaks.
@@ -205,7 +245,7 @@ impl ChatAssembler {
             out.event("", |out| {
                 out.extend_from_slice(&self.chunk_head);
                 out.extend_from_slice(b",\"choices\":[],\"usage\":");
-                push_usage(out, self.usage.unwrap_or_default());
+                push_usage(out, self.usage_of_all().unwrap_or_default());
                 out.push(b'}');
             });
         }
@@ -224,7 +264,7 @@ impl ChatAssembler {
             choice.push(&mut out, index);
         }
         out.extend_from_slice(b"],\"usage\":");
-        push_usage(&mut out, self.usage.unwrap_or_default());
+        push_usage(&mut out, self.usage_of_all().unwrap_or_default());
         out.extend_from_slice(b",\"service_tier\":");
         json::push_string(&mut out, self.service_tier);
         out.push(b'}');
@@ -262,21 +302,28 @@ impl Collected {
     }
 
     fn choice(&mut self, choice: &Choice<'_>) {
+        self.parts(choice);
+        choice.tool_calls.iter().for_each(|delta| self.call_delta(delta));
+    }
+
+    fn call_delta(&mut self, delta: &ToolCallDelta<'_>) {
+        let call = self.call(delta.index, delta.id.as_deref());
+        if let Some(id) = &delta.id {
+            call.id = id.to_string();
+        }
+        if let Some(name) = &delta.name {
+            call.name = name.to_string();
+        }
+        json::push_raw_mended(&mut call.arguments, delta.arguments);
+    }
+
+    /// All but its calls.
+    fn parts(&mut self, choice: &Choice<'_>) {
         if !choice.content.is_empty() {
             json::push_raw_mended(self.text(DeltaKind::Content), choice.content);
         }
         json::push_raw_mended(&mut self.reasoning, choice.reasoning);
         json::push_raw_mended(&mut self.refusal, choice.refusal);
-        for delta in &choice.tool_calls {
-            let call = self.call(delta.index, delta.id.as_deref());
-            if let Some(id) = &delta.id {
-                call.id = id.to_string();
-            }
-            if let Some(name) = &delta.name {
-                call.name = name.to_string();
-            }
-            json::push_raw_mended(&mut call.arguments, delta.arguments);
-        }
         if let Some(logprobs) = choice.logprobs {
             self.collect_logprobs(logprobs);
         }

@@ -156,6 +156,24 @@ impl OpenItem {
         self.send_from(start, sequence, out);
     }
 
+    /// What it has so far, raw.
+    #[must_use]
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// It has this text by now, which begins with what it had; read as this other kind did, where that is given.
+    pub fn go_on(&mut self, kind: Option<ItemKind>, text: Vec<u8>, sequence: &mut u64, out: &mut Outgoing) {
+        let start = self.text.len();
+        if let (ItemKind::Custom { unwrapping, .. }, Some(ItemKind::Custom { unwrapping: further, .. })) =
+            (&mut self.kind, kind)
+        {
+            *unwrapping = further;
+        }
+        self.text = text;
+        self.send_from(start, sequence, out);
+    }
+
     /// hot: per token
     fn send_from(&self, start: usize, sequence: &mut u64, out: &mut Outgoing) {
         let delta = self.text.get(start..).unwrap_or_default();
@@ -328,6 +346,26 @@ impl ItemKind {
             Self::Function { call_id, .. } | Self::Custom { call_id, .. } => Some(call_id),
             Self::Message | Self::Result { .. } | Self::Refusal | Self::Reasoning { .. } => None,
         }
+    }
+
+    /// Adds a raw piece to what the item has.
+    pub fn take(&mut self, raw: &[u8], text: &mut Vec<u8>) {
+        if let Self::Custom { unwrapping, .. } = self {
+            unwrapping.push(std::str::from_utf8(raw).unwrap_or_default(), text);
+        } else {
+            text.extend_from_slice(raw);
+        }
+    }
+
+    /// Whether both call the same tool.
+    #[must_use]
+    pub fn is_same_tool(&self, other: &Self) -> bool {
+        if let (Self::Function { tool, .. }, Self::Function { tool: other, .. })
+        | (Self::Custom { tool, .. }, Self::Custom { tool: other, .. }) = (self, other)
+        {
+            return tool == other;
+        }
+        false
     }
 
     /// Whether it is a call of another id.

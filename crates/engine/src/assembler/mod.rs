@@ -11,6 +11,7 @@ pub(crate) use item::event;
 pub use responses::{ChildResult, Conclusion, Passed, ResponsesAssembler};
 
 use crate::error::{ErrorKind, Refusal};
+use crate::migration::{self, Frozen, Splice};
 use crate::outgoing::Outgoing;
 use crate::stages::{Parts, Stage, push_ms};
 use flashlane_wire::chat::{Chunk, DeltaKind, Usage};
@@ -44,10 +45,7 @@ impl Assembler {
     pub fn chunk(&mut self, chunk: &Chunk<'_>, out: &mut Outgoing) -> Result<(), Refusal> {
         match self {
             Self::Responses(responses) => responses.chunk(chunk, out),
-            Self::Chat(chat) => {
-                chat.chunk(chunk, out);
-                Ok(())
-            }
+            Self::Chat(chat) => chat.chunk(chunk, out),
         }
     }
 
@@ -109,7 +107,32 @@ impl Assembler {
     pub fn usage_of_all(&self) -> Option<Usage> {
         match self {
             Self::Responses(responses) => responses.usage_of_all(),
-            Self::Chat(chat) => chat.usage(),
+            Self::Chat(chat) => chat.usage_of_all(),
+        }
+    }
+
+    /// What stands of the answer, where another engine can go on from it; `is_told` where the client has it already.
+    #[must_use]
+    pub fn frozen(&self, is_told: bool) -> Option<Frozen> {
+        match self {
+            Self::Responses(responses) => responses.frozen(),
+            Self::Chat(chat) => chat.frozen(is_told),
+        }
+    }
+
+    /// Another engine goes on from here: `spent` is what this one cost, where it told nothing.
+    pub fn freeze(&mut self, spent: Usage, out: &mut Outgoing) {
+        match self {
+            Self::Responses(responses) => responses.freeze(spent, out),
+            Self::Chat(chat) => chat.freeze(spent, out),
+        }
+    }
+
+    /// As much was made as the request allows: there is nothing to go on with.
+    pub fn end_by_length(&mut self, out: &mut Outgoing) {
+        match self {
+            Self::Responses(responses) => responses.end_by_length(),
+            Self::Chat(chat) => chat.end_by_length(out),
         }
     }
 }
@@ -129,6 +152,8 @@ pub struct Timing<'a> {
     pub parts: Parts,
     /// Tokens, or pieces where nobody counted.
     pub output_tokens: u64,
+    /// Where another endpoint went on.
+    pub splices: &'a [Splice],
 }
 
 impl Timing<'_> {
@@ -155,7 +180,12 @@ impl Timing<'_> {
                 push_field(out, stage.name(), ns);
                 before = b",";
             }
-            out.extend_from_slice(b"}},\"timing_metrics\":{");
+            out.push(b'}');
+            if !self.splices.is_empty() {
+                out.extend_from_slice(b",\"splices\":");
+                migration::push(out, self.splices);
+            }
+            out.extend_from_slice(b"},\"timing_metrics\":{");
             self.push_for_codex(out);
             out.extend_from_slice(b"}}");
         });

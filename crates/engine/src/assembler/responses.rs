@@ -6,6 +6,7 @@
 //!                                             \--fail--> failed      \--interrupt--> interrupted, incomplete
 //! ```
 
+mod again;
 mod compact;
 mod passed;
 mod result;
@@ -25,6 +26,7 @@ use flashlane_wire::json;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use again::Again;
 pub use passed::Passed;
 use passed::Passing;
 pub use result::ChildResult;
@@ -43,6 +45,12 @@ pub struct ResponsesAssembler {
     open: Option<Open>,
     /// Calls that began before the open one was whole, in the order in which they follow it.
     waiting: VecDeque<Waiting>,
+    /// A call that was cut, and that another engine makes anew.
+    again: Option<Box<Again>>,
+    /// What the engine calls the open call, where its client has another id of it.
+    alias: Option<Box<str>>,
+    /// Items that were dropped where they stood: their places are nobody else's.
+    dropped: usize,
     /// The open items of an upstream whose events pass, from its first event on.
     passing: Option<Passing>,
     /// Finished items' JSON.
@@ -137,6 +145,9 @@ impl ResponsesAssembler {
             service_tier: "auto",
             open: None,
             waiting: VecDeque::new(),
+            again: None,
+            alias: None,
+            dropped: 0,
             passing: None,
             output: Vec::new(),
             calls: Vec::new(),
@@ -197,7 +208,8 @@ impl ResponsesAssembler {
     /// Whether nothing of an answer has come yet: another upstream may still give it.
     #[must_use]
     pub fn is_untouched(&self) -> bool {
-        self.open.is_none() && self.passing.is_none() && self.output.is_empty() && self.finish.is_none()
+        let is_begun = self.open.is_some() || self.passing.is_some() || self.again.is_some() || self.dropped > 0;
+        !is_begun && self.output.is_empty() && self.finish.is_none()
     }
 
     #[must_use]
@@ -338,9 +350,11 @@ impl ResponsesAssembler {
 
     /// Whether the call has begun. Some engines give every call the same index: a new id is a new call.
     fn knows(&self, call: &ToolCallDelta<'_>) -> bool {
-        let is_same = |kind: &ItemKind| !call.id.as_deref().is_some_and(|id| kind.is_other_call(id));
+        let is_alias = |id: &str| self.alias.as_deref() == Some(id);
+        let is_same = |kind: &ItemKind| !call.id.as_deref().is_some_and(|id| kind.is_other_call(id) && !is_alias(id));
         let is_open = |open: &Open| open.source.call() == Some(call.index) && is_same(open.item.kind());
-        self.open.as_ref().is_some_and(is_open)
+        self.is_anew(call.index, call.id.as_deref())
+            || self.open.as_ref().is_some_and(is_open)
             || self.waiting.iter().any(|waiting| waiting.index == call.index && is_same(&waiting.kind))
     }
 
@@ -352,7 +366,7 @@ impl ResponsesAssembler {
             return Err(Refusal::new(ErrorKind::UpstreamFailed, message));
         }
         let tool = self.tools.set.resolve(name);
-        let before = self.output.len() + usize::from(self.open.is_some()) + self.waiting.len();
+        let before = self.output.len() + self.dropped + usize::from(self.open.is_some()) + self.waiting.len();
         let mut call_id = Vec::new();
         match &call.id {
             Some(id) => json::push_escaped(&mut call_id, id),
@@ -363,7 +377,9 @@ impl ResponsesAssembler {
             true => ItemKind::Custom { tool, call_id, unwrapping: CustomInput::default() },
             false => ItemKind::Function { tool, call_id },
         };
-        self.waiting.push_back(Waiting { index: call.index, kind, raw: Vec::new() });
+        let waiting = Waiting { index: call.index, kind, raw: Vec::new() };
+        let Some(waiting) = self.begin_anew(call.id.as_deref(), waiting, out) else { return Ok(()) };
+        self.waiting.push_back(waiting);
         // Of two calls of one index, only the later gets more.
         let ahead = self.open.as_ref().and_then(|open| open.source.call()).filter(|index| *index != call.index);
         match (&mut self.open, ahead) {
@@ -375,6 +391,9 @@ impl ResponsesAssembler {
 
     /// Arguments of a call that others wait for, or that waits itself.
     fn arguments_apart(&mut self, index: u32, raw: &[u8], out: &mut Outgoing) -> Result<(), Refusal> {
+        if self.compare(index, raw, out) {
+            return Ok(());
+        }
         if let Some(waiting) = self.waiting.iter_mut().rfind(|waiting| waiting.index == index) {
             waiting.raw.extend_from_slice(raw);
             return Ok(());
@@ -417,13 +436,17 @@ impl ResponsesAssembler {
     }
 
     fn open(&mut self, kind: ItemKind, source: Source, out: &mut Outgoing) {
-        let index = index_of(self.output.len());
+        let index = self.next_index();
         self.open = Some(Open { item: OpenItem::open(kind, &self.hex, index, &mut self.sequence, out), source });
     }
 
     /// Closes what is open, and after it the calls that wait. Of a response that was cut, nobody hears of those.
     fn close(&mut self, status: &str, out: &mut Outgoing) {
         self.close_passing(out);
+        match status {
+            "completed" => self.settle_anew(out),
+            _ => self.restore(),
+        }
         self.close_open(status, out);
         for next in std::mem::take(&mut self.waiting).into_iter().filter(|_| status == "completed") {
             self.open_waiting(next, out);
@@ -515,6 +538,7 @@ impl ResponsesAssembler {
         self.finish.is_none()
             && !self.passing.as_ref().is_some_and(Passing::is_open)
             && self.calls.is_empty()
+            && self.again.is_none()
             && self.open.as_ref().is_none_or(|open| open.item.call_id().is_none())
     }
 
@@ -537,6 +561,7 @@ impl ResponsesAssembler {
     /// Ends the response where it stands, and keeps nothing of what was open: PROTOCOL clause 3.6.
     pub fn cancel(&mut self, out: &mut Outgoing) {
         let id = self.response_id();
+        self.restore();
         self.waiting.clear();
         if let Some(open) = self.open.take() {
             open.item.interrupt(&id, &mut self.sequence, out);
@@ -553,6 +578,7 @@ impl ResponsesAssembler {
             out.extend_from_slice(b",\"response_id\":");
             json::push_string(out, &id);
         });
+        self.restore();
         self.waiting.clear();
         if let Some(open) = self.open.take() {
             open.item.interrupt(&id, &mut self.sequence, out);

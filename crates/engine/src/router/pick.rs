@@ -46,6 +46,8 @@ pub struct Wish<'a> {
     pub is_last: bool,
     /// Only an endpoint that speaks Chat Completions will do.
     pub is_chat: bool,
+    /// Only one that goes on with what another has begun will do.
+    pub continues: bool,
 }
 
 impl Wish<'_> {
@@ -54,7 +56,7 @@ impl Wish<'_> {
             Speaks::Chat => true,
             Speaks::Responses => !self.is_chat,
         };
-        speaks_it && !self.tried.contains(&id)
+        speaks_it && (!self.continues || endpoint.continues.by_prefill) && !self.tried.contains(&id)
     }
 }
 

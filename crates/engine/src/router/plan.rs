@@ -24,6 +24,15 @@ impl Plan {
     pub fn tiers(self) -> &'static [Tier] {
         self.route.tiers()
     }
+
+    /// This tier of it alone, if it has it. None: all.
+    #[must_use]
+    pub fn within(self, tier: Option<Tier>) -> Self {
+        match tier {
+            Some(tier) if self.tiers().contains(&tier) => Self { route: Route::only(tier), ..self },
+            Some(_) | None => self,
+        }
+    }
 }
 
 /// Why a plan's first tier is the first.

@@ -10,6 +10,7 @@ use crate::error::{ErrorKind, Refusal};
 use crate::fleet::Tier;
 use crate::gaps::Gaps;
 use crate::guard::{Guarded, Inquiry};
+use crate::migration::Splice;
 use crate::router::{Decision, Origin, SessionKey};
 use crate::stages::{Parts, Step};
 use crate::tokens::Job;
@@ -167,6 +168,8 @@ pub struct Outcome {
     pub attempts: Vec<Attempted>,
     /// What became of a second endpoint, where one was thought of, and what that cost.
     pub hedge: Option<HedgeCost>,
+    /// Where another endpoint went on with what one had begun, in order; the last may have come to nothing.
+    pub splices: Vec<Splice>,
     pub hosted_tools: BTreeSet<&'static str>,
     /// Where its model has a guard that was asked.
     pub guard: Option<Box<Guarded>>,

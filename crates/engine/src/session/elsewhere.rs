@@ -1,10 +1,12 @@
 //! An endpoint has failed a turn: whether another one may serve it, or the turn ends by that.
 
 use super::end::verdict_of;
+use super::migrate::reason_of;
 use super::{Session, Shared, TurnId};
 use crate::admission::Grant;
 use crate::error::{ErrorKind, Refusal};
 use crate::failure::{may_try_elsewhere, refusal_of};
+use crate::migration::Reason;
 use crate::router::Verdict;
 use crate::stages::Stage;
 use crate::time::Now;
@@ -20,16 +22,18 @@ impl Session {
         let mut refusal = refusal_of(failure, endpoint);
         hide(&self.shared, grant, &mut refusal);
         turn.fail_attempt(failure, now);
-        if refusal.kind == ErrorKind::ContextLengthExceeded && turn.may_be_told_less() {
+        let is_too_long = refusal.kind == ErrorKind::ContextLengthExceeded && !turn.is_going_on();
+        if is_too_long && turn.may_be_told_less() {
             turn.failure = Some(refusal);
             turn.times.stages.enter(Stage::Validate, now.mono_ns);
             self.leave(id, Verdict::of(failure));
             self.measure(id, now);
             return;
         }
-        match may_try_elsewhere(failure) && turn.has_nothing() {
-            true => self.ask_again(id, refusal, Verdict::of(failure), now),
-            false => self.fail(id, &refusal, now),
+        if may_try_elsewhere(failure) && turn.has_nothing() {
+            self.ask_again(id, refusal, Verdict::of(failure), now);
+        } else if !self.migrate(id, reason_of(failure), (refusal.clone(), Verdict::of(failure)), now) {
+            self.fail(id, &refusal, now);
         }
     }
 
@@ -46,9 +50,10 @@ impl Session {
         }
         let reason = format!("told of an error in its stream ({})", refusal.kind.row().label);
         turn.end_attempt(Some(reason.into()), now);
-        match turn.has_nothing() {
-            true => self.ask_again(id, refusal, verdict, now),
-            false => self.fail(id, &refusal, now),
+        if turn.has_nothing() {
+            self.ask_again(id, refusal, verdict, now);
+        } else if !self.migrate(id, Reason::Error, (refusal.clone(), verdict), now) {
+            self.fail(id, &refusal, now);
         }
     }
 

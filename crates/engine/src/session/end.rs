@@ -30,6 +30,7 @@ impl Session {
         {
             turn.end_attempt(None, now);
             hedge::lose(&mut self.effects, turn, now);
+            turn.went_on(now);
             let ending = turn.ending(Verdict::Served { ttft_ns: turn.ttft_ns() });
             self.effects.push_back(Effect::Park(id));
             self.effects.push_back(Effect::Release(grant, ending));
@@ -52,8 +53,9 @@ impl Session {
         self.speak(id.lane);
         let Some(turn) = self.lanes.turn(id) else { return };
         turn.times.stages.enter(Stage::Gateway, now.mono_ns);
-        let is_plain = turn.media().is_empty();
-        let told_bytes = turn.told().message_bytes();
+        // An engine that went on has read what another made, too.
+        let is_plain = turn.media().is_empty() && turn.migration.is_none();
+        let (told_bytes, has_taken_nothing) = (turn.told().message_bytes(), turn.is_going_on());
         let responses = match &mut turn.assembler {
             Assembler::Responses(responses) => responses,
             Assembler::Chat(chat) => {
@@ -68,6 +70,8 @@ impl Session {
             }
         };
         match (responses.usage(), turn.tokens) {
+            // Who was to go on has taken nothing.
+            (None, _) if has_taken_nothing => responses.set_usage(Usage::default()),
             (Some(usage), Some(ours)) if is_plain => {
                 limit::learn(&self.shared, (turn.served, &turn.draft.model), ours, usage);
             }
@@ -238,9 +242,12 @@ impl Session {
         self.leave(id, Verdict::Nothing);
         self.speak(id.lane);
         let Some(turn) = self.lanes.turn(id) else { return };
-        let told_bytes = turn.told().message_bytes();
+        let usage = match turn.is_going_on() {
+            true => Usage::default(),
+            false => estimated(turn.told().message_bytes(), turn.deltas),
+        };
         if let Assembler::Responses(responses) = &mut turn.assembler {
-            responses.set_usage(estimated(told_bytes, turn.deltas));
+            responses.set_usage(usage);
         }
     }
 
@@ -408,11 +415,12 @@ impl Session {
             gateway_ns: turn.times.busy_ns,
             origin: traits.origin,
             session: traits.origin.session.or(traits.keys.session),
-            deltas: turn.deltas,
+            deltas: turn.deltas + turn.migration.as_ref().map_or(0, |migration| migration.deltas),
             gaps: turn.gaps,
             place: turn.place,
             attempts: turn.attempts.clone(),
             hedge: turn.hedge_cost(),
+            splices: turn.migration.as_ref().map(|migration| migration.told()).unwrap_or_default(),
             hosted_tools,
             guard: turn.guarded.clone().map(|guarded| Box::new(guarded.ended(now))),
             trace: turn.trace.clone(),

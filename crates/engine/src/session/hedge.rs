@@ -175,7 +175,7 @@ impl Session {
             return self.fail_hedge(id, &UpstreamFailure::Silent { waited_ms }, now);
         }
         turn.hedged = Hedged::Asked;
-        let ticket = ticket(turn, &self.shared.fleet, self.planned);
+        let ticket = ticket(turn, &self.shared, self.planned);
         self.effects.push_back(Effect::Hedge(id, grant, ticket));
     }
 

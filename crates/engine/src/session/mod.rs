@@ -15,6 +15,7 @@ mod guard;
 mod hedge;
 mod lane;
 mod limit;
+mod migrate;
 mod pass;
 mod prefill;
 mod references;

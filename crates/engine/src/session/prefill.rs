@@ -197,5 +197,6 @@ fn request(turn: &mut Turn, leave: Prefill, model: &Model) -> Result<Option<Upst
     let cache_key = turn.draft.cache_key.clone();
     let (endpoint, urgency) = (leave.endpoint, Urgency::Patient);
     let model = Arc::clone(model.upstream(leave.tier));
-    Ok(Some(UpstreamRequest { endpoint, model, fields, messages, cache_key, urgency, trace: None }))
+    let (continues, trace) = (false, None);
+    Ok(Some(UpstreamRequest { endpoint, model, fields, messages, continues, cache_key, urgency, trace }))
 }

@@ -43,6 +43,7 @@ impl Session {
             place: None,
             attempts: Vec::new(),
             hedge: None,
+            splices: Vec::new(),
             hosted_tools: BTreeSet::new(),
             guard: None,
             trace: None,

@@ -3,6 +3,7 @@
 use super::compact;
 use super::guard;
 use super::lane::LaneId;
+use super::migrate;
 use super::pass;
 use super::request::asked;
 use super::traits::traits;
@@ -12,7 +13,7 @@ use crate::assembler::{Assembler, ChatAssembler, ResponsesAssembler};
 use crate::chain::Chain;
 use crate::draft::{Contract, Draft};
 use crate::error::{ErrorKind, Refusal};
-use crate::fleet::{Endpoint, EndpointId, Fleet, Speaks};
+use crate::fleet::{Endpoint, EndpointId, Speaks};
 use crate::seal::{Opener, Sealer, Takes};
 use crate::stages::{Arrival, Stage};
 use crate::time::Now;
@@ -71,7 +72,7 @@ impl Session {
         self.turns_begun = self.turns_begun.wrapping_add(1);
         let hex = self.ids.draw();
         let trace = self.tracing.as_deref().map(|tracing| Trace::begin(tracing, draft.trace.as_deref(), &hex));
-        let assembler = match &draft.contract {
+        let mut assembler = match &draft.contract {
             Contract::Responses(responses) => {
                 let tools = Arc::clone(&responses.tools);
                 let mut assembler = ResponsesAssembler::new(hex, responses.frame.clone(), tools, now);
@@ -85,6 +86,7 @@ impl Session {
                 Assembler::Chat(Box::new(ChatAssembler::new(&hex, &draft.model, chat.include_usage, now)))
             }
         };
+        migrate::keep(&self.shared, &draft.model, &mut assembler);
         if let Some(lane) = self.lanes.lane(lane) {
             let turn = Turn::new(id, draft, assembler, arrival, now);
             lane.running = Some(Box::new(Turn { trace: trace.map(Box::new), ..turn }));
@@ -178,7 +180,7 @@ impl Session {
                 return self.fan_out(id, now);
             }
             let is_warm_up = matches!(&turn.draft.contract, Contract::Responses(responses) if responses.warm_up);
-            let ticket = ticket(turn, &self.shared.fleet, self.planned);
+            let ticket = ticket(turn, &self.shared, self.planned);
             if is_warm_up {
                 self.prepare(id, ticket, now);
                 return;
@@ -213,6 +215,7 @@ impl Session {
 
     /// Admission's answer: to a turn that asked, or that looked how it stands.
     pub fn handle_asked(&mut self, id: TurnId, asked: Asked, now: Now) {
+        let Some(asked) = self.take_place(id, asked, now) else { return self.advance(now) };
         let is_waiting = |turn: &&mut Turn| matches!(turn.state, TurnState::Waiting | TurnState::Queued { .. });
         let Some(turn) = self.lanes.turn(id).filter(is_waiting) else {
             // It has ended meanwhile.
@@ -274,10 +277,11 @@ impl Session {
             return Err(Refusal::new(ErrorKind::Internal, "the turn's model left the fleet"));
         };
         let (opener, profile) = (self.shared.opener(self.owner, Takes::Own), model.profiles.at(grant.tier()));
-        let asked = match self.shared.fleet.contract(grant.endpoint()) {
+        let mut asked = match self.shared.fleet.contract(grant.endpoint()) {
             Speaks::Chat => asked(turn, profile)?,
             Speaks::Responses => pass::asked(turn, profile, opener)?,
         };
+        let continues = migrate::go_on_from(&self.shared, turn, grant, &mut asked);
         turn.assembler.serve_from(grant.tier().service_tier());
         turn.times.sent_upstream_ns = Some(now.mono_ns);
         turn.served = Some(grant);
@@ -286,6 +290,7 @@ impl Session {
         turn.attempts.push(attempt);
         let announce_at = now.after_ms(self.shared.settings.announce_after_ms);
         turn.state = TurnState::Opening { grant, announce_at: Some(announce_at) };
+        let request = UpstreamRequest { continues, ..request };
         self.effects.push_back(Effect::Open(turn.id, Box::new(request)));
         Ok(())
     }
@@ -314,6 +319,7 @@ pub(super) fn sending(
         model: Arc::clone(upstream),
         fields,
         messages,
+        continues: false,
         cache_key: turn.draft.cache_key.clone(),
         urgency: turn.draft.traits.urgency(),
         trace: turn.trace.as_ref().map(|trace| Arc::new(trace.headers(turn.attempts.len()))),
@@ -322,10 +328,11 @@ pub(super) fn sending(
 }
 
 /// What the turn asks admission for.
-pub(super) fn ticket(turn: &mut Turn, fleet: &Fleet, planned: Option<EndpointId>) -> Box<Ticket> {
-    let traits = traits(turn, fleet);
+pub(super) fn ticket(turn: &mut Turn, shared: &Shared, planned: Option<EndpointId>) -> Box<Ticket> {
+    let traits = traits(turn, &shared.fleet);
+    let goes_on = turn.goes_on(shared);
     let (model, tried) = (Arc::clone(&turn.draft.model), turn.tried.clone());
-    Box::new(Ticket { model, traits, tried, prefer: turn.prefer, planned })
+    Box::new(Ticket { model, traits, tried, prefer: turn.prefer, planned, goes_on })
 }
 
 /// A chain from the items that the store kept.

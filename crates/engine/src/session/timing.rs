@@ -2,6 +2,7 @@
 
 use super::{Outcome, Session, Status, Transport, TurnId};
 use crate::assembler::Timing;
+use crate::migration;
 use crate::stages::Stage;
 use crate::time::Now;
 use crate::turn::TurnState;
@@ -84,6 +85,11 @@ impl Session {
                 *parts = Some(Box::new(outcome.parts));
                 if *timing && answer.is_none() {
                     self.outgoing.comment(&format!("server-timing: {}", outcome.parts.server_timing()));
+                    if !outcome.splices.is_empty() {
+                        let mut told = Vec::new();
+                        migration::push(&mut told, &outcome.splices);
+                        self.outgoing.comment(&format!("splices: {}", String::from_utf8_lossy(&told)));
+                    }
                 }
             }
         }
@@ -102,6 +108,7 @@ impl Session {
             gateway_ns: outcome.gateway_ns,
             parts: outcome.parts,
             output_tokens: outcome.usage.output,
+            splices: &outcome.splices,
         };
         timing.send(&mut self.outgoing);
     }

@@ -18,6 +18,7 @@ mod hedge;
 mod http;
 mod lanes;
 mod limit;
+mod migrate;
 mod passing;
 mod peer;
 mod prefill;

@@ -152,6 +152,8 @@ pub struct Peers {
     pub effects: Vec<String>,
     /// Bodies sent upstream.
     pub sent: Vec<(Vec<(String, String)>, String)>,
+    /// Those of them that go on with an answer.
+    pub continued: Vec<String>,
     pub stored: BTreeMap<String, Vec<Bytes>>,
     /// What was to be counted.
     pub jobs: Vec<Job>,
@@ -218,8 +220,14 @@ impl Peers {
         let mut peers = Self::on(fleet);
         peers.admission = Admission::new(settings, Arc::clone(&peers.fleet), [7; 32]);
         for _ in 0..100 {
-            let ticket =
-                Ticket { model: "m".into(), traits: <_>::default(), tried: vec![], prefer: None, planned: None };
+            let ticket = Ticket {
+                model: "m".into(),
+                traits: <_>::default(),
+                tried: vec![],
+                prefer: None,
+                planned: None,
+                goes_on: None,
+            };
             let Asked::Granted(grant, _) = peers.admission.ask(ticket, peers.now) else { panic!("nothing is limited") };
             let verdict = Verdict::Served { ttft_ns: Some(100_000_000) };
             peers.admission.release(grant, &Ending { verdict, tokens_input: 10_000, tokens_output: 0 }, peers.now);
@@ -272,6 +280,7 @@ impl Peers {
             outcomes: Vec::new(),
             effects: Vec::new(),
             sent: Vec::new(),
+            continued: Vec::new(),
             stored: BTreeMap::new(),
             jobs: Vec::new(),
             inquiries: Vec::new(),
@@ -458,7 +467,7 @@ impl Peers {
         }
     }
 
-    fn tell(&mut self, what: impl FnOnce(&mut Session, TurnId, Now)) {
+    pub fn tell(&mut self, what: impl FnOnce(&mut Session, TurnId, Now)) {
         what(&mut self.session, self.turn, self.now);
         self.settle();
     }
@@ -592,6 +601,9 @@ impl Peers {
         serde_json::from_str::<Value>(&body).expect("a body is JSON");
         if self.prefills > 0 && fields.contains(&("max_completion_tokens".to_owned(), "1".to_owned())) {
             self.prefill_stream = Some(turn);
+        }
+        if request.continues {
+            self.continued.push(body.clone());
         }
         self.sent.push((fields, body));
         self.session.handle_sending(turn, self.now);

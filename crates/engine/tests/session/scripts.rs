@@ -1,5 +1,7 @@
 //! Every short script of client, upstream and store events, and many long ones: the invariants hold in each.
 
+mod migrate;
+
 use crate::peer::{Peers, STEPS, Step};
 
 fn run(script: &[Step]) {

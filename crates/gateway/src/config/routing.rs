@@ -7,6 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
+/// Of one turn.
+pub const MIGRATIONS_MAX: u8 = 8;
 /// Rules of one list: each turn asks them in turn.
 const RULES_MAX: usize = 256;
 
@@ -54,8 +56,13 @@ pub fn of_model(config: &ModelConfig, route: Route, fleet: &Fleet) -> Result<Mod
         let message = "is true, and the model's route has one tier alone: there is none to ask as well".to_owned();
         return Err(("hedge".to_owned(), message));
     }
+    let migrations_max = config.migrations_max.unwrap_or(0);
+    if migrations_max > MIGRATIONS_MAX {
+        let message = format!("is {migrations_max}: expected at most {MIGRATIONS_MAX}");
+        return Err(("migrations_max".to_owned(), message));
+    }
     let (rules, hedges) = (config.rules.as_slice().into(), config.hedge);
-    Ok(ModelRouting { rules, latency, throughput, splits, hedges })
+    Ok(ModelRouting { rules, latency, throughput, splits, hedges, migrations_max })
 }
 
 /// Whether turns of the model may be served there, by its own route or rules.

@@ -5,6 +5,7 @@ use super::buckets::{OVERHEAD_SECONDS, STAGE_SECONDS, TPOT_SECONDS, TTFT_SECONDS
 use super::family::{counters, histograms, seconds};
 use super::gaps::GapFamily;
 use crate::label;
+use flashlane_engine::migration::Reason;
 use flashlane_engine::{ErrorKind, Outcome, Stage, Status, Tier};
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, Registry};
 
@@ -17,6 +18,7 @@ pub(super) struct Turns {
     ended: IntCounterVec,
     errors: IntCounterVec,
     routes: IntCounterVec,
+    migrations: IntCounterVec,
     gaps: GapFamily,
     /// Indexed as [`Tier::ALL`], then `none`.
     tiers: [TierMetrics; 3],
@@ -51,6 +53,13 @@ impl Turns {
         for kind in ErrorKind::ALL {
             errors.with_label_values(&[kind.row().label]);
         }
+        let migrations = "Answers that were frozen for another endpoint to go on with";
+        let migrations = counters(registry, "flashlane_migrations_total", migrations, &["reason", "outcome"])?;
+        for reason in Reason::ALL {
+            ["spliced", "failed"]
+                .iter()
+                .for_each(|outcome| drop(migrations.with_label_values(&[reason.name(), outcome])));
+        }
         let routes = "Turns that went to an endpoint, by why";
         Ok(Self {
             ended: counters(registry, "flashlane_turns_total", "Turns ended", &["tier", "outcome"])?,
@@ -61,6 +70,7 @@ impl Turns {
                 routes,
                 &["tier", "plan", "pick", "attempt", "origin"],
             )?,
+            migrations,
             gaps: GapFamily::new(registry)?,
             tiers: [Some(Tier::Latency), Some(Tier::Throughput), None].map(|tier| tiers.of(tier)),
         })
@@ -84,6 +94,10 @@ impl Metrics {
             let (plan, pick, attempt) = (decision.plan.label(), decision.pick.label(), decision.attempt.label());
             let origin = outcome.origin.label();
             turns.routes.with_label_values(&[decision.tier.name(), plan, pick, attempt, origin]).inc();
+        }
+        for splice in &outcome.splices {
+            let outcome = if splice.to.is_some() { "spliced" } else { "failed" };
+            turns.migrations.with_label_values(&[splice.reason.name(), outcome]).inc();
         }
         outcome.tier.iter().for_each(|tier| turns.gaps.add(*tier, &outcome.gaps));
         let [latency, throughput, none] = &turns.tiers;

@@ -1,6 +1,7 @@
 //! One turn that has ended, as it is kept and shown: words and numbers, no text of the turn. Its JSON is what the admin listener answers.
 
 use flashlane_engine::guard as engine;
+use flashlane_engine::migration::Splice;
 use flashlane_engine::router::SessionKey;
 use flashlane_engine::trace::Trace;
 use flashlane_engine::{Attempted, Outcome, Stage, Step, hex};
@@ -82,6 +83,9 @@ pub struct TurnRecord {
     /// Its first token was late: what became of asking a second endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hedge: Option<Hedge>,
+    /// Where another endpoint went on with what one had begun, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub splices: Vec<Spliced>,
     /// What came of asking its model's guard.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guard: Option<Box<Guarded>>,
@@ -106,6 +110,22 @@ pub struct TurnRecord {
     /// Where turns are traced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<Box<Traced>>,
+}
+
+/// A place in an answer where another endpoint went on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spliced {
+    pub from: Name,
+    /// None: nobody went on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Name>,
+    pub reason: Word,
+    /// Of the item that was being made, and how many bytes of it stood.
+    pub output_index: u32,
+    pub bytes: u64,
+    /// Why the tokens behind it may not be those that the first would have given. None: they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inexact: Option<Word>,
 }
 
 /// Its place in a trace: W3C's ids, in hexadecimal.
@@ -232,6 +252,14 @@ impl TurnRecord {
             failure: of.failure.as_deref().map(|failure| start(failure, FAILURE_BYTES_MAX).to_owned()),
             outrun: of.is_outrun,
         };
+        let spliced = |of: &Splice| Spliced {
+            from: Name(Arc::clone(&of.from)),
+            to: of.to.clone().map(Name),
+            reason: of.reason.name().into(),
+            output_index: of.output_index,
+            bytes: of.bytes,
+            inexact: of.exactness.why().map(Into::into),
+        };
         let stepped = |step: &Step| Stepped { stage: step.stage.name().into(), at_us: since(step.at_ns) };
         let guarded = |of: &engine::Guarded| Guarded {
             name: Name(Arc::clone(&of.guard)),
@@ -258,6 +286,7 @@ impl TurnRecord {
             queue: outcome.place.map(|place| Queued { tier: place.tier.name().into(), place: place.number }),
             attempts: outcome.attempts.iter().take(ATTEMPTS_MAX).map(tried).collect(),
             hedge: outcome.hedge.map(|hedge| Hedge { outcome: hedge.end.name().into(), tokens: hedge.tokens }),
+            splices: outcome.splices.iter().map(spliced).collect(),
             guard: outcome.guard.as_deref().map(|guard| Box::new(guarded(guard))),
             steps: outcome.steps.iter().map(stepped).collect(),
             parts: parts.map(|(stage, ns)| Part { stage: stage.name().into(), us: ns / 1000 }).collect(),

@@ -41,7 +41,7 @@ pub fn ticket(key: u8, session: u64, tokens: u64) -> Ticket {
         tokens_output_max: Some(tokens / 2),
         ..Traits::default()
     };
-    Ticket { model: "m".into(), traits, tried: Vec::new(), prefer: None, planned: None }
+    Ticket { model: "m".into(), traits, tried: Vec::new(), prefer: None, planned: None, goes_on: None }
 }
 
 /// It took what it was thought to.

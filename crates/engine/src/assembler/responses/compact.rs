@@ -1,7 +1,7 @@
 //! A response whose context is compacted: the summary that is made in the place of an answer, the item that its client gets, and the
 //! object of `POST /v1/responses/compact`. PROTOCOL clause 12.
 
-use super::{ResponsesAssembler, index_of};
+use super::ResponsesAssembler;
 use crate::assembler::frame::push_usage;
 use crate::assembler::item::{event, push_index, push_place};
 use crate::outgoing::Outgoing;
@@ -38,7 +38,7 @@ impl ResponsesAssembler {
 
     /// Gives the client the sealed summary: the item with its events, as part of the output.
     pub fn push_compaction(&mut self, sealed: &str, out: &mut Outgoing) -> Bytes {
-        let index = index_of(self.output.len());
+        let index = self.next_index();
         let id = self.hex.item_id("cmp", index);
         let item = |content: &str| {
             let mut json = b"{\"id\":".to_vec();

@@ -122,7 +122,7 @@ impl ResponsesAssembler {
         }
         let passing = self.passing.get_or_insert_default();
         if let Said::ItemAdded(raw) = &event.said {
-            let output_index = index_of(self.output.len() + passing.items.len());
+            let output_index = index_of(self.output.len() + self.dropped + passing.items.len());
             passing.items.push(PassingItem::of(raw, event, &self.hex, output_index));
         }
         let mut item = passing.find(event);

@@ -32,7 +32,7 @@ fn order(duty: Duty) -> Order {
 fn wish(conversation: u64) -> Wish<'static> {
     let keys = Keys { thread: Some(SessionKey(conversation << 40 | conversation)), session: None };
     let (tried, tier) = (&[], Tier::Throughput);
-    Wish { tier, model: "m", keys, tried, prefer: None, planned: None, is_last: true, is_chat: false }
+    Wish { tier, model: "m", keys, tried, prefer: None, planned: None, is_last: true, is_chat: false, continues: false }
 }
 
 impl Peer {

@@ -60,6 +60,7 @@ fn wish(keys: Keys) -> Wish<'static> {
         planned: None,
         is_last: false,
         is_chat: false,
+        continues: false,
     }
 }
 
