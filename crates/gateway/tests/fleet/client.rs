@@ -180,7 +180,9 @@ fn text_of(events: &[Value]) -> Result<String, String> {
                 }
                 added += 1;
             }
-            "response.output_item.done" if open.remove(&item) != index => return Err(format!("{item} was not open")),
+            "response.output_item.done" | "response.output_item.interrupted" if open.remove(&item) != index => {
+                return Err(format!("{item} was not open"));
+            }
             "response.output_text.delta" => {
                 if open.get(&item).copied() != index {
                     return Err(format!("a delta of {item}, which is not open"));

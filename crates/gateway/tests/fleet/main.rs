@@ -18,6 +18,7 @@ mod row;
 mod cut;
 mod dead;
 mod garbage;
+mod migrate;
 mod refusal;
 mod silence;
 mod table;
