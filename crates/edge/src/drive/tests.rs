@@ -129,8 +129,10 @@ async fn what_a_session_loses_by_a_panic_is_free_at_once() {
 
 /// A turn whose first token is late, and its second endpoint.
 async fn hedged(state: &Arc<State>) -> Drive {
-    let ticket =
-        || Ticket { model: "demo".into(), traits: <_>::default(), tried: Vec::new(), prefer: None, planned: None };
+    let ticket = || {
+        let (model, tried) = ("demo".into(), Vec::new());
+        Ticket { model, traits: <_>::default(), tried, prefer: None, planned: None, goes_on: None }
+    };
     for _ in 0..100 {
         let now = state.clock.now();
         let Asked::Granted(grant, _) = state.desk.ask(ticket(), std::iter::empty(), now).0 else { panic!("a place") };
