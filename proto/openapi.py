@@ -140,7 +140,7 @@ OUTPUT = {
             "truncation": one("auto", "disabled"),
             "user": nullable(STRING),
         },
-        {"conversation": record({"id": STRING})},
+        {"conversation": record({"id": STRING}), "flashlane": record({}, {"child": record({"name": STRING, "parent": STRING})})},
     ),
 }
 
@@ -206,17 +206,25 @@ SETTINGS = {
     "truncation": nullable(one("auto", "disabled")),
 }
 
+CHILD = record(
+    {"name": {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,64}$"}, "input": PROMPT["input"]},
+    {
+        "model": nullable(STRING),
+        "tier": nullable(one("latency", "throughput")),
+        "instructions": nullable(STRING),
+        "reasoning": nullable(record({}, {"effort": SETTINGS["reasoning"]["properties"]["effort"]}, additionalProperties=False)),
+        "max_output_tokens": nullable(integer(1, 16_777_216)),
+    },
+    additionalProperties=False,
+)
+
 REQUESTS = {
-    "Child": record(
-        {"name": {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,64}$"}, "input": PROMPT["input"]},
-        {
-            "model": nullable(STRING),
-            "tier": nullable(one("latency", "throughput")),
-            "instructions": nullable(STRING),
-            "reasoning": nullable(record({}, {"effort": SETTINGS["reasoning"]["properties"]["effort"]}, additionalProperties=False)),
-            "max_output_tokens": nullable(integer(1, 16_777_216)),
-        },
+    "Child": CHILD,
+    "Flashlane": record(
+        {},
+        {"delegate": nullable(array(ref("Child"))), "fan_out": nullable(array(ref("Child")))},
         additionalProperties=False,
+        description="Children of the response: clause 14 of docs/PROTOCOL.md. Refused where the server runs none.",
     ),
     "CreateResponse": record(
         {"model": PROMPT["model"], "input": PROMPT["input"]},
@@ -243,6 +251,7 @@ REQUESTS = {
             "prompt_cache_key": nullable(STRING),
             "safety_identifier": nullable(STRING),
             "user": nullable(STRING),
+            "flashlane": nullable(ref("Flashlane")),
         },
         description="Clause 5 of docs/PROTOCOL.md says what becomes of each field. Unknown fields are ignored.",
     ),
@@ -302,6 +311,26 @@ ANSWERS = {
     "CodexCatalog": record({"models": array(record({"slug": STRING, "display_name": STRING, "context_window": INTEGER}))}),
     "DeletedResponse": record({"id": STRING, "object": one("response.deleted"), "deleted": one(True)}),
     "ItemList": record({"object": one("list"), "data": array(record({"id": STRING, "type": STRING})), "first_id": nullable(STRING), "last_id": nullable(STRING), "has_more": BOOLEAN}),
+    "ChildList": record(
+        {
+            "object": one("list"),
+            "data": array(
+                record(
+                    {
+                        "id": STRING,
+                        "object": one("response.child"),
+                        "name": STRING,
+                        "model": STRING,
+                        "parent": STRING,
+                        "status": one("in_progress", "completed", "incomplete", "failed", "cancelled"),
+                        "created_at": INTEGER,
+                        "error": nullable(record({"code": STRING, "message": STRING})),
+                    }
+                )
+            ),
+            "has_more": BOOLEAN,
+        }
+    ),
     "CountedInput": record({"object": one("response.input_tokens"), "input_tokens": INTEGER}),
     "CompactedResponse": record({"id": STRING, "object": one("response.compaction"), "created_at": INTEGER, "output": array(record({"type": STRING})), "usage": ref("Usage")}),
     "Conversation": record({"id": STRING, "object": one("conversation"), "created_at": INTEGER, "metadata": METADATA}),
@@ -436,6 +465,9 @@ PATHS = {
     },
     "/v1/responses/{response_id}/input_items": {
         "get": operation("responses.input_items", "The input of a stored response", answers(json_answer("ItemList"), NO_SUCH), parameters=[RESPONSE_ID, *PAGE])
+    },
+    "/v1/responses/{response_id}/children": {
+        "get": operation("responses.children", "The children of a response", answers(json_answer("ChildList"), NO_SUCH), parameters=[RESPONSE_ID])
     },
     "/v1/responses/compact": {
         "post": operation("responses.compact", "A conversation in fewer tokens", answers(json_answer("CompactedResponse"), {**BODY, **TURN}), "Compact")

@@ -7,7 +7,8 @@ use flashlane_engine::admission::{self, Admission};
 use flashlane_engine::seal::Keyring;
 use flashlane_engine::tokens::Counted;
 use flashlane_engine::{
-    Effect, Endpoint, Fleet, IdSource, Modality, Model, Now, Owner, Session, Settings, Shared, Tier, UpstreamEvent,
+    Answer, Delegated, Effect, Endpoint, Fleet, IdSource, Modality, Model, Now, Owner, Session, Settings, Shared,
+    Standing, Tier, UpstreamEvent,
 };
 use flashlane_wire::websocket::Encoder;
 use libfuzzer_sys::fuzz_target;
@@ -18,11 +19,12 @@ fn shared() -> Arc<Shared> {
     let endpoint = Endpoint { simulated: true, ..Endpoint::named("e", Tier::Latency) };
     let ring = Keyring::new(&[7; 32], &[], 1 << 20).expect("one key");
     let fleet = Fleet { endpoints: vec![endpoint], models: vec![model], ..Fleet::default() };
-    Arc::new(Shared::new(Settings::default(), Arc::new(fleet), Arc::new(ring)))
+    let settings = Settings { children_max: 4, ..Settings::default() };
+    Arc::new(Shared::new(settings, Arc::new(fleet), Arc::new(ring)))
 }
 
 /// Runs what the session wants, with an upstream that says one word.
-fn settle(session: &mut Session, shared: &Shared) {
+fn settle(session: &mut Session, shared: &Arc<Shared>) {
     let now = Now::default();
     let mut admission = Admission::new(&admission::Settings::default(), Arc::clone(&shared.fleet), [0; 32]);
     while let Some(effect) = session.poll_effect() {
@@ -38,6 +40,10 @@ fn settle(session: &mut Session, shared: &Shared) {
             }
             Effect::Load(turn, _) => session.handle_loaded(turn, Ok(None), now),
             Effect::Find(turn, ids) => session.handle_found(turn, Ok(vec![None; ids.len()]), now),
+            Effect::Join(turn, _) => session.handle_joined(turn, Standing::default(), now),
+            Effect::Delegate(_, delegation) => {
+                delegation.children.into_iter().for_each(|child| run_child(child, shared));
+            }
             Effect::Commit(turn, _) => session.handle_committed(turn, Ok(()), now),
             Effect::Count(turn, _) => session.handle_counted(turn, &Counted::Beyond, now),
             Effect::Release(grant, ending) => drop(admission.release(grant, &ending, now)),
@@ -55,6 +61,19 @@ fn settle(session: &mut Session, shared: &Shared) {
             | Effect::Close { .. } => {}
         }
     }
+}
+
+fn run_child(child: Delegated, shared: &Arc<Shared>) {
+    let now = Now::default();
+    let mut session = Session::http(Arc::clone(shared), IdSource::new([0; 32]), Owner::default());
+    session.handle_child(child.draft, now);
+    settle(&mut session, shared);
+    match session.answer() {
+        Some(Answer::Background(enlisting)) => session.handle_enlisted(enlisting.turn, Ok(()), now),
+        Some(Answer::Refused(_)) => {}
+        other => unreachable!("a child is kept, or refused: {other:?}"),
+    }
+    settle(&mut session, shared);
 }
 
 fuzz_target!(|bytes: &[u8]| {

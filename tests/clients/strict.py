@@ -14,13 +14,13 @@ from openai.types.responses import ResponsesServerEvent
 
 EVENTS = {typing.get_args(model.model_fields["type"].annotation)[0]: model for model in typing.get_args(typing.get_args(ResponsesServerEvent)[0])}
 # Events that the package does not have, and that docs/PROTOCOL.md states.
-OWN = {"keepalive", "response.interrupt.accepted", "response.output_item.interrupted", "responsesapi.websocket_timing"}
+OWN = {"response.flashlane.child.created", "response.flashlane.child.joined", "keepalive", "response.interrupt.accepted", "response.output_item.interrupted", "responsesapi.websocket_timing"}
 # Values beyond the package's enumerations, stated by docs/PROTOCOL.md (2.1, 3.6, 4): where, and which.
 OWN_REASONS = {"interrupted", "cancelled"}
 OWN_ERROR_CODES = {"context_length_exceeded", "server_is_overloaded", "invalid_value"}
 
 TERMINAL = {"response.completed": "completed", "response.incomplete": "incomplete", "response.failed": "failed"}
-ASIDES = {"response.steer.accepted", "response.steer.pending", "response.steer.failed", "response.interrupt.accepted", "response.output_item.interrupted"}
+ASIDES = {"response.flashlane.child.created", "response.flashlane.child.joined", "response.steer.accepted", "response.steer.pending", "response.steer.failed", "response.interrupt.accepted", "response.output_item.interrupted"}
 UNNUMBERED = {"keepalive", "responsesapi.websocket_timing"}
 
 # Present in every response object, whatever the package calls optional; the second row may not be null.

@@ -77,6 +77,8 @@ fn drive(session: &mut Session) -> (String, usize) {
             | Effect::Load(..)
             | Effect::Find(..)
             | Effect::EndJob(..)
+            | Effect::Delegate(..)
+            | Effect::Join(..)
             | Effect::Answering(_)
             | Effect::Finish(..)
             | Effect::Close { .. } => {}

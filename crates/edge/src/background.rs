@@ -11,7 +11,7 @@ use crate::record::{record_of, store_refusal};
 use crate::state::State;
 use bytes::Bytes;
 use dashmap::DashMap;
-use flashlane_engine::{Enlisting, ErrorKind, Refusal, TurnId};
+use flashlane_engine::{Answer, Delegated, Enlisting, ErrorKind, Fate, Refusal, TurnId};
 use flashlane_store::{Event, OwnerId, Record, Store};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -55,6 +55,10 @@ pub(crate) struct Live {
 }
 
 impl Live {
+    fn new(is_streamed: bool) -> Self {
+        Self { is_streamed, progress: watch::Sender::new(Progress::Running), stop: watch::Sender::new(None) }
+    }
+
     pub(crate) fn follow(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()
     }
@@ -139,24 +143,68 @@ pub(crate) async fn start(drive: Box<Drive>, enlisting: Enlisting) -> Result<Byt
     let state = drive.shared_state();
     let (acknowledge, acknowledged) = oneshot::channel();
     let (owner, id) = (OwnerId(enlisting.record.owner.0), enlisting.record.id.clone());
-    let live = Arc::new(Live {
-        is_streamed: enlisting.is_streamed,
-        progress: watch::Sender::new(Progress::Running),
-        stop: watch::Sender::new(None),
-    });
-    let turn = enlisting.turn;
-    // Before anybody can ask: what is asked before the task listens must not be missed.
-    let asked = live.stop.subscribe();
-    let job = Job { asked, state: Arc::clone(&state), drive, turn, owner, id, live, sequence: 0, unkept: Vec::new() };
+    let live = Arc::new(Live::new(enlisting.is_streamed));
+    let store = Arc::clone(&state.store);
+    let job = Job::new(store, drive, enlisting.turn, (owner, id), live);
     // In the task from here on: a client that leaves now leaves no job behind that is kept and does not run.
     state.jobs.spawn(job.run(enlisting, acknowledge));
     acknowledged.await.unwrap_or_else(|_| Err(Refusal::new(ErrorKind::ShuttingDown, STOPPED)))
+}
+
+/// Lets a child of another response run, in its session. It can be asked for from here on.
+pub(crate) fn delegate(mut drive: Box<Drive>, child: Delegated) {
+    let state = drive.shared_state();
+    let (owner, id) = (drive.owner(), child.id.to_string());
+    let live = Arc::new(Live::new(false));
+    state.jobs.live.insert((owner, id.clone()), Arc::clone(&live));
+    let orphaned = Orphaned { state: Arc::clone(&state), owner, id: id.clone() };
+    // Made before the task: what is asked before that listens must not be missed.
+    let over = Over { state: Arc::clone(&state), key: (owner, id.clone()), live: Arc::clone(&live) };
+    let asked = live.stop.subscribe();
+    let job = async move {
+        let (_over, orphaned) = (over, orphaned);
+        let now = drive.now();
+        drive.handle(now, |session, now| session.handle_child(child.draft, now));
+        match poll_fn(|cx| drive.poll_answer(cx)).await {
+            Answer::Background(enlisting) => {
+                let memory = orphaned.state.children.memory();
+                let store = if enlisting.is_stored { &orphaned.state.store } else { memory };
+                let job = Job::new(Arc::clone(store), drive, enlisting.turn, (owner, id), live);
+                let (acknowledge, _) = oneshot::channel();
+                Job { asked, ..job }.run(*enlisting, acknowledge).await;
+            }
+            Answer::Refused(refusal) => orphaned.fail(&refusal.message),
+            Answer::Stream | Answer::Json(_) => orphaned.fail(BROKEN),
+        }
+    };
+    state.jobs.spawn(job);
+}
+
+/// However a child's task ends, it has ended.
+struct Orphaned {
+    state: Arc<State>,
+    owner: OwnerId,
+    id: String,
+}
+
+impl Orphaned {
+    fn fail(&self, message: &str) {
+        self.state.children.end(self.owner, &self.id, Fate::Failed(message.into()), "");
+    }
+}
+
+impl Drop for Orphaned {
+    fn drop(&mut self) {
+        self.fail(BROKEN);
+    }
 }
 
 /// One background response, in its task.
 struct Job {
     state: Arc<State>,
     drive: Box<Drive>,
+    /// Where it is kept.
+    store: Arc<dyn Store>,
     turn: TurnId,
     owner: OwnerId,
     id: String,
@@ -169,16 +217,31 @@ struct Job {
 }
 
 impl Job {
+    fn new(
+        store: Arc<dyn Store>,
+        drive: Box<Drive>,
+        turn: TurnId,
+        (owner, id): (OwnerId, String),
+        live: Arc<Live>,
+    ) -> Self {
+        // Before anybody can ask: what is asked before the task listens must not be missed.
+        let (state, asked) = (drive.shared_state(), live.stop.subscribe());
+        Self { state, drive, store, turn, owner, id, live, asked, sequence: 0, unkept: Vec::new() }
+    }
+
     async fn run(mut self, enlisting: Enlisting, acknowledge: oneshot::Sender<Result<Bytes, Refusal>>) {
         let _over =
             Over { state: Arc::clone(&self.state), key: (self.owner, self.id.clone()), live: Arc::clone(&self.live) };
-        let Enlisting { record, request, .. } = enlisting;
+        let Enlisting { record, request, is_stored, .. } = enlisting;
         let queued = record.response.clone();
-        let kept = self.enlist(record_of(record), request).await;
+        let kept = self.enlist(record_of(record), request, is_stored).await;
         let answer = kept.as_ref().map(|_| queued).map_err(Clone::clone);
         let (now, turn) = (self.drive.now(), self.turn);
         let told = kept.as_ref().map(|_| ()).map_err(Clone::clone);
         self.drive.handle(now, |session, now| session.handle_enlisted(turn, told, now));
+        if let Err(refusal) = &kept {
+            self.state.children.end(self.owner, &self.id, Fate::Failed(refusal.message.as_str().into()), "");
+        }
         // Nobody listens if the client has left: the job runs all the same.
         let _ = acknowledge.send(answer);
         if let Ok(_place) = kept {
@@ -188,7 +251,12 @@ impl Job {
     }
 
     /// A place for it, and a promise that it is kept.
-    async fn enlist(&mut self, record: Record, request: Bytes) -> Result<OwnedSemaphorePermit, Refusal> {
+    async fn enlist(
+        &mut self,
+        record: Record,
+        request: Bytes,
+        is_stored: bool,
+    ) -> Result<OwnedSemaphorePermit, Refusal> {
         if self.state.connections.phase() >= Phase::Closing {
             let message = "The server is shutting down. Please try again.";
             return Err(Refusal::new(ErrorKind::ShuttingDown, message).with_retry_after_ms(Some(1000)));
@@ -196,7 +264,8 @@ impl Job {
         let place = self.state.jobs.place()?;
         // Before it is in the store: what is there and not here counts as dead.
         self.state.jobs.live.insert((self.owner, self.id.clone()), Arc::clone(&self.live));
-        let created = self.state.store.job_create(record, request).await;
+        self.state.children.kept(self.owner, &self.id, is_stored);
+        let created = self.store.job_create(record, request).await;
         let what = "the background response could not be stored";
         created.map_err(|error| store_refusal(&error, what))?;
         Ok(place)
@@ -246,7 +315,7 @@ impl Job {
             self.end_without(BROKEN).await;
             return false;
         }
-        let store = &self.state.store;
+        let store = &self.store;
         if let Some(response) = began
             && let Err(error) = store.job_start(self.owner, &self.id, response).await
         {
@@ -267,7 +336,10 @@ impl Job {
 
     async fn finish(&mut self, record: Record) {
         let events = self.unkept.clone();
-        let finished = patiently(&PAUSES_MS, || self.state.store.job_finish(record.clone(), events.clone())).await;
+        let finished = patiently(&PAUSES_MS, || self.store.job_finish(record.clone(), events.clone())).await;
+        if finished.is_ok() {
+            self.state.children.end_as(self.owner, &self.id, &record.response);
+        }
         if let Err(error) = finished {
             tracing::error!(error = &error as &dyn Error, "a background response could not be stored");
             self.end_without(NOT_KEPT).await;
@@ -278,7 +350,8 @@ impl Job {
     async fn end_without(&mut self, message: &'static str) {
         let next = self.sequence.saturating_sub(self.unkept.len() as u64);
         let end = End { is_cancelled: false, is_streamed: self.live.is_streamed, next, message };
-        end_without(&self.state, self.owner, &self.id, &end).await;
+        end_without(&*self.store, self.owner, &self.id, &end, self.state.clock.now().unix_ms).await;
+        self.state.children.end(self.owner, &self.id, Fate::Failed(message.into()), "");
     }
 }
 
@@ -348,7 +421,7 @@ pub(crate) async fn recover(state: &State) {
         let is_streamed = request.ok().flatten().is_some_and(|request| wants_stream(&request));
         let next = job.next_sequence_number;
         let end = End { is_cancelled: job.is_cancelled, is_streamed, next, message: RESTARTED };
-        end_without(state, job.owner, &job.id, &end).await;
+        end_without(&*state.store, job.owner, &job.id, &end, state.clock.now().unix_ms).await;
     }
 }
 
@@ -370,8 +443,8 @@ struct End {
     message: &'static str,
 }
 
-async fn end_without(state: &State, owner: OwnerId, id: &str, end: &End) {
-    let ended = try_to_end(&*state.store, owner, id, end, state.clock.now().unix_ms).await;
+async fn end_without(store: &dyn Store, owner: OwnerId, id: &str, end: &End, now_unix_ms: u64) {
+    let ended = try_to_end(store, owner, id, end, now_unix_ms).await;
     if let Err(error) = ended {
         tracing::error!(error = &error as &dyn Error, "a background response cannot be ended in the store");
     }

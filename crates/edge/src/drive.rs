@@ -9,6 +9,7 @@
 //! queue, the decoder what it may send in one message, and [`crate::socket`] what its own messages may add to the unwritten bytes. A
 //! client that neither reads nor answers pings is dropped by the ping timer.
 
+mod children;
 mod claims;
 mod hedge;
 mod load;
@@ -175,6 +176,10 @@ impl Drive {
 
     pub(crate) fn shared_state(&self) -> Arc<State> {
         Arc::clone(&self.state)
+    }
+
+    pub(crate) fn owner(&self) -> OwnerId {
+        self.owner
     }
 
     pub(crate) fn now(&self) -> Now {
@@ -495,23 +500,19 @@ impl Drive {
             Effect::Prepare(turn, ticket) => self.prepare(turn, &ticket, now),
             Effect::Prefilled(prefilled) => self.prefilled(*prefilled, now),
             Effect::Load(turn, source) => self.load(turn, source, now),
-            Effect::Find(turn, ids) => {
-                let ids = ids.iter().map(|id| id.as_ref().to_owned()).collect();
-                let find = self.state.store.find_items(self.owner, ids, now.unix_ms);
-                self.work.push((turn, Work::Find(find)));
-                self.has_changed = true;
-            }
-            Effect::Commit(turn, record) => {
-                let commit = self.state.store.commit(record_of(*record));
-                self.work.push((turn, Work::Commit(commit, self.now().mono_ns)));
-                self.has_changed = true;
-            }
+            Effect::Find(turn, ids) => self.find(turn, &ids, now),
+            Effect::Delegate(_, delegation) => self.delegate(*delegation, now),
+            Effect::Join(turn, ids) => self.join(turn, &ids, now),
+            Effect::Commit(turn, record) => self.commit(turn, *record, now),
             Effect::Count(turn, job) => {
                 let count = self.state.counting.count(job);
                 self.work.push((turn, Work::Count(count)));
                 self.has_changed = true;
             }
-            Effect::EndJob(_, record) => self.ended = Some(record_of(*record)),
+            Effect::EndJob(_, record) => {
+                self.bequeath(&record, now);
+                self.ended = Some(record_of(*record));
+            }
             Effect::Finish(turn, outcome) => {
                 // A verdict that is still to come is nobody's any more.
                 let before = self.work.len();

@@ -12,6 +12,7 @@ mod assembling;
 mod auth;
 mod background;
 mod bare;
+mod children;
 mod clock;
 mod config;
 mod conversations;

@@ -21,6 +21,7 @@ pub(crate) fn record_of(record: flashlane_engine::Record) -> Record {
     let flashlane_engine::Record {
         id,
         owner,
+        children: _,
         previous,
         conversation,
         inherited,

@@ -4,7 +4,7 @@
 use crate::drain::Phase;
 use crate::reply::Refused;
 use crate::state::State;
-use crate::{auth, conversations, http as turns, models, origin, panics, places, stored, ws};
+use crate::{auth, children, conversations, http as turns, models, origin, panics, places, stored, ws};
 use axum::Router;
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
@@ -32,6 +32,7 @@ pub(crate) fn router(state: &Arc<State>) -> Router {
         .route("/v1/responses/{id}", get(stored::retrieve).delete(stored::delete))
         .route("/v1/responses/{id}/cancel", post(stored::cancel))
         .route("/v1/responses/{id}/input_items", get(stored::input_items))
+        .route("/v1/responses/{id}/children", get(children::children))
         .route("/v1/conversations", post(conversations::create))
         .route(
             "/v1/conversations/{id}",

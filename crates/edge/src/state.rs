@@ -3,6 +3,7 @@
 use crate::admin::Glance;
 use crate::assembling::Assembling;
 use crate::background::Jobs;
+use crate::children::{Children, Place};
 use crate::clock::{Clock, unix_ms};
 use crate::config::EdgeConfig;
 use crate::count::Counting;
@@ -22,7 +23,7 @@ use flashlane_engine::admission::limit::Allowance;
 use flashlane_engine::admission::{self, Admission, Asked, Ending, Foreseen, Grant, Prefill, Ticket};
 use flashlane_engine::router::{Change, Traits};
 use flashlane_engine::{Fleet, Now, Shared, Tier};
-use flashlane_store::{Store, UsageEntry};
+use flashlane_store::{OwnerId, Store, UsageEntry};
 use flashlane_telemetry::label::Excess;
 use flashlane_telemetry::metrics::{RenderError, Runtime, Upstream};
 use flashlane_telemetry::{Metrics, Refusals, Turns, log};
@@ -81,6 +82,7 @@ pub struct State {
     pub(crate) places: Arc<Places>,
     pub(crate) memory: Memory,
     pub(crate) jobs: Jobs,
+    pub(crate) children: Children,
     pub(crate) stop: Stop,
 }
 
@@ -112,6 +114,7 @@ impl State {
             memory: Memory::new(current.config.limits.memory_bytes_max),
             connections: Connections::new(current.config.limits.connections_max),
             jobs: Jobs::new(current.config.limits.background_turns_max),
+            children: Children::new(&current.config.limits, Arc::clone(&metrics)),
             generation: AtomicU64::new(current.number),
             current: ArcSwap::from_pointee(current),
             backends: ArcSwap::new(backends),
@@ -227,6 +230,14 @@ impl State {
     pub(crate) fn exceeded(&self, excess: Excess, from: Option<IpAddr>, request_id: Option<&str>) {
         self.metrics.excess(excess);
         self.refusals.exceeded(excess, from, request_id, self.clock.mono_ns());
+    }
+
+    /// Where the response of that id is kept, if it is.
+    pub(crate) fn store_of(&self, owner: OwnerId, id: &str) -> &Arc<dyn Store> {
+        match self.children.known(owner, id).map(|known| known.place) {
+            Some(Place::Memory) => self.children.memory(),
+            Some(Place::Nowhere | Place::Store) | None => &self.store,
+        }
     }
 
     /// Writes a row of the ledger.

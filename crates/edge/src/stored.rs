@@ -27,7 +27,7 @@ use std::sync::Arc;
 const ITEMS_DEFAULT: usize = 20;
 const ITEMS_MAX: usize = 100;
 
-type Id = Result<Path<String>, PathRejection>;
+pub(crate) type Id = Result<Path<String>, PathRejection>;
 
 pub(crate) async fn retrieve(
     extract::State(state): extract::State<Arc<State>>,
@@ -53,7 +53,7 @@ pub(crate) async fn retrieve(
 }
 
 /// A response as it is now. One whose task is gone without a trace has failed, whatever the store says.
-async fn find(state: &State, owner: OwnerId, id: &str) -> Result<Retrieved, Refused> {
+pub(crate) async fn find(state: &State, owner: OwnerId, id: &str) -> Result<Retrieved, Refused> {
     let found = look(state, owner, id).await?;
     if !is_unfinished(&found) || state.jobs.live(owner, id).is_some() {
         return Ok(found);
@@ -67,8 +67,16 @@ async fn find(state: &State, owner: OwnerId, id: &str) -> Result<Retrieved, Refu
 }
 
 async fn look(state: &State, owner: OwnerId, id: &str) -> Result<Retrieved, Refused> {
-    let found = state.store.retrieve(owner, id, state.clock.now().unix_ms).await.map_err(|error| failed(&error))?;
-    found.ok_or_else(|| not_found(id))
+    let found = state.store_of(owner, id).retrieve(owner, id, state.clock.now().unix_ms).await;
+    match (found.map_err(|error| failed(&error))?, state.children.known(owner, id)) {
+        (Some(found), _) => Ok(found),
+        // A child that is not kept yet, or that was refused before it was.
+        (None, Some(child)) => {
+            let job = Some(if child.ended.is_some() { JobState::Finished } else { JobState::Queued });
+            Ok(Retrieved { response: child.object(), created_unix_ms: child.created_unix_ms, job })
+        }
+        (None, None) => Err(not_found(id)),
+    }
 }
 
 fn is_unfinished(found: &Retrieved) -> bool {
@@ -82,7 +90,7 @@ async fn is_streamed(state: &State, owner: OwnerId, id: &str, found: &Retrieved)
     if let Some(live) = state.jobs.live(owner, id) {
         return Ok(live.is_streamed);
     }
-    let journal = state.store.job_events(owner, id, None, state.clock.now().unix_ms).await;
+    let journal = state.store_of(owner, id).job_events(owner, id, None, state.clock.now().unix_ms).await;
     let journal = journal.map_err(|error| failed(&error))?;
     Ok(journal.is_some_and(|journal| !journal.events.is_empty()))
 }
@@ -96,8 +104,10 @@ pub(crate) async fn delete(
     if let Some(live) = state.jobs.live(owner, &id) {
         live.cancel().await;
     }
-    let deleted = state.store.delete(owner, &id, state.clock.now().unix_ms).await.map_err(|error| failed(&error))?;
-    if !deleted {
+    let deleted = state.store_of(owner, &id).delete(owner, &id, state.clock.now().unix_ms).await;
+    let deleted = deleted.map_err(|error| failed(&error))?;
+    // A child that is gone joins nobody.
+    if !(state.children.forget(owner, &id) | deleted) {
         return Err(not_found(&id));
     }
     Ok(json_of(json!({"id": id, "object": "response.deleted", "deleted": true}).to_string().into()))
@@ -116,7 +126,7 @@ pub(crate) async fn cancel(
         Some(JobState::Queued | JobState::InProgress) => {
             // First in the store: what is cancelled stays so after a restart.
             let now = state.clock.now().unix_ms;
-            state.store.job_cancel(owner, &id, now).await.map_err(|error| failed(&error))?;
+            state.store_of(owner, &id).job_cancel(owner, &id, now).await.map_err(|error| failed(&error))?;
             if let Some(live) = state.jobs.live(owner, &id) {
                 live.cancel().await;
             }
@@ -137,13 +147,14 @@ pub(crate) async fn input_items(
     let query = Query::parse(query.as_deref());
     let page = query.page()?;
     let now = state.clock.now().unix_ms;
-    let listing = state.store.input_items(owner, &id, Page::WHOLE, now).await.map_err(|error| failed(&error))?;
+    let listing =
+        state.store_of(owner, &id).input_items(owner, &id, Page::WHOLE, now).await.map_err(|error| failed(&error))?;
     let Some(Listing::Items { items, .. }) = listing else { return Err(not_found(&id)) };
     let items = items.iter().enumerate().map(|(index, item)| Listed::made(&index.to_le_bytes(), item)).collect();
     Ok(json_of(page.of(items)?))
 }
 
-fn response_id(id: Id) -> Result<String, Refused> {
+pub(crate) fn response_id(id: Id) -> Result<String, Refused> {
     match id {
         Ok(Path(id)) => Ok(id),
         Err(_) => Err(not_found("?")),

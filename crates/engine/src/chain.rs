@@ -60,6 +60,8 @@ pub struct Chain {
     open: Vec<OpenCall>,
     /// The name that routing gave it by how it begins, which it keeps as it grows.
     root: Option<SessionKey>,
+    /// Children of its responses whose results have not joined it.
+    children: Option<Arc<[Arc<str>]>>,
 }
 
 /// What an item costs beside its bytes.
@@ -111,8 +113,8 @@ impl Chain {
             return Ok(());
         }
         let items: Vec<Bytes> = self.items().chain(piece.items.iter()).cloned().collect();
-        let (unstored, tools) = (self.unstored, self.tools.take());
-        *self = Self { unstored, ..Self::read(&items, opener)? };
+        let (unstored, tools, children) = (self.unstored, self.tools.take(), self.children.take());
+        *self = Self { unstored, children, ..Self::read(&items, opener)? };
         self.tools = self.tools.take().or(tools);
         Ok(())
     }
@@ -244,6 +246,16 @@ impl Chain {
 
     pub fn mark_unstored(&mut self) {
         self.unstored = true;
+    }
+
+    /// Children whose results have not joined it, by their ids.
+    #[must_use]
+    pub fn children(&self) -> &[Arc<str>] {
+        self.children.as_deref().unwrap_or_default()
+    }
+
+    pub fn wait_for(&mut self, children: Vec<Arc<str>>) {
+        self.children = (!children.is_empty()).then(|| children.into());
     }
 
     /// Its name by how it begins: `name` is asked once.

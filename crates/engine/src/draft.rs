@@ -3,6 +3,7 @@
 
 use crate::assembler::Frame;
 use crate::chain::{Piece, Rendered, render_again};
+use crate::children::Kin;
 use crate::compaction::Wanted;
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::{Modality, Model};
@@ -35,6 +36,8 @@ pub struct Draft {
     pub trace: Option<Box<Parent>>,
     /// The children that run in its place, where it fans out.
     pub branches: Vec<Branch>,
+    /// The children that it delegates to, or whose child it is.
+    pub kin: Kin,
 }
 
 /// One input of a request that fans out.
@@ -165,8 +168,13 @@ impl Draft {
     pub fn weight(&self) -> usize {
         let fields: usize = self.fields.iter().map(|field| field.value.len()).sum();
         let branches: usize = self.branches.iter().map(|branch| branch.draft.weight()).sum();
+        let children: usize = match &self.kin {
+            Kin::Parent(children) => children.iter().map(|child| child.draft.weight()).sum(),
+            Kin::None | Kin::Child { .. } => 0,
+        };
         fields
             + branches
+            + children
             + match &self.contract {
                 Contract::Responses(responses) => {
                     let history = responses.history.as_ref().map_or(0, |history| history.chain.weight());
@@ -244,6 +252,7 @@ impl Draft {
             traits: Traits::default(),
             trace: None,
             branches: Vec::new(),
+            kin: Kin::None,
         })
     }
 
@@ -303,6 +312,7 @@ impl Draft {
             traits: Traits::default(),
             trace: None,
             branches: Vec::new(),
+            kin: Kin::None,
         }
     }
 }

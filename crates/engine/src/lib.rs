@@ -7,6 +7,7 @@
 pub mod admission;
 mod assembler;
 mod chain;
+mod children;
 mod compaction;
 mod draft;
 mod error;
@@ -33,6 +34,7 @@ mod turn;
 mod upstream;
 
 pub use assembler::Timing;
+pub use children::{ChildOf, Delegated, Delegation, Ended as ChildEnded, Fate, Standing};
 pub use error::{ErrorKind, Refusal, Row};
 pub use flashlane_wire::chat::{UpstreamTimes, Usage};
 pub use fleet::{

@@ -8,7 +8,7 @@
 //!                                            +---------------------> (done)              v
 //! The client's leaving ends it from any state; an interrupt or a cancel once it is announced, and not while it commits.
 //! ```
-//! Between Loading and Waiting it may be Finding, where its input refers to items, Counting, where bytes do not decide whether it
+//! Between Loading and Waiting it may be Finding, where its input refers to items, Joining, where children of its chain may have ended, Counting, where bytes do not decide whether it
 //! fits, Cutting, where it does not and `truncation` is `auto`, and Enlisting, in the background; between Waiting and Opening it may be
 //! Queued; between Opening and Streaming it may be Held, where its model has a guard. One that fans out goes from Waiting to Gathering, and to
 //! Committing when all its children have ended. A stream that gave no token yet is left for another endpoint as one that was never opened.
@@ -17,6 +17,7 @@
 use crate::admission::{Ending, Grant, Place};
 use crate::assembler::{Assembler, Conclusion};
 use crate::chain::{Chain, Piece};
+use crate::children::{Joining, Kin};
 use crate::compaction::Progress;
 use crate::draft::{Contract, Draft, chain_too_long};
 use crate::error::{ErrorKind, Refusal};
@@ -63,6 +64,8 @@ pub struct Turn {
     pub guarded: Option<Box<Guarded>>,
     /// Steers that it brings to the model; until it is announced, they can be handed back.
     pub steers: Vec<Steer>,
+    /// What it has of its chain's children, where that has any.
+    pub children: Option<Box<Joining>>,
     /// Made by steers, and not by a request: the next number of its parent's events.
     pub parent_sequence: Option<u64>,
     /// What its request comes to by o200k, where that was counted.
@@ -119,6 +122,10 @@ pub enum TurnState {
     Finding {
         chain: Chain,
         ids: Vec<Arc<str>>,
+    },
+    /// The chain is known, and whoever drives the session is asked which of its children have ended.
+    Joining {
+        chain: Chain,
     },
     /// Whoever drives the session counts tokens.
     Counting {
@@ -203,6 +210,7 @@ impl Turn {
             guarding: Guarding::NotYet,
             guarded: None,
             steers: Vec::new(),
+            children: None,
             parent_sequence: None,
             tokens: None,
             prefer: None,
@@ -254,6 +262,19 @@ impl Turn {
         self.draft.truncates() && !std::mem::replace(&mut self.is_told_less, true)
     }
 
+    #[must_use]
+    pub fn is_child(&self) -> bool {
+        self.draft.kin.of().is_some()
+    }
+
+    /// The chain that a child begins with, once.
+    pub fn forked(&mut self) -> Option<Chain> {
+        match &mut self.draft.kin {
+            Kin::Child { chain, .. } => chain.take().map(|chain| *chain),
+            Kin::None | Kin::Parent(_) => None,
+        }
+    }
+
     /// The response that it goes on from.
     #[must_use]
     pub fn previous(&self) -> Option<&str> {
@@ -298,7 +319,8 @@ impl Turn {
             }
             orphan = chain.orphan(&responses.outputs, &responses.input.calls).cloned();
             // Outputs stay beside their calls: chat backends want nothing between them.
-            let steers = || self.steers.iter().map(|steer| &steer.piece);
+            let joined = || self.children.iter().flat_map(|children| &children.joined).map(|(_, piece)| piece);
+            let steers = || joined().chain(self.steers.iter().map(|steer| &steer.piece));
             let (before, after) = if responses.outputs.is_empty() { (true, false) } else { (false, true) };
             steers().filter(|_| before).for_each(|piece| chain.append(Arc::clone(piece)));
             chain.join(&responses.input, opener)?;
@@ -344,6 +366,7 @@ impl Turn {
             | TurnState::Passing { grant, .. } => Some(*grant),
             TurnState::Loading
             | TurnState::Finding { .. }
+            | TurnState::Joining { .. }
             | TurnState::Counting { .. }
             | TurnState::Cutting(_)
             | TurnState::Enlisting

@@ -22,6 +22,49 @@ impl Transport {
     }
 }
 
+/// By what a request asked for a child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChildKind {
+    /// `delegate`: it runs in the background.
+    Delegate,
+    /// `fan_out`: its parent waits for it.
+    FanOut,
+}
+
+impl ChildKind {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Delegate => "delegate",
+            Self::FanOut => "fan_out",
+        }
+    }
+}
+
+/// What became of a child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChildEnd {
+    Completed,
+    Incomplete,
+    Failed,
+    Cancelled,
+    /// It never began.
+    Refused,
+}
+
+impl ChildEnd {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Incomplete => "incomplete",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// Why a client's connection was ended before it wished to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {

@@ -38,6 +38,7 @@ fn outcome() -> flashlane_engine::Outcome {
         error: None,
         tier: Some(flashlane_engine::Tier::Latency),
         endpoint: Some("wafer-1".into()),
+        child: None,
         decision: Some(flashlane_engine::router::Decision {
             tier: flashlane_engine::Tier::Latency,
             endpoint: flashlane_engine::EndpointId(0),

@@ -153,6 +153,8 @@ pub fn turn(request_id: &str, key: Option<&str>, outcome: &Outcome) {
         session = outcome.session.map(digest),
         subagent = outcome.origin.subagent.then_some(true),
         parent = outcome.origin.parent.map(digest),
+        child = outcome.child.as_deref().map(|of| display(&of.name)),
+        child_of = outcome.child.as_deref().map(|of| display(&of.parent)),
         simulated = outcome.simulated,
         error = outcome.error.map(|kind| display(kind.row().label)),
         guard = guarded.map(|guarded| display(&guarded.guard)),

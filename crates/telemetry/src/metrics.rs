@@ -3,6 +3,7 @@
 //! A family of metrics is a file: its struct, made in [`Metrics::new`], and the methods of [`Metrics`] by which it is told what happened.
 
 mod buckets;
+mod children;
 mod configs;
 mod connections;
 mod family;
@@ -49,6 +50,7 @@ pub struct Metrics {
     keys: keys::Keys,
     orders: orders::Orders,
     prefills: prefills::Prefills,
+    children: children::Children,
     process: process::Process,
     stored: stored::Stored,
     traces: traces::Traces,
@@ -76,6 +78,7 @@ impl Metrics {
             keys: keys::Keys::new(&registry)?,
             orders: orders::Orders::new(&registry)?,
             prefills: prefills::Prefills::new(&registry)?,
+            children: children::Children::new(&registry)?,
             process: process::Process::new(&registry)?,
             stored: stored::Stored::new(&registry)?,
             traces: traces::Traces::new(&registry)?,

@@ -84,6 +84,12 @@ pub struct LimitsConfig {
     pub outgoing_bytes_high: usize,
     /// Responses that run in the background at once; one more is refused. 0: each is. Each may hold what a session may (`[session]`).
     pub background_turns_max: usize,
+    /// What is kept of children of responses (`session.children_max`), beside the store and in memory alone: results that are to join their
+    /// parents, and, as much again, the responses of those whose parents are not stored. The oldest that has ended makes room for the
+    /// newest. 0: nothing is kept, and none runs.
+    pub children_bytes_max: usize,
+    /// For so long, from a child's beginning on; what still runs is kept.
+    pub children_ms_max: u64,
 }
 
 /// Of one address where nothing is said: a few people behind one router.
@@ -155,6 +161,8 @@ impl Default for LimitsConfig {
             store_ms_max: 10_000,
             outgoing_bytes_high: 64 * 1024,
             background_turns_max: 256,
+            children_bytes_max: 32 * 1024 * 1024,
+            children_ms_max: 60 * 60 * 1000,
         }
     }
 }

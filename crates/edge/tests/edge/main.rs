@@ -11,6 +11,7 @@
 mod background;
 mod cancel;
 mod cancels;
+mod children;
 mod compact;
 mod conversations;
 mod crowd;

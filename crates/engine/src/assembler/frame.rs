@@ -1,5 +1,6 @@
 //! The response object: what stays the same through a response's life is written once, what changes is put before it.
 
+use crate::children::ChildOf;
 use crate::error::Refusal;
 use crate::ids::TurnHex;
 use bytes::Bytes;
@@ -103,6 +104,18 @@ impl Frame {
     #[must_use]
     pub fn going_on_from(&self, previous: &str) -> Self {
         Self { previous: Some(previous.into()), ..self.clone() }
+    }
+
+    /// The same for a response that is another's child.
+    #[must_use]
+    pub fn of_child(self, of: &ChildOf) -> Self {
+        let mut tail = self.tail.strip_suffix(b"}").unwrap_or_default().to_vec();
+        tail.extend_from_slice(b",\"flashlane\":{\"child\":{\"name\":");
+        json::push_string(&mut tail, &of.name);
+        tail.extend_from_slice(b",\"parent\":");
+        json::push_string(&mut tail, &of.parent);
+        tail.extend_from_slice(b"}}}");
+        Self { tail: Bytes::from(tail), ..self }
     }
 
     /// The response will not be stored, whatever its request said.

@@ -23,6 +23,8 @@ pub struct Enlisting {
     pub request: Bytes,
     /// Its events can be read, while it runs and after.
     pub is_streamed: bool,
+    /// Where not, it is kept in memory alone: it goes on from what was not to be stored.
+    pub is_stored: bool,
 }
 
 impl Session {
@@ -51,7 +53,9 @@ impl Session {
         let object = Bytes::from(responses.object_queued());
         let Some(background) = turn.draft.background() else { return };
         let (request, is_streamed) = (background.request.clone(), background.is_streamed);
-        let enlisting = Enlisting { turn: id, record: record(owner, turn, 0, object, now), request, is_streamed };
+        let is_stored = matches!(&turn.draft.contract, Contract::Responses(responses) if responses.store);
+        let record = record(owner, turn, 0, object, now);
+        let enlisting = Enlisting { turn: id, record, request, is_streamed, is_stored };
         if let Transport::Http { answer, .. } = &mut self.transport {
             *answer = Some(Answer::Background(Box::new(enlisting)));
         }
@@ -67,7 +71,11 @@ impl Session {
                 if let Assembler::Responses(responses) = &mut turn.assembler {
                     responses.enlist(&mut self.outgoing);
                 }
-                self.ask(id, now);
+                // A child is measured where its parent cannot be refused for it any more.
+                match turn.is_child() {
+                    true => self.measure(id, now),
+                    false => self.ask(id, now),
+                }
             }
             // Whatever else it might have done: what is not kept does not run.
             Err(refusal) => self.give_up(id, &refusal, now),
@@ -117,6 +125,7 @@ pub(super) fn record(owner: Owner, turn: &Turn, outputs: usize, response: Bytes,
         owner,
         previous,
         conversation: turn.conversation().map(str::to_owned),
+        children: turn.chain.children().to_vec(),
         inherited: turn.items_inherited,
         outputs,
         runs: turn.chain.pieces().iter().map(|piece| Arc::clone(&piece.items)).collect(),

@@ -82,6 +82,7 @@ impl Session {
             TurnState::Queued { place, told_ns } => first(Some(place.look_ns), self.news_at(*told_ns)),
             TurnState::Loading
             | TurnState::Finding { .. }
+            | TurnState::Joining { .. }
             | TurnState::Enlisting
             | TurnState::Counting { .. }
             | TurnState::Cutting(_)

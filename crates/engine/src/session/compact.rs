@@ -185,6 +185,7 @@ fn replace_chain(turn: &mut Turn, item: Bytes, opener: Opener<'_>) -> Result<(),
     if turn.chain.is_unstored() {
         chain.mark_unstored();
     }
+    chain.wait_for(turn.chain.children().to_vec());
     turn.chain = chain;
     (turn.told, turn.is_told_less) = (None, false);
     Ok(())

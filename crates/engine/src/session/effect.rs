@@ -6,6 +6,7 @@ use super::prefill::Prefilled;
 use super::{Owner, TurnId};
 use crate::admission::limit::Allowance;
 use crate::admission::{Ending, Grant, Place, Ticket, WaiterId};
+use crate::children::{ChildOf, Delegation};
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::Tier;
 use crate::gaps::Gaps;
@@ -58,6 +59,10 @@ pub enum Effect {
     Load(TurnId, Source),
     /// Ask the store for items of the owner's by their ids; answer by [`super::Session::handle_found`].
     Find(TurnId, Vec<Arc<str>>),
+    /// Let children run, each by [`super::Session::handle_child`] of a session of its own.
+    Delegate(TurnId, Box<Delegation>),
+    /// Say which of these children have ended; answer by [`super::Session::handle_joined`].
+    Join(TurnId, Vec<Arc<str>>),
     /// Tell the store; answer by [`super::Session::handle_committed`].
     Commit(TurnId, Box<Record>),
     /// A background turn has ended: its record is to be kept in one step with its last events.
@@ -88,6 +93,8 @@ impl Effect {
             | Self::Prepare(turn, _)
             | Self::Load(turn, _)
             | Self::Find(turn, _)
+            | Self::Delegate(turn, _)
+            | Self::Join(turn, _)
             | Self::Commit(turn, _)
             | Self::EndJob(turn, _)
             | Self::Finish(turn, _) => Some(*turn),
@@ -108,6 +115,8 @@ pub enum Source {
 pub struct Record {
     pub id: String,
     pub owner: Owner,
+    /// Children that wait for whatever goes on from it.
+    pub children: Vec<Arc<str>>,
     /// The response that it goes on from, whose context is the first `inherited` of the items.
     pub previous: Option<String>,
     /// The conversation that it was made in, whose items are the first `inherited`.
@@ -157,6 +166,8 @@ pub struct Outcome {
     pub gateway_ns: u64,
     /// What the client said of itself.
     pub origin: Origin,
+    /// Whose child it is, if it is one.
+    pub child: Option<Box<ChildOf>>,
     /// A sub-agent's is its parent's.
     pub session: Option<SessionKey>,
     pub deltas: u64,

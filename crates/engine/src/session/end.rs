@@ -87,7 +87,7 @@ impl Session {
         let Contract::Responses(draft) = &turn.draft.contract else { return };
         let (is_kept, is_job) = (draft.store, turn.draft.background().is_some());
         let kept = || Box::new(record(self.owner, turn, piece.items.len(), Bytes::from(object.clone()), now));
-        let record = is_kept.then(kept);
+        let record = (is_kept || is_job).then(kept);
         turn.state = TurnState::Committing { conclusion, object, output: piece };
         match record {
             // Its journal shows the last event when the record is kept, too.
@@ -414,6 +414,7 @@ impl Session {
             steps: stages.steps().to_vec(),
             gateway_ns: turn.times.busy_ns,
             origin: traits.origin,
+            child: turn.draft.kin.of().cloned().map(Box::new),
             session: traits.origin.session.or(traits.keys.session),
             deltas: turn.deltas + turn.migration.as_ref().map_or(0, |migration| migration.deltas),
             gaps: turn.gaps,

@@ -14,16 +14,14 @@
 use super::hedge;
 use super::lane::LaneId;
 use super::steer::SteerError;
-use super::{Effect, Session, Status, TurnId, model_of};
+use super::{Effect, Session, Status, TurnId};
 use crate::assembler::{Assembler, ChildResult};
-use crate::chain::{Chain, render_items};
+use crate::chain::Chain;
 use crate::compaction::Wanted;
 use crate::draft::{Branch, Contract, Draft};
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::{EndpointId, Fleet, Tier};
-use crate::recognition::{self, Fresh};
 use crate::router::{self, Step, Verdict};
-use crate::seal::Takes;
 use crate::stages::{Arrival, Stage};
 use crate::time::Now;
 use crate::tokens;
@@ -31,7 +29,7 @@ use crate::turn::{Turn, TurnState};
 use bytes::Bytes;
 use flashlane_wire::chat::Usage;
 use flashlane_wire::json;
-use flashlane_wire::responses::{Child as Asked, ChildTier, Children, Content, CreateRequest, Item, Part};
+use flashlane_wire::responses::{Child as Asked, Children, Content, CreateRequest, Item, Part};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 
@@ -255,35 +253,7 @@ impl Session {
     }
 
     fn branch<'a>(&mut self, request: &CreateRequest<'a>, child: &Asked<'a>) -> Result<Branch, Refusal> {
-        let own = request.of_child(child);
-        let shared = Arc::clone(&self.shared);
-        let path = |field: &str| format!("{}.{field}", child.path);
-        let model = model_of(&shared.fleet, &own.model).map_err(|refusal| refusal.with_param(path("model")))?;
-        let tools = self.recognise_tools(&own)?;
-        let takes = shared.fleet.takes(model, self.origin.only);
-        let opener = shared.opener(self.owner, takes);
-        // It is no history that comes again.
-        let read = |fresh: &Fresh<'_>| {
-            let rendered = render_items(&path("input"), fresh.items, opener)?;
-            Ok(recognition::Input { history: None, rendered })
-        };
-        let mut draft = Draft::responses(&own, tools, model, read)?;
-        draft.traits = self.traits_of(&own);
-        draft.trace = self.parent_of(request);
-        if takes != Takes::Own {
-            draft = draft.passing(&own);
-        }
-        let tier = child.tier.map(|tier| match tier {
-            ChildTier::Latency => Tier::Latency,
-            ChildTier::Throughput => Tier::Throughput,
-        });
-        if let (Some(tier), Some(only)) = (tier, self.origin.only)
-            && tier != only
-        {
-            let message = format!("The API key may not use the {} tier.", tier.name());
-            return Err(Refusal::new(ErrorKind::InvalidValue, message).with_param(path("tier")));
-        }
-        draft.traits.origin.only = tier.or(self.origin.only);
+        let draft = self.draft_of_child(&request.of_child(child), child)?;
         Ok(Branch { name: child.name.as_ref().into(), draft })
     }
 
@@ -341,6 +311,7 @@ impl Session {
             TurnState::Gathering(gathering) => Some(gathering),
             TurnState::Loading
             | TurnState::Finding { .. }
+            | TurnState::Joining { .. }
             | TurnState::Counting { .. }
             | TurnState::Enlisting
             | TurnState::Cutting(_)

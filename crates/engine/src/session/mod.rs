@@ -31,6 +31,7 @@ mod trace;
 mod traits;
 mod truncate;
 
+use crate::children::Kin;
 use crate::draft::{Background, Contract, Draft};
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::{EndpointId, Fleet, Speaks, Tier};
@@ -358,7 +359,8 @@ impl Session {
     pub fn handle_input_tokens_body(&mut self, body: &[u8], now: Now) {
         let parsed = Fields::parse(body).map_err(Refusal::from);
         let handled = parsed.and_then(|fields| {
-            let mut draft = self.draft(&CreateRequest::parse(&fields)?, Found::default())?;
+            let request = CreateRequest { children: None, ..CreateRequest::parse(&fields)? };
+            let mut draft = self.draft(&request, Found::default())?;
             if let Contract::Responses(responses) = &mut draft.contract {
                 responses.count_only = true;
             }
@@ -414,6 +416,7 @@ impl Session {
         }
         if let Some(children) = &request.children {
             draft.branches = self.branches(request, children, &draft)?;
+            draft.kin = Kin::Parent(self.delegated(request, &children.delegate)?);
         }
         // Where all may be forwarded, nothing is known to be left out.
         self.hosted_tools = match takes {

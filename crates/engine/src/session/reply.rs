@@ -36,6 +36,7 @@ impl Session {
             parts: Parts::default(),
             steps: Vec::new(),
             gateway_ns: 0,
+            child: None,
             origin: self.origin,
             session: self.origin.session,
             deltas: 0,

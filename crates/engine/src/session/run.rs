@@ -11,6 +11,7 @@ use super::{Effect, Life, Session, Shared, Source, TurnId, Why};
 use crate::admission::{Asked, Ending, Grant, Place, Ticket};
 use crate::assembler::{Assembler, ChatAssembler, ResponsesAssembler};
 use crate::chain::Chain;
+use crate::children::Kin;
 use crate::draft::{Contract, Draft};
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::{Endpoint, EndpointId, Speaks};
@@ -70,7 +71,10 @@ impl Session {
     fn create(&mut self, lane: LaneId, draft: Draft, arrival: Arrival, now: Now) -> TurnId {
         let id = TurnId { number: self.turns_begun, lane };
         self.turns_begun = self.turns_begun.wrapping_add(1);
-        let hex = self.ids.draw();
+        let hex = match &draft.kin {
+            Kin::Child { hex, .. } => hex.clone(),
+            Kin::None | Kin::Parent(_) => self.ids.draw(),
+        };
         let trace = self.tracing.as_deref().map(|tracing| Trace::begin(tracing, draft.trace.as_deref(), &hex));
         let mut assembler = match &draft.contract {
             Contract::Responses(responses) => {
@@ -101,7 +105,10 @@ impl Session {
         let Some(previous) = previous else {
             match self.lanes.turn(id).and_then(|turn| turn.conversation().map(str::to_owned)) {
                 Some(conversation) => self.effects.push_back(Effect::Load(id, Source::Conversation(conversation))),
-                None => self.begin(id, Chain::default(), now),
+                None => {
+                    let forked = self.lanes.turn(id).and_then(|turn| turn.forked());
+                    self.begin(id, forked.unwrap_or_default(), now);
+                }
             }
             return;
         };
@@ -150,6 +157,13 @@ impl Session {
 
     /// Adds the input to the chain, and goes on with the whole.
     pub(super) fn go_on(&mut self, id: TurnId, chain: Chain, now: Now) {
+        if let Some(chain) = self.unless_children(id, chain) {
+            self.go_on_with(id, chain, now);
+        }
+    }
+
+    /// As [`Self::go_on`], with what has joined the chain.
+    pub(super) fn go_on_with(&mut self, id: TurnId, chain: Chain, now: Now) {
         let opener = self.shared.opener(self.owner, Takes::Own);
         let Some(turn) = self.lanes.turn(id) else { return };
         turn.items_inherited = chain.items().count();
@@ -158,6 +172,7 @@ impl Session {
         }
         match turn.go_on_from(chain, self.shared.settings.chain_bytes_max, opener) {
             Err(refusal) => self.fail(id, &refusal, now),
+            Ok(()) if turn.is_child() => self.enlist(id, now),
             Ok(()) => self.measure(id, now),
         }
     }

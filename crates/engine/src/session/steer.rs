@@ -12,6 +12,7 @@ use super::lane::{LaneId, Succession};
 use super::{Effect, Session, Shared, Status, TurnId};
 use crate::assembler::{Assembler, ResponsesAssembler, event};
 use crate::chain::{Piece, Rendered, render_items};
+use crate::children::Kin;
 use crate::compaction::Wanted;
 use crate::draft::{self, Contract, Draft};
 use crate::error::{ErrorKind, Refusal};
@@ -223,6 +224,7 @@ impl Session {
             traits: running.draft.traits,
             trace: running.draft.trace.clone(),
             branches: Vec::new(),
+            kin: Kin::None,
         };
         let (prefer, sequence) = (running.served.map(|grant| grant.endpoint()), responses.sequence());
         let steers = std::mem::take(&mut lane.steers);

@@ -86,6 +86,7 @@ impl Session {
             (
                 TurnState::Loading
                 | TurnState::Finding { .. }
+                | TurnState::Joining { .. }
                 | TurnState::Counting { .. }
                 | TurnState::Cutting(_)
                 | TurnState::Enlisting
@@ -174,6 +175,7 @@ impl Session {
                 responses.announce(false, &mut self.outgoing);
                 turn.steers.clear();
                 self.last_sent_ns = now.mono_ns;
+                self.tell_children(id);
             }
             // A chat client gets its status and a comment: what lies between may not take silence for the end.
             Assembler::Chat(_) if matches!(turn.state, TurnState::Opening { .. }) => self.send_keepalive(now),

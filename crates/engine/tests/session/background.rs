@@ -64,6 +64,7 @@ impl Job {
                 Effect::Hedge(..) | Effect::Adopt(..) => panic!("nobody waits for its first token"),
                 Effect::Open(..) | Effect::Answering(_) | Effect::Park(_) | Effect::Warm(_) => {}
                 Effect::Prepare(..) | Effect::Prefilled(_) => panic!("no WebSocket"),
+                Effect::Delegate(..) | Effect::Join(..) => panic!("no children"),
                 Effect::Load(..) | Effect::Find(..) | Effect::Count(..) | Effect::Commit(..) | Effect::Close { .. } => {
                     panic!("{effect:?}")
                 }

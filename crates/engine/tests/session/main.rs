@@ -19,6 +19,7 @@ mod http;
 mod lanes;
 mod limit;
 mod migrate;
+mod nursery;
 mod passing;
 mod peer;
 mod prefill;

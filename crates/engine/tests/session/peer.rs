@@ -1,6 +1,7 @@
 //! A client, an upstream and a store for one session, without a socket: they apply what a script says, and check every
 //! event that comes back against the invariants of the contract.
 
+use crate::nursery::{DELEGATE, Nursery};
 use crate::watch::Watch;
 use bytes::Bytes;
 use flashlane_engine::admission::{self, Admission, Asked, Ending, Ticket, WaiterId};
@@ -9,8 +10,8 @@ use flashlane_engine::router::Verdict;
 use flashlane_engine::seal::Keyring;
 use flashlane_engine::tokens::{Counted, Counter, Job};
 use flashlane_engine::{
-    Effect, Ended, Endpoint, ErrorKind, Fleet, IdSource, Modality, Model, Now, Outcome, Owner, Prefilled, Refusal,
-    Session, Settings, Shared, Speaks, Tier, TurnId, UpstreamEvent, UpstreamFailure, UpstreamRequest,
+    Effect, Ended, Endpoint, ErrorKind, Fate, Fleet, IdSource, Modality, Model, Now, Outcome, Owner, Prefilled, Record,
+    Refusal, Session, Settings, Shared, Speaks, Tier, TurnId, UpstreamEvent, UpstreamFailure, UpstreamRequest,
 };
 use flashlane_wire::websocket::Encoder;
 use serde_json::Value;
@@ -40,6 +41,10 @@ pub enum Step {
     /// Three children, two of which share what they go on from.
     FanOut,
     FanOutInA,
+    /// Hands work to two children, and goes on from the latest response that ended well.
+    CreateDelegating,
+    /// The child that began first of those that run has ended.
+    ChildEnds,
     Steer,
     SteerEnded,
     Interrupt,
@@ -79,7 +84,7 @@ pub enum Step {
     ClientGone,
 }
 
-pub const STEPS: [Step; 45] = [
+pub const STEPS: [Step; 47] = [
     Step::Create,
     Step::CreateStored,
     Step::Continue,
@@ -93,6 +98,8 @@ pub const STEPS: [Step; 45] = [
     Step::CreateTrigger,
     Step::FanOut,
     Step::FanOutInA,
+    Step::CreateDelegating,
+    Step::ChildEnds,
     Step::Steer,
     Step::SteerEnded,
     Step::Interrupt,
@@ -159,6 +166,7 @@ pub struct Peers {
     pub jobs: Vec<Job>,
     /// What guards were asked, and for whom.
     pub inquiries: Vec<(TurnId, Inquiry)>,
+    pub nursery: Nursery,
     gone: bool,
     fleet: Arc<Fleet>,
     /// When something happened.
@@ -252,7 +260,7 @@ impl Peers {
     }
 
     pub fn on(fleet: Fleet) -> Self {
-        Self::with(fleet, Settings::default())
+        Self::with(fleet, Settings { children_max: 8, ..Settings::default() })
     }
 
     pub fn with(fleet: Fleet, settings: Settings) -> Self {
@@ -284,6 +292,7 @@ impl Peers {
             stored: BTreeMap::new(),
             jobs: Vec::new(),
             inquiries: Vec::new(),
+            nursery: Nursery::default(),
             gone: false,
             fleet,
             stamps: BTreeSet::new(),
@@ -343,6 +352,13 @@ impl Peers {
         }
     }
 
+    /// All of an answer before the driver looks at what is to be done.
+    pub fn upstream_at_once(&mut self, stream: &[u8]) {
+        self.session.handle_upstream(self.turn, UpstreamEvent::Opened, self.now);
+        self.session.handle_upstream(self.turn, UpstreamEvent::Bytes(stream), self.now);
+        self.settle();
+    }
+
     /// Counts what the running turn waits for, by the real tokenizer.
     pub fn count(&mut self) {
         let counted = self.jobs.last().map_or(Counted::Beyond, |job| Counter::load().count(job));
@@ -370,6 +386,8 @@ impl Peers {
             Step::CreateTrigger => self.message(TRIGGER),
             Step::FanOut => self.fan_out(&["f1", "f2", "f3"], ""),
             Step::FanOutInA => self.fan_out(&["g1", "g2", "g3"], r#","stream_id":"a""#),
+            Step::CreateDelegating => self.create_delegating(),
+            Step::ChildEnds => self.nursery.end_next(Fate::Completed),
             Step::Counted => self.count(),
             Step::Steer => self.steer(&self.watch.latest()),
             Step::SteerEnded => self.steer(&self.watch.ended.last().cloned().unwrap_or_default()),
@@ -424,6 +442,11 @@ impl Peers {
             r#"{{"name":"{one}","input":"x"}},{{"name":"{two}","input":"y"}},{{"name":"{other}","input":"z","tier":"throughput"}}"#
         );
         self.create(&format!(r#","store":false,"flashlane":{{"fan_out":[{children}]}}{more}"#));
+    }
+
+    fn create_delegating(&mut self) {
+        let previous = self.watch.ended.last().map(|id| format!(r#","previous_response_id":"{id}""#));
+        self.create(&format!(r#","store":false{DELEGATE}{}"#, previous.unwrap_or_default()));
     }
 
     fn leave(&mut self) {
@@ -574,17 +597,27 @@ impl Peers {
                     self.session.handle_found(turn, Ok(items), self.now);
                 }
             }
-            Effect::Commit(turn, record) => {
-                self.begun(turn);
-                assert!(record.inherited + record.outputs <= record.items().count());
-                let response: Value = serde_json::from_slice(&record.response).unwrap();
-                assert_eq!(response["id"], record.id);
-                self.stored.insert(record.id.clone(), record.items().cloned().collect());
-            }
+            Effect::Delegate(_, delegation) => self.nursery.begin(*delegation, self.now),
+            Effect::Join(turn, ids) => self.join(turn, &ids),
+            Effect::Commit(turn, record) => self.commit(turn, &record),
             Effect::EndJob(..) => panic!("nothing runs in the background here"),
             Effect::Finish(turn, outcome) => self.ended(turn, *outcome),
             Effect::Close { .. } => self.gone = true,
         }
+    }
+
+    fn join(&mut self, turn: TurnId, ids: &[Arc<str>]) {
+        self.begun(turn);
+        let standing = self.nursery.standing(ids);
+        self.session.handle_joined(turn, standing, self.now);
+    }
+
+    fn commit(&mut self, turn: TurnId, record: &Record) {
+        self.begun(turn);
+        assert!(record.inherited + record.outputs <= record.items().count());
+        let response: Value = serde_json::from_slice(&record.response).unwrap();
+        assert_eq!(response["id"], record.id);
+        self.stored.insert(record.id.clone(), record.items().cloned().collect());
     }
 
     fn open(&mut self, turn: TurnId, request: &UpstreamRequest) {

@@ -1,7 +1,7 @@
 //! What a client sees of a session, checked event by event against the invariants of the contract.
 
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a client has seen, checked as it comes.
 #[derive(Default)]
@@ -17,6 +17,8 @@ pub struct Watch {
     /// Accepted steers that are neither used nor handed back: the lane, and the response that they steer.
     pub steers: BTreeMap<String, (String, String)>,
     pub ended: Vec<String>,
+    /// All that were begun.
+    pub children: BTreeSet<String>,
     pub errors: u32,
     /// In queues, as they were told.
     pub places: Vec<u64>,
@@ -30,6 +32,8 @@ struct Seen {
     open: BTreeMap<u64, String>,
     items: u64,
     text: BTreeMap<String, String>,
+    /// Children that joined its input.
+    joined: BTreeSet<String>,
 }
 
 /// The lane that an event says it is of.
@@ -141,6 +145,16 @@ impl Watch {
         let index = event["output_index"].as_u64();
         match kind {
             "response.in_progress" | "response.interrupt.accepted" => {}
+            "response.flashlane.child.created" => {
+                let id = event["child"]["id"].as_str().unwrap().to_owned();
+                assert!(self.children.insert(id), "a child begins once");
+            }
+            "response.flashlane.child.joined" => {
+                let id = event["child"]["id"].as_str().unwrap();
+                assert!(self.children.contains(id), "only what was begun joins");
+                assert!(seen.joined.insert(id.to_owned()), "and once in a response");
+                assert_eq!(seen.items, 0, "before the answer");
+            }
             "response.output_item.added" => {
                 assert_eq!(index, Some(seen.items), "indexes have no gaps");
                 assert!(seen.open.is_empty() || self.is_passing, "one item at a time");

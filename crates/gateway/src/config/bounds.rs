@@ -4,7 +4,7 @@ use super::File;
 use toml::Value;
 
 /// Limits of which 0 switches one thing off and leaves the rest. Of every other, 0 would let nothing through at all.
-const ZERO_IS_OFF: [&str; 31] = [
+const ZERO_IS_OFF: [&str; 32] = [
     "routing.affinity_entries_max",
     "routing.affinity_turns_max",
     "routing.hedge_tokens_percent_max",
@@ -12,6 +12,7 @@ const ZERO_IS_OFF: [&str; 31] = [
     "routing.retries_per_second_max",
     "routing.retry_percent_max",
     "server.limits.background_turns_max",
+    "server.limits.children_bytes_max",
     "server.limits.close_ms_max",
     "server.limits.connections_per_address_max",
     "server.limits.handshakes_per_second_max",

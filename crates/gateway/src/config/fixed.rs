@@ -12,7 +12,7 @@ macro_rules! fixed {
 }
 
 /// How many paths are fixed.
-pub const PATHS: usize = 11;
+pub const PATHS: usize = 13;
 /// Fixed whatever stands in them.
 const FIXED: [Fixed; PATHS] = fixed![
     server.listen,
@@ -21,6 +21,8 @@ const FIXED: [Fixed; PATHS] = fixed![
     server.limits.memory_bytes_max,
     server.limits.assembling_bytes_max,
     server.limits.background_turns_max,
+    server.limits.children_bytes_max,
+    server.limits.children_ms_max,
     session.recognised_bytes_max,
     session.recognised_bytes_per_key_max,
     store,

@@ -105,6 +105,9 @@ pub struct TurnRecord {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<String>,
     pub subagent: bool,
+    /// Whose child it is, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub child: Option<Box<ChildOf>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tools_not_forwarded: Vec<Word>,
     /// Where turns are traced.
@@ -126,6 +129,13 @@ pub struct Spliced {
     /// Why the tokens behind it may not be those that the first would have given. None: they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inexact: Option<Word>,
+}
+
+/// A child's name, and the response that asked for it: PROTOCOL clause 14.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChildOf {
+    pub name: Name,
+    pub parent: Name,
 }
 
 /// Its place in a trace: W3C's ids, in hexadecimal.
@@ -302,6 +312,10 @@ impl TurnRecord {
             session: outcome.session.map(digest),
             parent: outcome.origin.parent.map(digest),
             subagent: outcome.origin.subagent,
+            child: outcome
+                .child
+                .as_deref()
+                .map(|of| Box::new(ChildOf { name: Name(Arc::clone(&of.name)), parent: Name(Arc::clone(&of.parent)) })),
             tools_not_forwarded: outcome.hosted_tools.iter().map(|&kind| kind.into()).collect(),
             trace: outcome.trace.as_deref().map(|trace| Box::new(Traced::new(trace))),
         }
