@@ -235,7 +235,6 @@ REQUESTS = {
             **TOOLS,
             **SETTINGS,
             "context_management": nullable(array(record({"type": one("compaction")}, {"compact_threshold": nullable(integer(1, 16_777_216))}))),
-            "flashlane": nullable(record({}, {"fan_out": nullable(array(ref("Child")))}, additionalProperties=False)),
             "stream": nullable(BOOLEAN),
             "store": nullable(BOOLEAN),
             "max_output_tokens": nullable(integer(1, 16_777_216)),
