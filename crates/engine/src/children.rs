@@ -14,6 +14,8 @@ pub struct ChildOf {
     /// The id of the response that asked for it.
     pub parent: Arc<str>,
     pub name: Arc<str>,
+    /// It runs in a lane beside its parent, which waits for it: a fan-out's.
+    pub is_branch: bool,
 }
 
 /// A child that a request asks for.

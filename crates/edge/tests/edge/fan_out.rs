@@ -124,6 +124,7 @@ async fn each_engine_reads_what_children_share_once_and_then_gets_the_others() {
     let metrics = gateway.metrics().await;
     assert!(metrics.contains("flashlane_turns_total{outcome=\"completed\",tier=\"latency\"} 4"), "{metrics}");
     assert!(metrics.contains("flashlane_turns_total{outcome=\"completed\",tier=\"none\"} 1"), "{metrics}");
+    assert!(metrics.contains("flashlane_children_total{kind=\"fan_out\",outcome=\"completed\"} 5"), "{metrics}");
 }
 
 #[tokio::test]
@@ -284,7 +285,8 @@ async fn what_is_kept_of_it_is_its_parents() {
     let id = events[0]["response"]["id"].as_str().unwrap().to_owned();
     let response = ended(&gateway, &id).await;
     assert_eq!(texts(&response), [("a", "completed", "fast"), ("b", "completed", "fast")]);
-    assert!(events.iter().all(|event| event.get("stream_id").is_none()));
+    assert_eq!(kinds(&events).iter().filter(|kind| **kind == "response.output_item.added").count(), 2);
+    assert!(events.iter().zip(0u64..).all(|(event, number)| event == "[DONE]" || event["sequence_number"] == number));
     let child = response["output"][0]["flashlane"]["child"]["id"].as_str().unwrap();
     assert_eq!(gateway.get(&format!("/v1/responses/{child}")).await.status, 404, "a child is not stored");
     let next = json!({"model": "demo", "input": "so?", "previous_response_id": id});

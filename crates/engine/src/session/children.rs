@@ -126,7 +126,7 @@ impl Session {
         let parent: Arc<str> = responses.response_id().into();
         let forked = turn.chain.clone();
         let child = |Child { name, hex, draft }: Child| {
-            let of = ChildOf { parent: Arc::clone(&parent), name: Arc::clone(&name) };
+            let of = ChildOf { parent: Arc::clone(&parent), name: Arc::clone(&name), is_branch: false };
             let id = hex.response_id().into();
             let mut chain = forked.clone();
             chain.wait_for(Vec::new());

@@ -414,7 +414,7 @@ impl Session {
             steps: stages.steps().to_vec(),
             gateway_ns: turn.times.busy_ns,
             origin: traits.origin,
-            child: turn.draft.kin.of().cloned().map(Box::new),
+            child: turn.draft.kin.of().cloned().or_else(|| self.branch_of(turn)).map(Box::new),
             session: traits.origin.session.or(traits.keys.session),
             deltas: turn.deltas + turn.migration.as_ref().map_or(0, |migration| migration.deltas),
             gaps: turn.gaps,

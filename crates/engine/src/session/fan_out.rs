@@ -17,6 +17,7 @@ use super::steer::SteerError;
 use super::{Effect, Session, Status, TurnId};
 use crate::assembler::{Assembler, ChildResult};
 use crate::chain::Chain;
+use crate::children::ChildOf;
 use crate::compaction::Wanted;
 use crate::draft::{Branch, Contract, Draft};
 use crate::error::{ErrorKind, Refusal};
@@ -261,7 +262,9 @@ impl Session {
     pub(super) fn fan_out(&mut self, id: TurnId, now: Now) {
         let Some(turn) = self.lanes.turn(id) else { return };
         let branches = std::mem::take(&mut turn.draft.branches);
-        let chain = turn.chain.clone();
+        let mut chain = turn.chain.clone();
+        // Who waits for what was handed out before is the parent's chain.
+        chain.wait_for(Vec::new());
         match self.gather(id, branches, chain, now) {
             Ok(gathering) => self.begin_children(id, gathering, now),
             Err(refusal) => self.give_up(id, &refusal, now),
@@ -385,6 +388,13 @@ impl Session {
             let prefer = leader.and_then(|turn| turn.grant()).map(|grant| grant.endpoint());
             self.follow(id, group, prefer);
         }
+    }
+
+    /// Whose child a turn is, where its lane runs one.
+    pub(super) fn branch_of(&self, turn: &Turn) -> Option<ChildOf> {
+        let (name, kinship) = self.lanes.kinship(turn.id.lane)?;
+        let parent = self.lanes.running().find(|running| running.id == kinship.parent)?;
+        Some(ChildOf { parent: parent.response_id().into(), name: Arc::clone(name), is_branch: true })
     }
 
     /// What a turn came to, where its lane runs a child.

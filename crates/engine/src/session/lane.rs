@@ -196,6 +196,12 @@ impl Lanes {
         }
     }
 
+    /// The child that a lane runs.
+    pub fn kinship(&self, id: LaneId) -> Option<(&Arc<str>, &Kinship)> {
+        let lane = self.lanes.get(usize::from(id.0))?;
+        Some((lane.name.as_ref()?, lane.kinship.as_deref()?))
+    }
+
     /// How many run children.
     pub fn children(&self) -> usize {
         self.lanes.iter().filter(|lane| lane.kinship.is_some()).count()

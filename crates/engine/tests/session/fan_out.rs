@@ -1,7 +1,7 @@
 //! A request that fans out: its children in lanes of their own, and what their response makes of them.
 
 use crate::peer::{Peers, Step, fleet};
-use flashlane_engine::{Endpoint, ErrorKind, Settings, Status, Tier};
+use flashlane_engine::{Endpoint, ErrorKind, Settings, Speaks, Status, Tier};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -75,6 +75,10 @@ fn the_first_reads_what_they_share_and_the_others_follow_it() {
     assert_eq!(texts, ["a\na\n", "a\n"]);
     let child = &output[1]["flashlane"]["child"];
     assert_eq!(*child, json!({"name":"b","id":id_of(&peers, "b"),"model":"m","tier":"latency","status":"completed"}));
+    // Its row says whose it is.
+    let (of, parent) = (peers.outcomes[0].child.clone().unwrap(), response["id"].as_str().unwrap());
+    assert_eq!((&*of.name, &*of.parent, of.is_branch), ("b", parent, true));
+    assert_eq!(peers.outcomes[2].child, None);
     // Each is billed once, as the turn that it is.
     let used: Vec<_> =
         peers.outcomes.iter().map(|outcome| (outcome.status, outcome.usage.input, outcome.tier.is_some())).collect();
@@ -320,6 +324,27 @@ fn more_children_than_may_run_at_once_are_refused_whoevers_they_are() {
 }
 
 #[test]
+fn it_hands_out_work_beside_its_children() {
+    let mut peers = with(4);
+    peers.message(&format!(
+        r#"{{"type":"response.create","model":"m","input":"all","store":false,
+            "flashlane":{{"delegate":[{{"name":"d","input":"later"}}],"fan_out":[{A},{B}]}}}}"#
+    ));
+    assert!(
+        types(&peers, Some("")).contains(&"response.flashlane.child.created".to_owned()),
+        "{:?}",
+        peers.watch.events
+    );
+    assert_eq!(peers.sent.len(), 1, "who waits for what was handed out is the parent alone: {:?}", peers.effects);
+    run(&mut peers, &[Step::Opened, Step::Text]);
+    run(&mut peers, &ANSWER);
+    run(&mut peers, &[Step::Switch, Step::Finish]);
+    assert_eq!(last(&peers, "")["response"]["status"], "completed");
+    assert!(!peers.effects.contains(&"Join".to_owned()), "{:?}", peers.effects);
+    peers.finish_and_check();
+}
+
+#[test]
 fn a_leader_is_not_waited_for_forever() {
     let mut peers = with(4);
     fan_out(&mut peers, &format!("{A},{B}"), "");
@@ -381,6 +406,31 @@ fn tools_are_told_and_not_called() {
     let fields = &peers.sent[0].0;
     assert!(fields.contains(&("tool_choice".into(), "\"none\"".into())), "{fields:?}");
     assert!(fields.iter().any(|(name, _)| name == "tools"));
+    peers.finish_and_check();
+}
+
+#[test]
+fn a_server_of_the_responses_api_is_asked_in_its_own_words() {
+    let mut fleet = fleet();
+    fleet.endpoints.iter_mut().for_each(|endpoint| endpoint.speaks = Speaks::Responses);
+    let mut peers = Peers::with(fleet, Settings { children_max: 4, ..Settings::default() });
+    let own = r#"{"name":"a","input":"for a","reasoning":{"effort":"low"},"instructions":"own"}"#;
+    fan_out(&mut peers, own, r#","instructions":"all","reasoning":{"effort":"high"},"tools":[{"type":"web_search"}]"#);
+    let body: Value = serde_json::from_str(&peers.sent[0].1).unwrap();
+    assert_eq!(
+        (&body["instructions"], &body["reasoning"], &body["tool_choice"], &body["tools"][0]["type"]),
+        (&json!("own"), &json!({"effort":"low"}), &json!("none"), &json!("web_search"))
+    );
+    assert_eq!(body["input"].as_array().unwrap().len(), 2);
+    // What this server alone says of an item is not passed on.
+    peers.message(
+        r#"{"type":"response.create","model":"m","store":false,"stream_id":"x","input":[{"role":"user","content":"all"},
+            {"type":"message","role":"assistant","status":"completed","id":"msg_1","flashlane":{"child":{"name":"a"}},
+             "content":[{"type":"output_text","text":"said"}]},{"role":"user","content":"and?"}]}"#,
+    );
+    let body: Value = serde_json::from_str(&peers.sent[1].1).unwrap();
+    let item = json!({"type":"message","role":"assistant","status":"completed","id":"msg_1","content":[{"type":"output_text","text":"said"}]});
+    assert_eq!(body["input"][1], item);
     peers.finish_and_check();
 }
 

@@ -3,6 +3,7 @@
 use super::Metrics;
 use super::family::counters;
 use crate::label::{ChildEnd, ChildKind};
+use flashlane_engine::Status;
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
 
 #[derive(Debug)]
@@ -30,6 +31,18 @@ impl Metrics {
     pub fn child_ended(&self, kind: ChildKind, end: ChildEnd) {
         self.children.running.with_label_values(&[kind.name()]).dec();
         self.children.ended.with_label_values(&[kind.name(), end.name()]).inc();
+    }
+
+    /// A turn of a child has ended that its parent has waited for.
+    pub(super) fn branch_done(&self, status: Status) {
+        let end = match status {
+            Status::Completed | Status::WarmUp | Status::Counted => ChildEnd::Completed,
+            Status::Incomplete => ChildEnd::Incomplete,
+            Status::Failed => ChildEnd::Failed,
+            Status::Refused => ChildEnd::Refused,
+            Status::Interrupted | Status::Cancelled => ChildEnd::Cancelled,
+        };
+        self.children.ended.with_label_values(&[ChildKind::FanOut.name(), end.name()]).inc();
     }
 
     /// One was asked for that does not begin.

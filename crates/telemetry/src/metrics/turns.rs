@@ -86,6 +86,9 @@ impl Metrics {
             self.error(kind);
         }
         self.upstreams.attempts_failed(outcome);
+        if outcome.child.as_deref().is_some_and(|of| of.is_branch) {
+            self.branch_done(outcome.status);
+        }
         if let Some(guarded) = &outcome.guard {
             self.guarded(guarded, outcome);
         }
