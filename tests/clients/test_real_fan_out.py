@@ -1,7 +1,7 @@
 """A request that fans out before a real llama.cpp: by the `cached_tokens` of its own usage, how much of the context that children share was read more than once.
 
 llama.cpp keeps what it has read by slot, and a slot serves one turn at a time: with one slot children follow each other, and each finds there what the one before has read
-of the context. (Engines with one cache for all turns, as vLLM and SGLang, share it between turns that run at once.) FAN_OUT_CHILDREN (4) and FAN_OUT_SLOTS (1) set how much is asked of it.
+of the context. (Engines with one cache for all turns, as vLLM and SGLang, share it between turns that run at once.) FAN_OUT_CHILDREN (3) and FAN_OUT_SLOTS (1) set how much is asked of it.
 """
 
 import json
@@ -12,11 +12,11 @@ from websockets.sync.client import connect
 
 from rig import SERVER, Flashlane, RealModel, endpoint
 
-CHILDREN = int(os.environ.get("FAN_OUT_CHILDREN", "4"))
+CHILDREN = int(os.environ.get("FAN_OUT_CHILDREN", "3"))
 SLOTS = int(os.environ.get("FAN_OUT_SLOTS", "1"))
 MODEL = "smollm2-135m"
 MORE = f'\n[[models]]\nname = "{MODEL}"\ncontext_tokens_max = 2048\n\n[session]\nchildren_max = 16\n'
-CONTEXT = "The keeper of a lighthouse at the sea writes down each ship, its flag, its cargo, and the hour at which it passed. " * 24
+CONTEXT = "The keeper of a lighthouse at the sea writes down each ship, its flag, its cargo, and the hour at which it passed. " * 12
 
 
 @pytest.mark.timeout(240)
