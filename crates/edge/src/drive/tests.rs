@@ -16,19 +16,21 @@ use std::num::NonZeroU32;
 
 const ENDPOINT: EndpointId = EndpointId(0);
 const SECOND: EndpointId = EndpointId(1);
+const SILENT_MS: u32 = 60_000;
 
 /// One endpoint that begins and does not go on, for so many turns at once.
 fn state(turns_max: u32) -> Arc<State> {
-    state_of(turns_max, &[TierOf::Latency])
+    state_of(turns_max, &[(TierOf::Latency, SILENT_MS)])
 }
 
-/// The same with one of each of these tiers; with two, the model hedges.
-fn state_of(turns_max: u32, tiers: &[TierOf]) -> Arc<State> {
-    let silent = |tier: &TierOf| EndpointConfig {
-        first_token_ms: Some(60_000),
-        ..EndpointConfig::new(format!("silent-{tier:?}"), *tier, Kind::Simulator)
+/// The same with one of each of these tiers, and when it has a token; with two, the model hedges.
+fn state_of(turns_max: u32, tiers: &[(TierOf, u32)]) -> Arc<State> {
+    let slow = |(tier, first_token_ms): &(TierOf, u32)| EndpointConfig {
+        first_token_ms: Some(*first_token_ms),
+        tokens_per_second: Some(1),
+        ..EndpointConfig::new(format!("slow-{tier:?}"), *tier, Kind::Simulator)
     };
-    let backends = Backends::new(&tiers.iter().map(silent).collect::<Vec<_>>()).unwrap();
+    let backends = Backends::new(&tiers.iter().map(slow).collect::<Vec<_>>()).unwrap();
     let mut model = Model::named("demo");
     model.routing.hedges = tiers.len() > 1;
     let fleet = Fleet {
@@ -152,7 +154,7 @@ async fn hedged(state: &Arc<State>) -> Drive {
 
 #[tokio::test]
 async fn a_second_endpoints_place_is_free_however_the_session_ends() {
-    let state = state_of(9, &[TierOf::Latency, TierOf::Throughput]);
+    let state = state_of(9, &[(TierOf::Latency, SILENT_MS), (TierOf::Throughput, SILENT_MS)]);
     let mut lost = hedged(&state).await;
     lose(&mut lost);
     assert_eq!((in_flight(&state), at(&state, SECOND)), (0, 0), "by a panic");
@@ -165,6 +167,28 @@ async fn a_second_endpoints_place_is_free_however_the_session_ends() {
     mended.panicked(now, |_, _| unreachable!("it is known whose mistake it was"));
     assert_eq!((in_flight(&state), at(&state, SECOND), mended.streams.len()), (0, 0, 0), "by one in its stream");
     assert!(told(&mut mended).contains("server_error"), "{}", told(&mut mended));
+}
+
+#[tokio::test]
+async fn a_second_stream_that_has_won_is_the_turns_and_ends_with_it() {
+    let state = state_of(9, &[(TierOf::Latency, SILENT_MS), (TierOf::Throughput, 200)]);
+    let mut drive = hedged(&state).await;
+    let turn = drive.streams[0].0;
+    let until_ns = drive.now().after_ms(20_000);
+    while in_flight(&state) > 0 && drive.now().mono_ns < until_ns {
+        poll(&mut drive).await;
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((in_flight(&state), at(&state, SECOND), drive.claims.grants().len()), (0, 1, 1));
+    assert_eq!(drive.streams.iter().map(|(of, _)| *of).collect::<Vec<_>>(), [turn]);
+    let (_, live) = state.live.first(9).pop().unwrap();
+    assert_eq!(live.turns.values().map(|turn| turn.phase.endpoint()).collect::<Vec<_>>(), [Some(SECOND)]);
+    let said = told(&mut drive);
+    let (_, id) = said.split_once("resp_").unwrap();
+    let cancel = format!(r#"{{"type":"response.cancel","response_id":"resp_{}"}}"#, &id[..32]);
+    let now = drive.now();
+    drive.handle(now, |session, now| session.handle_message(cancel.as_bytes(), now));
+    assert_eq!((at(&state, SECOND), drive.streams.len()), (0, 0));
 }
 
 /// Work that is a mistake, and one more when it is thrown away.

@@ -137,7 +137,7 @@ pub(super) fn due_at(turn: &Turn, grant: &Grant) -> Option<u64> {
 
 fn may_be_hedged(turn: &Turn) -> bool {
     let is_summary = matches!(turn.compaction, Progress::Running { .. });
-    !is_summary && turn.guarding.held_until().is_none() && turn.has_nothing()
+    !is_summary && !turn.is_going_on() && turn.guarding.held_until().is_none() && turn.has_nothing()
 }
 
 /// The first endpoint has answered.
