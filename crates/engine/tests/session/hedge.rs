@@ -7,7 +7,7 @@ use flashlane_engine::admission::limit::Limits;
 use flashlane_engine::admission::{PerTier, Queueing, Settings};
 use flashlane_engine::guard::{Guard, Otherwise, Ruling};
 use flashlane_engine::router::{Attempt, Verdict};
-use flashlane_engine::{Ended, HedgeEnd, Outcome, Tier, UpstreamEvent, UpstreamFailure};
+use flashlane_engine::{Ended, Endpoint, HedgeEnd, Outcome, Tier, UpstreamEvent, UpstreamFailure};
 use serde_json::Value;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -293,6 +293,43 @@ fn before_its_guard_has_spoken_a_turn_has_one_endpoint() {
     }
 }
 
+/// Two wafers and two GPUs of the same model, whose turns migrate.
+fn migrating() -> Peers {
+    let mut fleet = crate::migrate::fleet(1);
+    let second = Endpoint { name: "wafer-2".into(), ..fleet.endpoints[0].clone() };
+    fleet.endpoints.push(second);
+    Peers::hedging_on(fleet, &Settings::default())
+}
+
+#[test]
+fn a_turn_that_goes_on_elsewhere_already_is_not_hedged() {
+    let mut peers = migrating();
+    for step in [Step::Create, Step::Opened, Step::Text, Step::Cut, Step::Pass300Ms, Step::Opened, Step::Pass300Ms] {
+        peers.apply(step);
+    }
+    assert_eq!((peers.sent.len(), peers.beside.len()), (2, 0));
+    for step in [Step::Text, Step::Finish] {
+        peers.apply(step);
+    }
+    assert_eq!((last(&peers).splices.len(), last(&peers).hedge), (1, None));
+    peers.finish_and_check();
+}
+
+#[test]
+fn a_second_endpoint_that_has_won_and_fails_is_gone_on_from() {
+    let mut peers = migrating();
+    for step in [Step::Create, Step::Opened, Step::Pass300Ms] {
+        peers.apply(step);
+    }
+    peers.beside(fed(TOKEN));
+    for step in [Step::Cut, Step::Opened, Step::Text, Step::Finish] {
+        peers.apply(step);
+    }
+    assert_eq!((text(&peers).as_str(), end(&peers)), ("from the gpua\n", Some(HedgeEnd::Won)));
+    assert_eq!(last(&peers).splices.len(), 1);
+    peers.finish_and_check();
+}
+
 #[test]
 fn a_turn_that_compacts_is_not_hedged() {
     let mut peers = hedging();
@@ -359,7 +396,7 @@ fn seeded_long_scripts_with_second_endpoints_leave_nothing_behind() {
     let mut ends = [0; HedgeEnd::ALL.len()];
     let seeds = if cfg!(debug_assertions) { SEEDS / 10 } else { SEEDS };
     for seed in 0..seeds {
-        let mut peers = hedging();
+        let mut peers = if seed % 2 == 0 { hedging() } else { migrating() };
         for (index, step) in seeded(seed).into_iter().enumerate() {
             if matches!(step, Step::Create | Step::Continue | Step::CreateInA | Step::ForkIntoB) {
                 peers.apply(step);
