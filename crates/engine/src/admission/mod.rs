@@ -31,8 +31,8 @@ pub mod window;
 use crate::error::Refusal;
 use crate::fleet::{EndpointId, Fleet, Tier};
 use crate::router::{
-    self, Attempt, Change, Decision, Hedging, Keys, Load, Pick, PickReason, PlanReason, Return, Router, Unpicked, Verdict,
-    Wish,
+    self, Attempt, Change, Decision, Hedging, Keys, Load, Pick, PickReason, PlanReason, Return, Router, Unpicked,
+    Verdict, Wish,
 };
 use crate::session::Owner;
 use crate::time::Now;
