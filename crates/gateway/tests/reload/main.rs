@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test may fail this way")]
 
 mod changes;
+mod children;
 mod keys;
 mod place;
 #[path = "../rig/mod.rs"]
