@@ -73,7 +73,8 @@ pub fn seeded(seed: u64) -> Vec<Step> {
             Step::CreateCompacting,
             Step::Counted,
         ];
-        let pick = usize::try_from(state % 55).unwrap();
+        // One in five is of the usual ones.
+        let pick = usize::try_from(state % (STEPS.len() as u64 * 5 / 4)).unwrap();
         STEPS.get(pick).copied().unwrap_or_else(|| weighted[pick % weighted.len()])
     });
     // A script that ends early shows little.
