@@ -115,3 +115,23 @@ async fn a_cache_key_that_the_client_gave_is_not_doubled() {
     assert_eq!(body.matches("prompt_cache_key").count(), 1);
     assert!(body.contains("client's"), "{body}");
 }
+
+#[tokio::test]
+async fn engines_that_can_are_asked_to_go_on_with_the_last_message() {
+    for dialect in Dialect::ALL {
+        let body = written(dialect, UpstreamRequest { continues: true, ..full() }).await;
+        let fields =
+            ["\"continue_final_message\":true", "\"add_generation_prompt\":false"].map(|field| body.contains(field));
+        let expected = match dialect {
+            Dialect::Vllm => [true, true],
+            Dialect::Sglang => [true, false],
+            Dialect::Generic
+            | Dialect::Cerebras
+            | Dialect::Groq
+            | Dialect::Sambanova
+            | Dialect::LlamaCpp
+            | Dialect::Ollama => [false, false],
+        };
+        assert_eq!(fields, expected, "{body}");
+    }
+}

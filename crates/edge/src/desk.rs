@@ -8,7 +8,7 @@ use flashlane_engine::admission::{
 };
 use flashlane_engine::router::{Change, Load, Order, Seen};
 use flashlane_engine::{EndpointId, Fleet, Now, Tier};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
@@ -21,11 +21,13 @@ struct Held {
     admission: Admission,
     /// As many as wait: the queues' bounds are theirs.
     signals: BTreeMap<WaiterId, oneshot::Sender<()>>,
+    /// That operators want empty: no more than there are endpoints.
+    emptied: BTreeSet<EndpointId>,
 }
 
 impl Desk {
     pub(crate) fn new(admission: Admission) -> Self {
-        Self(Mutex::new(Held { admission, signals: BTreeMap::new() }))
+        Self(Mutex::new(Held { admission, signals: BTreeMap::new(), emptied: BTreeSet::new() }))
     }
 
     /// A turn that has to wait gets a signal. `loads` is what engines have said of themselves since it was asked for last.
@@ -127,7 +129,16 @@ impl Desk {
         let order = make(held.admission.order(endpoint))?;
         held.admission.obey(endpoint, order, now);
         held.wake();
+        match order.migrate {
+            true => held.emptied.insert(endpoint),
+            false => held.emptied.remove(&endpoint),
+        };
         Ok(order)
+    }
+
+    /// Endpoints whose turns are to go on elsewhere, where they can.
+    pub(crate) fn emptied(&self) -> Vec<EndpointId> {
+        self.held().emptied.iter().copied().collect()
     }
 
     /// What a tier holds its turns to.

@@ -172,6 +172,9 @@ impl Drive {
     pub(crate) fn heed_renewal(&mut self, now: Now) {
         self.renew(now);
         self.handle(now, |_, _| {});
+        for endpoint in self.state.desk.emptied() {
+            self.handle(now, |session, now| session.handle_emptied(endpoint, now));
+        }
     }
 
     pub(crate) fn shared_state(&self) -> Arc<State> {

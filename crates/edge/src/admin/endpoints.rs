@@ -99,6 +99,9 @@ pub(super) async fn change(
     let order = state.desk.obey(id, |order| patched(order, patch), state.clock.now())?;
     state.metrics.endpoint_ordered(&endpoint.name);
     log::ordered(&endpoint.name, order);
+    if order.migrate {
+        state.connections.nudge();
+    }
     let shown = shown(&state, (id, endpoint), state.clock.now());
     if shown.drained == Some(true) {
         log::drained(&shared.fleet, id);
@@ -120,6 +123,10 @@ fn patched(order: Order, patch: Value) -> Result<Order, Refused> {
     merge(&mut fields, patch);
     let order: Order = serde_json::from_value(fields)
         .map_err(|error| Refused::new(ErrorKind::InvalidValue, format!("This order cannot be read: {error}.")))?;
+    if order.migrate && order.duty != Duty::Draining {
+        let message = r#"migrate is of an endpoint that drains: expected {"state": "draining", "migrate": true}."#;
+        return Err(Refused(Refusal::new(ErrorKind::InvalidValue, message).with_param("migrate")));
+    }
     match order.weight {
         Some(weight) if weight > WEIGHT_MAX => {
             let message = format!("weight is {weight}; expected 0 to {WEIGHT_MAX}.");
@@ -144,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_patch_changes_what_it_names_and_null_is_the_configs() {
-        let before = Order { duty: Duty::Cordoned, weight: Some(7) };
+        let before = Order { duty: Duty::Cordoned, weight: Some(7), migrate: false };
         for (patch, duty, weight) in [
             (json!({}), Duty::Cordoned, Some(7)),
             (json!({"state": "draining"}), Duty::Draining, Some(7)),
@@ -152,7 +159,7 @@ mod tests {
             (json!({"weight": null, "state": "active"}), Duty::Active, None),
             (json!({"state": null}), Duty::Active, Some(7)),
         ] {
-            assert_eq!(patched(before, patch.clone()).unwrap(), Order { duty, weight }, "{patch}");
+            assert_eq!(patched(before, patch.clone()).unwrap(), Order { duty, weight, migrate: false }, "{patch}");
         }
     }
 

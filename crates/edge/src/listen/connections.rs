@@ -14,6 +14,8 @@ use tokio::task::{AbortHandle, JoinSet};
 
 /// Of the word, those that are a [`Phase`].
 const PHASE_BITS: u32 = 8;
+/// From here on it is counted how often all were to look besides.
+const NUDGE_BIT: u32 = 40;
 const PHASE: u64 = (1 << PHASE_BITS) - 1;
 
 /// A place among the connections, given back when the last task that holds it has ended.
@@ -143,6 +145,11 @@ impl Connections {
     /// Another config holds.
     pub(crate) fn renew(&self, generation: u64) {
         self.tell(|word| word & PHASE | generation << PHASE_BITS);
+    }
+
+    /// There is something to look at besides: as with another config.
+    pub(crate) fn nudge(&self) {
+        self.tell(|word| word.wrapping_add(1 << NUDGE_BIT));
     }
 
     fn tell(&self, change: impl Fn(u64) -> u64) {

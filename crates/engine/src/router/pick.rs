@@ -252,7 +252,7 @@ impl Router {
     /// What an operator has said of an endpoint.
     #[must_use]
     pub fn order(&self, endpoint: EndpointId) -> Order {
-        Order { duty: self.duties.of(endpoint), weight: self.loads.weight_ordered(endpoint) }
+        Order { duty: self.duties.of(endpoint), weight: self.loads.weight_ordered(endpoint), migrate: false }
     }
 
     /// How it stands.

@@ -194,3 +194,26 @@ async fn a_call_that_is_cut_at_any_byte_is_never_spliced_into_another() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_empties_an_endpoint_of_what_runs_there() {
+    let pair = Pair::start("drained").await;
+    let order = |body: &'static str| exchange(&pair.gateway.admin, "PATCH /endpoints/latency", body);
+    for (number, transport) in Transport::BOTH.into_iter().enumerate() {
+        let comment = [Step::Wait(Duration::from_millis(20)), Step::Chunk(Bytes::from_static(b": alive\n\n"))];
+        pair.first.play(begun(2).into_iter().chain(std::iter::repeat_n(comment, 500).flatten()).collect());
+        pair.second.play(again(stream(&chat_events(&TEXTS[2..]))));
+        let body = json!({"model": "m", "input": "hello", "temperature": 0, "max_output_tokens": 100});
+        let drain = async {
+            pair.first.until(|seen| seen.requests.len() > number).await;
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            order(r#"{"state": "draining", "migrate": true}"#).await
+        };
+        let (end, (status, _)) = tokio::join!(ask(&pair.gateway.clients, transport, &body), drain);
+        assert_eq!((status, end), (200, End::Completed(TEXTS.concat())), "{transport:?}");
+        assert_eq!(pair.migrations("outcome=\"spliced\",reason=\"drained\"").await, number as u64 + 1);
+        assert_eq!(order(r#"{"state": null}"#).await.0, 200);
+    }
+    let (status, answer) = order(r#"{"migrate": true}"#).await;
+    assert!(status == 400 && answer.contains("draining"), "{status} {answer}");
+}

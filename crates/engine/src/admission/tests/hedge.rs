@@ -139,7 +139,7 @@ fn a_slot_a_place_and_as_much_again_of_the_key_is_left_to_others() {
 fn an_endpoint_that_is_out_or_cordoned_or_waited_for_is_no_second_one() {
     let gpu = crate::fleet::EndpointId(1);
     let mut admission = taught(&Settings::default(), 1_000);
-    admission.obey(gpu, Order { duty: Duty::Cordoned, weight: None }, at_ms(1_500));
+    admission.obey(gpu, Order { duty: Duty::Cordoned, weight: None, migrate: false }, at_ms(1_500));
     assert!(!is_hedged(&mut admission, 1));
     admission.obey(gpu, Order::default(), at_ms(1_500));
     assert!(is_hedged(&mut admission, 1));

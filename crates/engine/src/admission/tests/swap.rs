@@ -125,7 +125,7 @@ fn what_was_learned_of_an_endpoint_holds_for_as_long_as_it_stays() {
 #[test]
 fn an_operators_order_holds_for_the_endpoint_of_that_name() {
     let mut admission = Admission::new(&Settings::default(), fleet(Route::LatencyFirst), [0; 32]);
-    let cordoned = Order { duty: Duty::Cordoned, weight: Some(7) };
+    let cordoned = Order { duty: Duty::Cordoned, weight: Some(7), migrate: false };
     admission.obey(WAFER, cordoned, at_ms(0));
     let changed = with(Route::LatencyFirst, |fleet| {
         fleet.endpoints[0].retired = true;

@@ -167,7 +167,9 @@ impl Peer {
                 self.admission.adopt(Tier::Latency, Terms { queue, ..Terms::default() }, now);
                 self.slots_max = self.slots_max.max(count);
             }
-            Step::Order(tier, duty) => self.admission.obey(endpoint_of(tier), Order { duty, weight: None }, now),
+            Step::Order(tier, duty) => {
+                self.admission.obey(endpoint_of(tier), Order { duty, weight: None, migrate: false }, now)
+            }
             Step::EndFirst | Step::Forget => {}
         }
         self.settle();
@@ -289,7 +291,7 @@ fn no_order_at_any_time_loses_a_turn_or_leaves_one_waiting_where_nothing_will_co
 
 #[test]
 fn who_waits_goes_elsewhere_when_the_last_endpoint_is_cordoned_and_comes_in_when_it_is_back() {
-    let cordoned = Order { duty: Duty::Cordoned, weight: None };
+    let cordoned = Order { duty: Duty::Cordoned, weight: None, migrate: false };
     let both = PerTier { latency: slots(1), throughput: slots(1) };
     let settings = Settings { queue: both, ..Settings::default() };
     let mut admission = Admission::new(&settings, fleet(Route::LatencyFirst), [0; 32]);
@@ -301,7 +303,7 @@ fn who_waits_goes_elsewhere_when_the_last_endpoint_is_cordoned_and_comes_in_when
     assert_eq!((spilled.tier(), spilled.decision.attempt), (Tier::Throughput, Attempt::Spill));
     assert_eq!(queued(&admission.look(third.waiter, at_ms(10))).tier, Tier::Throughput);
     assert_eq!(admission.in_flight(EndpointId(0)), 1, "what runs, runs on");
-    admission.obey(EndpointId(1), Order { duty: Duty::Draining, weight: None }, at_ms(20));
+    admission.obey(EndpointId(1), Order { duty: Duty::Draining, weight: None, migrate: false }, at_ms(20));
     let refusal = refused(admission.look(third.waiter, at_ms(20)));
     assert_eq!((refusal.kind, refusal.retry_after_ms), (ErrorKind::Overloaded, Some(1000)));
     assert_eq!(refused(admission.ask(ticket(1, 4, 100), at_ms(20))).kind, ErrorKind::Overloaded);

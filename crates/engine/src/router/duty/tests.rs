@@ -26,7 +26,7 @@ struct Peer {
 }
 
 fn order(duty: Duty) -> Order {
-    Order { duty, weight: None }
+    Order { duty, weight: None, migrate: false }
 }
 
 fn wish(conversation: u64) -> Wish<'static> {
@@ -100,7 +100,7 @@ fn no_short_script_sends_a_turn_to_an_endpoint_that_gets_none_or_refuses_one_tha
         Step::End(Verdict::Failed),
         Step::Order(A, order(Duty::Active)),
         Step::Order(A, order(Duty::Cordoned)),
-        Step::Order(A, Order { duty: Duty::Active, weight: Some(0) }),
+        Step::Order(A, Order { duty: Duty::Active, weight: Some(0), migrate: false }),
         Step::Order(B, order(Duty::Active)),
         Step::Order(B, order(Duty::Draining)),
     ];
