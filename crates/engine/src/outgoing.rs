@@ -162,7 +162,7 @@ impl Outgoing {
 
     #[must_use]
     pub fn is_collecting(&self) -> bool {
-        matches!(self.sink.own(), Sink::Collect)
+        matches!(self.sink, Sink::Collect)
     }
 
     /// Appends a control frame to the WebSocket's bytes.

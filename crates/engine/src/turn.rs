@@ -444,6 +444,7 @@ impl Turn {
 
     /// So many deltas have come. Returns whether they are the first.
     // hot: per token
+    #[inline]
     pub fn heard(&mut self, deltas: u64, now: Now) -> bool {
         let are_first = deltas > 0 && self.deltas == 0;
         if deltas > 0 {
@@ -467,6 +468,7 @@ impl Turn {
     }
 
     /// An endpoint's first token.
+    #[cold]
     fn answers(&mut self, now: Now) {
         match &mut self.migration {
             Some(migration) if self.times.first_token_ns.is_some() => {

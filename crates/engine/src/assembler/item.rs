@@ -171,10 +171,17 @@ impl OpenItem {
             *unwrapping = further;
         }
         self.text = text;
+        self.send_rest(start, sequence, out);
+    }
+
+    /// As [`Self::send_from`], apart from the tokens' way.
+    #[cold]
+    fn send_rest(&self, start: usize, sequence: &mut u64, out: &mut Outgoing) {
         self.send_from(start, sequence, out);
     }
 
     /// hot: per token
+    #[inline]
     fn send_from(&self, start: usize, sequence: &mut u64, out: &mut Outgoing) {
         let delta = self.text.get(start..).unwrap_or_default();
         if delta.is_empty() {
@@ -203,7 +210,7 @@ impl OpenItem {
         let start = self.text.len();
         if let ItemKind::Custom { unwrapping, .. } = &mut self.kind {
             unwrapping.finish(&mut self.text);
-            self.send_from(start, sequence, out);
+            self.send_rest(start, sequence, out);
         }
         let names = self.kind.names();
         event(out, names.done, sequence, |out| {

@@ -80,6 +80,7 @@ impl ChatAssembler {
     }
 
     /// Collects what a streaming client gets. True: it gets nothing of this.
+    #[cold]
     pub(super) fn hold_back(&mut self, kind: DeltaKind, raw: &[u8], out: &mut Outgoing) -> bool {
         if out.is_collecting() {
             return false;
@@ -144,9 +145,17 @@ impl ChatAssembler {
 
     /// What goes beyond what the client has of the call that was cut; with it, the call is as any other.
     fn send_rest(&mut self, index: u32, rest: Option<(Call, Vec<u8>)>, out: &mut Outgoing) {
-        let Some((call, rest)) = rest else { return };
+        let Some((mut call, rest)) = rest else { return };
+        call.arguments.extend_from_slice(&rest);
         self.choices.entry(0).or_default().calls.insert((index, 0), call);
-        self.text(DeltaKind::Arguments(index), &rest, out);
+        let write = |out: &mut Vec<u8>| {
+            out.extend_from_slice(b"\"tool_calls\":[{\"index\":");
+            json::push_u64(out, u64::from(index));
+            out.extend_from_slice(b",\"function\":{\"arguments\":\"");
+            out.extend_from_slice(&rest);
+            out.extend_from_slice(b"\"}}]");
+        };
+        self.send(0, write, (None, None), out);
     }
 
     /// One chunk of ours.
