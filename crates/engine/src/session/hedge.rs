@@ -9,6 +9,7 @@
 //! ```
 //! Not for a summary, which nobody waits to read, and not before a guard has spoken, since nothing could be read. Once a turn.
 
+use super::lane::LaneId;
 use super::request::asked;
 use super::run::{sending, ticket};
 use super::stream::reading;
@@ -235,6 +236,7 @@ impl Session {
         let Hedged::Running(hedge) = std::mem::replace(&mut turn.hedged, over) else { return };
         let (ended_ns, words) = (Some(now.mono_ns), Some(failure::words(failure)));
         turn.attempts.push(Attempted { ended_ns, failure: words, ..hedge.attempt });
+        turn.tried.push(hedge.grant.endpoint());
         self.effects.push_back(Effect::Abort(hedge.id));
         let ending = Ending { verdict: Verdict::of(failure), ..Ending::NOTHING };
         self.effects.push_back(Effect::Release(hedge.grant, ending));
@@ -282,7 +284,9 @@ impl Session {
             true => reading(&self.shared, grant),
             false => TurnState::Opening { grant, announce_at },
         };
-        if let Transport::Http { routed, .. } = &mut self.transport {
+        if let Transport::Http { routed, .. } = &mut self.transport
+            && id.lane == LaneId::default()
+        {
             routed.decision = Some(grant.decision);
         }
         self.effects.push_back(Effect::Adopt(id, stream, grant));

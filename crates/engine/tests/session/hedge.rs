@@ -215,6 +215,16 @@ fn where_the_second_fails_the_first_goes_on() {
 }
 
 #[test]
+fn where_the_second_fails_and_then_the_first_neither_is_asked_again() {
+    let mut peers = late();
+    peers.beside(cut());
+    peers.upstream(cut());
+    assert_eq!(peers.watch.events.last().unwrap()["type"], "response.failed");
+    assert_eq!((last(&peers).failed().count(), peers.sent.len()), (2, 2));
+    peers.finish_and_check();
+}
+
+#[test]
 fn a_second_endpoint_has_its_time_as_well() {
     let queue = |ms| Queueing { first_token_ms_max: ms, ..Queueing::default() };
     let queue = PerTier { latency: queue(None), throughput: queue(Some(1_000)) };

@@ -13,7 +13,7 @@ const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/CONFIG.md");
 const HEAD: &str = "| field | value | default | what, and why this default |\n|---|---|---|---|\n";
 /// Units by the words of a field's name.
 const UNITS: [(&str, &str); 5] =
-    [("ms", "ms"), ("bytes", "bytes"), ("tokens", "tokens"), ("percent", "%"), ("_", "number")];
+    [("percent", "%"), ("ms", "ms"), ("bytes", "bytes"), ("tokens", "tokens"), ("_", "number")];
 const KINDS_OF_TEXT: [(&str, &str); 5] =
     [("_file", "path"), ("folder", "path"), ("_env", "name of a variable"), ("listen", "address:port"), ("", "text")];
 
