@@ -298,6 +298,16 @@ fn a_call_that_differs_is_an_item_of_its_own_and_the_half_of_it_is_dropped() {
 }
 
 #[test]
+fn a_message_that_ends_in_a_quotation_mark_is_told_as_it_is() {
+    let said = r#""ls" or "pwd\" or "id""#;
+    let mut peers = begun("");
+    text(&mut peers, said);
+    call(&mut peers, "c0", "run", "{");
+    cut(&mut peers);
+    assert_eq!(last_body(&peers)["messages"][1], json!({"role": "assistant", "content": said}));
+}
+
+#[test]
 fn a_call_that_never_comes_again_is_dropped() {
     let peers = recalled(r#"{"cmd":"#, |peers| text(peers, "No."));
     assert_eq!(done(&peers), []);

@@ -66,7 +66,7 @@ impl ResponsesAssembler {
             let parts = item.content.iter().filter(|_| item.kind == "message").map(|part| part.text);
             for part in parts {
                 // A refusal has no text.
-                text.extend_from_slice(part?.get().trim_matches('"').as_bytes());
+                text.extend_from_slice(part?.get().strip_prefix('"')?.strip_suffix('"')?.as_bytes());
             }
         }
         let half = self.again.as_ref().map(|again| &again.half);
