@@ -262,8 +262,8 @@ impl Admission {
     pub fn ask(&mut self, ticket: Ticket, now: Now) -> Asked {
         let fleet = Arc::clone(&self.fleet);
         let Some(model) = fleet.model(&ticket.model) else { return refused(refused::no_model(&ticket.model)) };
-        let plan = match router::route(&fleet, model, &ticket.traits) {
-            Ok(plan) => ticket.within(plan),
+        let plan = match router::route(&fleet, model, &ticket.traits).and_then(|plan| ticket.within(plan)) {
+            Ok(plan) => plan,
             Err(why) => return refused(refused::unroutable(&ticket.model, why)),
         };
         let session = ticket.traits.keys.session.or(ticket.traits.keys.thread);

@@ -49,7 +49,7 @@ impl Admission {
         let planned = model.and_then(|model| {
             let unroutable = |why| refused::unroutable(&waiter.ticket.model, why);
             router::route(&fleet, model, &waiter.ticket.traits)
-                .map(|plan| waiter.ticket.within(plan))
+                .and_then(|plan| waiter.ticket.within(plan))
                 .map_err(unroutable)
         });
         waiter.takes_any = false;

@@ -1,7 +1,7 @@
 //! What a turn asks for that wants to start, or to go on with what another endpoint has begun. Knows nothing of places.
 
 use crate::fleet::{EndpointId, Tier};
-use crate::router::{Plan, Traits};
+use crate::router::{Plan, Traits, Unroutable};
 use std::sync::Arc;
 
 /// A turn's wish to start.
@@ -33,7 +33,7 @@ impl Ticket {
         self.goes_on.is_some_and(|goes_on| goes_on.by_prefill)
     }
 
-    pub(super) fn within(&self, plan: Plan) -> Plan {
+    pub(super) fn within(&self, plan: Plan) -> Result<Plan, Unroutable> {
         plan.within(self.goes_on.and_then(|goes_on| goes_on.tier))
     }
 }

@@ -25,12 +25,15 @@ impl Plan {
         self.route.tiers()
     }
 
-    /// This tier of it alone, if it has it. None: all.
-    #[must_use]
-    pub fn within(self, tier: Option<Tier>) -> Self {
+    /// This tier of it alone; all of it, where none is named.
+    ///
+    /// # Errors
+    /// It has no such tier.
+    pub fn within(self, tier: Option<Tier>) -> Result<Self, Unroutable> {
         match tier {
-            Some(tier) if self.tiers().contains(&tier) => Self { route: Route::only(tier), ..self },
-            Some(_) | None => self,
+            None => Ok(self),
+            Some(tier) if self.tiers().contains(&tier) => Ok(Self { route: Route::only(tier), ..self }),
+            Some(_) => Err(Unroutable::NoEndpoint),
         }
     }
 }
@@ -396,6 +399,15 @@ mod tests {
         fleet.rules = Arc::default();
         model.route = Route::LatencyOnly;
         assert_eq!(route(&fleet, &model, &throughput), Err(Unroutable::Key));
+    }
+
+    #[test]
+    fn a_plan_without_the_tier_that_is_named_is_none() {
+        let plan = route(&fleet(&BOTH), &model(Route::ThroughputFirst), &Traits::default()).unwrap();
+        assert_eq!(plan.within(None), Ok(plan));
+        let latency = plan.within(Some(Tier::Latency)).unwrap();
+        assert_eq!(latency.tiers(), [Tier::Latency]);
+        assert_eq!(latency.within(Some(Tier::Throughput)), Err(Unroutable::NoEndpoint));
     }
 
     #[test]

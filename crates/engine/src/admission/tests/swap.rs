@@ -3,7 +3,7 @@
 use super::whole::{fleet, latency, served, slots, ticket};
 use super::{Dice, at_ms};
 use crate::admission::limit::Limits;
-use crate::admission::{Admission, Asked, Ending, Grant, Place, Queueing, Settings, Ticket};
+use crate::admission::{Admission, Asked, Ending, GoesOn, Grant, Place, Queueing, Settings, Ticket};
 use crate::error::ErrorKind;
 use crate::fleet::{Endpoint, EndpointId, Fleet, Route, Tier};
 use crate::router::{Duty, Keys, Order, PickReason, Routing, SessionKey, Verdict};
@@ -170,6 +170,22 @@ fn who_waits_for_a_tier_that_does_not_serve_the_model_any_more_goes_to_the_other
     }
     let [wafer, gpu] = Tier::ALL.map(|tier| admission.standing(tier));
     assert_eq!((wafer.queued, wafer.in_flight, gpu.in_flight), (0, 0, 0));
+}
+
+#[test]
+fn who_goes_on_with_what_one_tier_has_begun_is_never_sent_to_another_tiers_model() {
+    let settings = latency(slots(1), Limits::default());
+    let mut admission = Admission::new(&settings, fleet(Route::LatencyOnly), [0; 32]);
+    let running = granted(&admission.ask(ticket(1, 1, 100), at_ms(0)));
+    let goes_on = Some(GoesOn { tier: Some(Tier::Latency), by_prefill: false });
+    let ticket = Ticket { goes_on, ..ticket(1, 2, 100) };
+    let place = queued(&admission.ask(ticket.clone(), at_ms(0)));
+    adopt(&mut admission, fleet(Route::ThroughputOnly), 1);
+    assert_eq!(refused(&admission.look(place.waiter, at_ms(1))), ErrorKind::Overloaded);
+    assert_eq!(refused(&admission.ask(ticket, at_ms(1))), ErrorKind::Overloaded);
+    admission.release(running, &served(100), at_ms(2));
+    let standings = Tier::ALL.map(|tier| admission.standing(tier)).map(|it| (it.queued, it.in_flight));
+    assert_eq!(standings, [(0, 0); 2]);
 }
 
 #[test]
