@@ -170,7 +170,7 @@ def first_turn_ms(gateway: Flashlane, name: str, *, is_read: bool) -> float:
 
 
 def prefills(gateway: Flashlane) -> int:
-    counted = re.search(r'flashlane_prefills_total\{outcome="completed",tier="throughput"\} (\d+)', fetch(f"{gateway.admin_url}/metrics"))
+    counted = re.search(r'flashlane_prefills_total\{cause="warm-up",outcome="completed",tier="throughput"\} (\d+)', fetch(f"{gateway.admin_url}/metrics"))
     return int(counted[1]) if counted else 0
 
 

@@ -4,7 +4,7 @@
 
 use crate::revised::revised;
 use flashlane_engine::admission::{
-    Admission, Asked, Ending, Foreseen, Grant, Prefill, Prepared, Settings, Standing, Terms, Ticket, WaiterId,
+    Admission, Ahead, Asked, Ending, Foreseen, Grant, Prefill, Prepared, Settings, Standing, Terms, Ticket, WaiterId,
 };
 use flashlane_engine::router::{Change, Load, Order, Seen};
 use flashlane_engine::{EndpointId, Fleet, Now, Tier};
@@ -61,16 +61,16 @@ impl Desk {
         held.admission.hedge(ticket, late, now)
     }
 
-    /// Where a warm-up's turn would go, and the leave to have its prompt read there, with what tells when that has to make room.
+    /// Where a turn would go, and the leave to have its prompt read there, with what tells when that has to make room.
     pub(crate) fn prepare(
         &self,
-        ticket: &Ticket,
+        ahead: &Ahead,
         loads: impl Iterator<Item = (EndpointId, Load)>,
         now: Now,
     ) -> Option<(EndpointId, Option<(Prefill, Signal)>)> {
         let mut held = self.held();
         loads.for_each(|(endpoint, load)| held.admission.probed(endpoint, load, now));
-        let Prepared { endpoint, prefill } = held.admission.prepare(ticket, now)?;
+        let Prepared { endpoint, prefill } = held.admission.prepare(ahead, now)?;
         let prefill = prefill.map(|prefill| (prefill, held.signal(prefill.id)));
         Some((endpoint, prefill))
     }

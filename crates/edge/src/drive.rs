@@ -14,6 +14,7 @@ mod claims;
 mod hedge;
 mod load;
 mod panicked;
+mod prefill;
 mod worked;
 
 use crate::clock::{Timer, unix_us};
@@ -32,8 +33,7 @@ use flashlane_backend::{Handed, Leaving, TokenStream};
 use flashlane_engine::admission::{Asked, Ending, Grant, Ticket, WaiterId};
 use flashlane_engine::router::Digest;
 use flashlane_engine::{
-    Answer, Effect, IdSource, Now, Outcome, Outgoing, Owner, Prefilled, Routed, Session, Shared, TurnId, UpstreamEvent,
-    Usage,
+    Answer, Effect, IdSource, Now, Outcome, Outgoing, Owner, Routed, Session, Shared, TurnId, UpstreamEvent,
 };
 use flashlane_store::{OwnerId, Record};
 use flashlane_telemetry::log;
@@ -500,7 +500,7 @@ impl Drive {
             }
             Effect::Abort(turn) => self.leaving = self.take_stream(turn).and_then(TokenStream::cancel),
             Effect::Warm(ticket) => drop(self.state.foresee(&ticket, now)),
-            Effect::Prepare(turn, ticket) => self.prepare(turn, &ticket, now),
+            Effect::Prepare(turn, ahead) => self.prepare(turn, &ahead, now),
             Effect::Prefilled(prefilled) => self.prefilled(*prefilled, now),
             Effect::Load(turn, source) => self.load(turn, source, now),
             Effect::Find(turn, ids) => self.find(turn, &ids, now),
@@ -547,31 +547,6 @@ impl Drive {
         self.state.live.asks(whose, turn, &ticket.model, now.unix_ms);
         let asked = self.state.desk.ask(ticket, self.state.backends().loads(), now);
         self.answer(turn, asked, now);
-    }
-
-    /// A connection is seen to where a warm-up's turn will go, and its prompt may be read there: whoever needs that room has it stopped
-    /// by the signal.
-    fn prepare(&mut self, turn: TurnId, ticket: &Ticket, now: Now) {
-        let (leave, signal) = self.state.prepare(ticket, now).unzip();
-        if let Some(leave) = leave {
-            self.claims.take(turn, Claim::Prefill(leave));
-        }
-        self.queued.extend(leave.zip(signal).map(|(leave, signal)| (turn, leave.id, signal)));
-        self.session.handle_prepared(turn, leave, now);
-    }
-
-    /// The prompt was read, or not: what it cost is its owner's.
-    fn prefilled(&mut self, prefilled: Prefilled, now: Now) {
-        self.state.metrics.prefilled(&prefilled);
-        let Prefilled { leave, response_id, model, usage, .. } = prefilled;
-        self.queued.retain(|(_, known, _)| *known != leave.id);
-        self.claims.end(Claim::Prefill(leave));
-        if self.state.desk.end_prefill(leave, usage.input.saturating_add(usage.output), now) {
-            log::drained(&self.shared.fleet, leave.endpoint);
-        }
-        if usage != Usage::default() {
-            self.state.bill(usage_of(self.owner, leave.tier, (response_id, &model, usage), now));
-        }
     }
 
     fn take_stream(&mut self, turn: TurnId) -> Option<TokenStream> {

@@ -20,7 +20,7 @@ use crate::tls::Tls;
 use arc_swap::{ArcSwap, Guard};
 use flashlane_backend::{Backends, Stats};
 use flashlane_engine::admission::limit::Allowance;
-use flashlane_engine::admission::{self, Admission, Asked, Ending, Foreseen, Grant, Prefill, Ticket};
+use flashlane_engine::admission::{self, Admission, Ahead, Asked, Ending, Foreseen, Grant, Prefill, Ticket};
 use flashlane_engine::router::{Change, Traits};
 use flashlane_engine::{Fleet, Now, Shared, Tier};
 use flashlane_store::{OwnerId, Store, UsageEntry};
@@ -201,9 +201,9 @@ impl State {
         first
     }
 
-    /// The same for a warm-up, whose prompt may be read there as well. The signal says that it has to make room.
-    pub(crate) fn prepare(&self, ticket: &Ticket, now: Now) -> Option<(Prefill, Signal)> {
-        let (endpoint, prefill) = self.desk.prepare(ticket, self.backends().loads(), now)?;
+    /// The same where a prompt may be read as well. The signal says that it has to make room.
+    pub(crate) fn prepare(&self, ahead: &Ahead, now: Now) -> Option<(Prefill, Signal)> {
+        let (endpoint, prefill) = self.desk.prepare(ahead, self.backends().loads(), now)?;
         if prefill.is_none() {
             self.backends().warm(endpoint);
         }

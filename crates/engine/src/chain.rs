@@ -207,6 +207,12 @@ impl Chain {
         (!self.open.is_empty()).then(|| Bytes::from(unanswered(&self.open)))
     }
 
+    /// Tools were called at its end, and not all have answered.
+    #[must_use]
+    pub fn has_open_calls(&self) -> bool {
+        !self.open.is_empty()
+    }
+
     /// Appends all of another chain, sharing its pieces.
     pub fn extend(&mut self, other: &Self) {
         if self.pieces.is_empty() && self.tools.is_none() {

@@ -47,8 +47,8 @@ pub use outgoing::Outgoing;
 pub use profile::{Appended, Profile, Profiles};
 pub use recognition::Recognition;
 pub use session::{
-    Answer, Effect, Enlisting, HedgeCost, HedgeEnd, Outcome, Owner, PrefillEnd, Prefilled, Record, Routed, Session,
-    Settings, Shared, Source, Status, TurnId,
+    Answer, Effect, Enlisting, HedgeCost, HedgeEnd, Outcome, Owner, PrefillEnd, Prefilled, ReadAhead, Record, Routed,
+    Session, Settings, Shared, Source, Status, TurnId,
 };
 pub use stages::{Parts, Stage, Step};
 pub use time::Now;

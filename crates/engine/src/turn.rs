@@ -29,7 +29,7 @@ use crate::migration::Migration;
 use crate::profile::Appended;
 use crate::router::{Decision, Media, Verdict};
 use crate::seal::Opener;
-use crate::session::{Cut, Gathering, Guarding, Hedged, Held, Steer, TurnId};
+use crate::session::{Before, Cut, Gathering, Guarding, Hedged, Held, Steer, TurnId};
 use crate::stages::{Arrival, Stage, Stages};
 use crate::time::Now;
 use crate::tokens::{self, Text};
@@ -72,6 +72,8 @@ pub struct Turn {
     pub tokens: Option<u64>,
     /// Where its prefix is cached.
     pub prefer: Option<EndpointId>,
+    /// What engines have read of it before.
+    pub before: Option<Box<Before>>,
     /// Where turns are traced.
     pub trace: Option<Box<Trace>>,
     /// Where it has left an endpoint after its first token.
@@ -214,6 +216,7 @@ impl Turn {
             parent_sequence: None,
             tokens: None,
             prefer: None,
+            before: None,
             trace: None,
             migration: None,
             place: None,

@@ -72,6 +72,7 @@ fn outcome() -> flashlane_engine::Outcome {
             gaps.add(ns);
             gaps
         }),
+        read_ahead: flashlane_engine::ReadAhead::default(),
         place: None,
         attempts: Vec::new(),
         hedge: None,

@@ -21,6 +21,7 @@ mod endpoints;
 mod errors;
 mod fan_out;
 mod faults;
+mod handover;
 mod handshakes;
 mod hostile;
 mod http;

@@ -130,9 +130,26 @@ impl Gateway {
         Self::start_state(endpoints, store, (admission, keys), edit, |state| state).await
     }
 
+    /// Of other models.
+    pub async fn start_of(endpoints: &[EndpointConfig], admission: admission::Settings, models: Vec<Model>) -> Self {
+        let store = Arc::new(MemoryStore::new(Limits::default()));
+        Self::start_models(models, (endpoints, store), (admission, &[]), |_, _| {}, |state| state).await
+    }
+
     async fn start_state(
         endpoints: &[EndpointConfig],
         store: Arc<dyn Store>,
+        (admission, keys): (admission::Settings, &[KeyConfig]),
+        edit: impl FnOnce(&mut EdgeConfig, &mut Settings),
+        finish: impl FnOnce(State) -> State,
+    ) -> Self {
+        let models = vec![model("demo"), model("openai/gpt-oss-120b")];
+        Self::start_models(models, (endpoints, store), (admission, keys), edit, finish).await
+    }
+
+    async fn start_models(
+        models: Vec<Model>,
+        (endpoints, store): (&[EndpointConfig], Arc<dyn Store>),
         (admission, keys): (admission::Settings, &[KeyConfig]),
         edit: impl FnOnce(&mut EdgeConfig, &mut Settings),
         finish: impl FnOnce(State) -> State,
@@ -144,7 +161,7 @@ impl Gateway {
         let backends = Backends::new(endpoints).unwrap();
         let fleet = Fleet {
             endpoints: backends.endpoints().cloned().collect(),
-            models: vec![model("demo"), model("openai/gpt-oss-120b")],
+            models,
             created_unix_s: 1_700_000_000,
             rules: Arc::default(),
         };

@@ -123,7 +123,8 @@ async fn a_warm_up_has_its_prompt_read_where_its_turn_goes_and_it_is_counted() {
         let mut turn = create();
         turn["previous_response_id"] = events[1]["response"]["id"].clone();
         socket.turn(&turn).await;
-        let line = format!("flashlane_prefills_total{{outcome=\"completed\",tier=\"throughput\"}} {round}");
+        let line =
+            format!("flashlane_prefills_total{{cause=\"warm-up\",outcome=\"completed\",tier=\"throughput\"}} {round}");
         until_metric(&gateway, &line).await;
     }
     let mut prefills = 0;
@@ -139,7 +140,8 @@ async fn a_warm_up_has_its_prompt_read_where_its_turn_goes_and_it_is_counted() {
     }
     assert_eq!(prefills, 4);
     // The script says 7 tokens for each.
-    until_metric(&gateway, "flashlane_prefill_tokens_total{kind=\"input\",tier=\"throughput\"} 28").await;
+    until_metric(&gateway, "flashlane_prefill_tokens_total{cause=\"warm-up\",kind=\"input\",tier=\"throughput\"} 28")
+        .await;
     until_metric(&gateway, "flashlane_input_tokens_total{tier=\"throughput\"} 28").await;
     let store = gateway.store();
     soon("the ledger", async {
@@ -168,7 +170,8 @@ async fn a_prefill_makes_room_for_another_sessions_turn() {
     let (mut other, _) = connect(&gateway, &[]).await;
     assert_eq!(kinds(&other.turn(&create()).await).last(), Some(&"response.completed"));
     soon("the prefill to be left", engine.until(|seen| seen.closed[0].is_some())).await;
-    until_metric(&gateway, "flashlane_prefills_total{outcome=\"cancelled\",tier=\"throughput\"} 1").await;
+    until_metric(&gateway, "flashlane_prefills_total{cause=\"warm-up\",outcome=\"cancelled\",tier=\"throughput\"} 1")
+        .await;
 }
 
 #[tokio::test]
@@ -180,5 +183,6 @@ async fn a_prefill_ends_with_its_client() {
     soon("the prefill", engine.until(|seen| seen.requests.len() == 1)).await;
     drop(socket);
     soon("the prefill to be left", engine.until(|seen| seen.closed[0].is_some())).await;
-    until_metric(&gateway, "flashlane_prefills_total{outcome=\"cancelled\",tier=\"throughput\"} 1").await;
+    until_metric(&gateway, "flashlane_prefills_total{cause=\"warm-up\",outcome=\"cancelled\",tier=\"throughput\"} 1")
+        .await;
 }

@@ -54,7 +54,8 @@ impl Admission {
         let queueing = &self.gates.of(tier).queueing;
         let first_token_ns = queueing.first_token_ms_max.map(|ms| now.after_ms(ms));
         let token_idle_ms_max = queueing.token_idle_ms_max;
-        Some(Grant { number, first_token_ns, late_ns: None, token_idle_ms_max, decision })
+        let hands_over = self.hands_over();
+        Some(Grant { number, first_token_ns, late_ns: None, token_idle_ms_max, hands_over, decision })
     }
 
     /// From when on such a turn's first token is late.

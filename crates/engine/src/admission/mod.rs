@@ -11,6 +11,7 @@
 //! is told when to look again; a turn that ends, or a look, lets in all that may start, and names them by [`Admission::poll_woken`].
 
 mod forecast;
+mod foresee;
 mod gate;
 mod hedge;
 pub mod limit;
@@ -45,21 +46,13 @@ use std::sync::Arc;
 use waiter::Waiter;
 use window::Signal;
 
+pub use foresee::Foreseen;
 pub use own::{KeyLimits, OwnLimits};
-pub use prefill::{Prefill, Prepared};
+pub use prefill::{Ahead, Cause, Prefill, Prepared};
 pub use queue::WaiterId;
 pub use refused::Why;
 pub use settings::{PerTier, Queueing, Settings, Terms, Unfit};
 pub use ticket::{GoesOn, Ticket};
-
-/// What a client will find that has come, and has not asked for a turn yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Foreseen {
-    /// Where its turn would go now.
-    pub endpoint: EndpointId,
-    /// What is left of its limits there.
-    pub allowance: Allowance,
-}
 
 /// The leave to start at an endpoint; handed back by [`Admission::release`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +64,8 @@ pub struct Grant {
     pub late_ns: Option<u64>,
     /// How long it may be without another token after that, in milliseconds.
     pub token_idle_ms_max: Option<u64>,
+    /// A tier reads chains ahead: the turn after this one may find its own read elsewhere.
+    pub hands_over: bool,
     pub decision: Decision,
 }
 
@@ -80,7 +75,7 @@ impl Grant {
     pub fn outright(endpoint: EndpointId, tier: Tier) -> Self {
         let (plan, pick, attempt) = (PlanReason::ModelRoute, PickReason::Only, Attempt::First);
         let decision = Decision { tier, endpoint, plan, pick, attempt, queued_ms: 0 };
-        Self { number: 0, first_token_ns: None, late_ns: None, token_idle_ms_max: None, decision }
+        Self { number: 0, first_token_ns: None, late_ns: None, token_idle_ms_max: None, hands_over: false, decision }
     }
 
     #[must_use]
@@ -121,6 +116,8 @@ pub struct Place {
     pub wait_ms: u64,
     /// When [`Admission::look`] is due, whether or not it is woken before.
     pub look_ns: u64,
+    /// When [`Admission::prepare`] is to be asked whether its chain is read where it would go on to; None: not at all.
+    pub read_ahead_ns: Option<u64>,
 }
 
 /// What became of a granted turn.
@@ -275,6 +272,7 @@ impl Admission {
             asked_ns: now.mono_ns,
             since_ns: now.mono_ns,
             takes_any: false,
+            is_read_ahead: false,
             decided: None,
             ticket,
         };
@@ -293,29 +291,6 @@ impl Admission {
             waiter.index = 0;
         }
         self.seek(id, waiter, now)
-    }
-
-    /// Where such a turn would go, so that all is ready there when it comes. None: nowhere, or nobody can tell.
-    pub fn foresee(&mut self, ticket: &Ticket, now: Now) -> Option<Foreseen> {
-        let fleet = Arc::clone(&self.fleet);
-        let plan = router::route(&fleet, fleet.model(&ticket.model)?, &ticket.traits).ok()?;
-        let Ticket { model, traits, tried, prefer, planned, .. } = ticket;
-        plan.tiers().iter().find_map(|&tier| {
-            let (prefer, planned, is_chat) = (*prefer, *planned, traits.is_chat);
-            let wish = Wish {
-                tier,
-                model,
-                keys: traits.keys,
-                tried,
-                prefer,
-                planned,
-                is_last: false,
-                is_chat,
-                continues: false,
-            };
-            let endpoint = self.router.foresee(&fleet, &wish, now)?;
-            Some(Foreseen { endpoint, allowance: self.allowance(traits.owner, tier, now) })
-        })
     }
 
     /// How a turn stands that waits: due when it is woken, and at its `look_ns`.
@@ -535,8 +510,9 @@ impl Admission {
         };
         let queueing = &self.gates.of(tier).queueing;
         let first_token_ns = queueing.first_token_ms_max.map(|ms| now.after_ms(ms));
-        let late_ns = self.late_ns(waiter, now);
-        Ok(Grant { number, first_token_ns, late_ns, token_idle_ms_max: queueing.token_idle_ms_max, decision })
+        let (late_ns, hands_over) = (self.late_ns(waiter, now), self.hands_over());
+        let token_idle_ms_max = queueing.token_idle_ms_max;
+        Ok(Grant { number, first_token_ns, late_ns, token_idle_ms_max, hands_over, decision })
     }
 
     /// Lets in all that wait for the tier and may start now.
@@ -598,10 +574,20 @@ impl Admission {
             Asked::Granted(grant, _) => Ok(grant),
             Asked::Refused(refusal, _) => Err(refusal),
         };
-        let decided = Some(decided);
-        let since_ns = asked_ns;
-        let waiter = Waiter { ticket, plan, party, index: 0, tokens: 0, asked_ns, since_ns, takes_any: false, decided };
-        self.waiters.insert(id, waiter);
+        let (decided, since_ns) = (Some(decided), asked_ns);
+        let is_told = Waiter {
+            ticket,
+            plan,
+            party,
+            index: 0,
+            tokens: 0,
+            asked_ns,
+            since_ns,
+            takes_any: false,
+            is_read_ahead: true,
+            decided,
+        };
+        self.waiters.insert(id, is_told);
     }
 
     fn refuse(&mut self, waiter: &Waiter, wait_ms: Option<u64>, why: Why) -> Refusal {

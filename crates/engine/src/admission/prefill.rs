@@ -1,17 +1,71 @@
-//! Prompts that are read before their turns come: who may have that, and what it costs. A prefill is no turn. It takes no slot and no place
+//! Prompts that are read before their turns come, for whatever [`Cause`]: who may have that, and what it costs. A prefill is no turn. It takes no slot and no place
 //! at an endpoint, so that no turn is ever queued or refused for it; it starts only where there is room for it beside those that run; and a
 //! turn that needs that room has it stopped.
 //!
 //! Its tokens are its owner's: reserved when it starts, settled when it ends, and only where as many are left for the turn itself.
 
 use super::limit::Reservation;
+use super::waiter::Waiter;
 use super::{Admission, Foreseen, Ticket, WaiterId};
 use crate::fleet::{EndpointId, Speaks, Tier};
+use crate::router::Traits;
 use crate::session::Owner;
 use crate::time::Now;
 use std::collections::BTreeMap;
 
 const MINUTE_NS: u64 = 60_000_000_000;
+/// A turn that has waited so long may have its chain read elsewhere: most that wait at all have a place before.
+const QUEUE_MS: u64 = 250;
+
+/// Why a prompt is read before its turn comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// A warm-up has told it.
+    WarmUp,
+    /// A turn has ended, and the one after it is expected elsewhere.
+    Handover,
+    /// Its turn waits here for one tier, and will go on to the next.
+    Queue(WaiterId),
+}
+
+impl Cause {
+    /// Their labels in metrics.
+    pub const NAMES: [&str; 3] = ["warm-up", "handover", "queue"];
+
+    /// Its place among [`Self::NAMES`].
+    #[must_use]
+    pub fn index(self) -> usize {
+        match self {
+            Self::WarmUp => 0,
+            Self::Handover => 1,
+            Self::Queue(_) => 2,
+        }
+    }
+
+    /// The label in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::NAMES.get(self.index()).copied().unwrap_or_default()
+    }
+}
+
+/// What might be read before its turn comes.
+#[derive(Debug, Clone)]
+pub struct Ahead {
+    /// That turn's, as far as it is known.
+    pub ticket: Ticket,
+    pub cause: Cause,
+    /// Tokens that are new at endpoints which have read the others; to any other all are new.
+    pub news: Vec<(EndpointId, u64)>,
+}
+
+impl Ahead {
+    /// Tokens that an endpoint would have to read.
+    fn new_at(&self, endpoint: EndpointId) -> u64 {
+        let known = self.news.iter().find(|(at, _)| *at == endpoint);
+        known.map_or(self.ticket.traits.tokens_input, |(_, tokens)| *tokens)
+    }
+}
 
 /// The leave to have a prompt read; handed back by [`Admission::end_prefill`]. Who is woken by its id gives it back at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,9 +75,10 @@ pub struct Prefill {
     pub endpoint: EndpointId,
     /// When it has taken too long.
     pub until_ns: u64,
+    pub cause: Cause,
 }
 
-/// What a warm-up comes to.
+/// What asking for it comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Prepared {
     /// Where its turn would go: a connection is to be warm there.
@@ -72,21 +127,54 @@ impl Prefills {
 }
 
 impl Admission {
-    /// Where a warm-up's turn would go, and whether its prompt is to be read there.
-    pub fn prepare(&mut self, ticket: &Ticket, now: Now) -> Option<Prepared> {
-        let Foreseen { endpoint, .. } = self.foresee(ticket, now)?;
-        Some(Prepared { endpoint, prefill: self.prefill(ticket, endpoint, now) })
+    /// Where the turn would go, and whether its prompt is to be read there.
+    pub fn prepare(&mut self, ahead: &Ahead, now: Now) -> Option<Prepared> {
+        let from = match ahead.cause {
+            Cause::WarmUp | Cause::Handover => 0,
+            Cause::Queue(waiter) => self.goes_on_from(waiter, now)?,
+        };
+        let Foreseen { endpoint, .. } = self.foresee_from(from, &ahead.ticket, now)?;
+        Some(Prepared { endpoint, prefill: self.prefill(ahead, endpoint, now) })
     }
 
-    fn prefill(&mut self, ticket: &Ticket, endpoint: EndpointId, now: Now) -> Option<Prefill> {
+    /// Whether a tier reads chains whose turns were elsewhere.
+    pub(super) fn hands_over(&self) -> bool {
+        Tier::ALL.into_iter().any(|tier| self.gates.of(tier).queueing.prefill_on_handover)
+    }
+
+    /// When a turn that waits may have its chain read where it would go on to; None: never, or that was asked already.
+    pub(super) fn read_ahead_ns(&self, waiter: &Waiter) -> Option<u64> {
+        let Traits { background, is_chat, .. } = waiter.ticket.traits;
+        let next = waiter.plan.tiers().get(waiter.index + 1).filter(|_| waiter.has_next())?;
+        let may_be = self.gates.of(*next).queueing.prefill_on_handover && !waiter.is_read_ahead;
+        let since = Now { mono_ns: waiter.since_ns, unix_ms: 0 };
+        (may_be && !background && !is_chat && !waiter.is_retry()).then(|| since.after_ms(QUEUE_MS))
+    }
+
+    /// The place in its plan of the tier that a turn will go on to, since it is foretold to wait here as long as it may. That is asked once.
+    fn goes_on_from(&mut self, id: WaiterId, now: Now) -> Option<usize> {
+        let mut waiter = self.waiters.remove(&id)?;
+        let may_go_on = waiter.decided.is_none() && waiter.has_next() && !waiter.is_read_ahead;
+        waiter.is_read_ahead = true;
+        let goes_on = may_go_on && now.after_ms(self.place(id, &waiter, now).wait_ms) >= self.deadline_ns(&waiter);
+        let next = waiter.index + 1;
+        self.waiters.insert(id, waiter);
+        goes_on.then_some(next)
+    }
+
+    fn prefill(&mut self, ahead: &Ahead, endpoint: EndpointId, now: Now) -> Option<Prefill> {
         // The question is one of Chat Completions.
         let tier = self.fleet.endpoint(endpoint).filter(|at| at.speaks == Speaks::Chat)?.tier;
-        let traits = &ticket.traits;
+        let (traits, tokens_new) = (&ahead.ticket.traits, ahead.new_at(endpoint));
         let tokens = traits.tokens_input.saturating_add(1);
         let gate = self.gates.of_mut(tier);
         let queueing = &gate.queueing;
         let (per_minute, ms_max) = (queueing.prefills_per_minute_max, queueing.prefill_ms_max);
-        if !queueing.prefill_on_warm_up || traits.tokens_input > queueing.prefill_tokens_max {
+        let (is_on, tokens_min) = match ahead.cause {
+            Cause::WarmUp => (queueing.prefill_on_warm_up, 0),
+            Cause::Handover | Cause::Queue(_) => (queueing.prefill_on_handover, queueing.handover_tokens_min),
+        };
+        if !is_on || tokens_new < tokens_min || tokens_new > queueing.prefill_tokens_max {
             return None;
         }
         // Half of a tier's slots are for turns that may come.
@@ -111,7 +199,7 @@ impl Admission {
         self.prefills.running.insert(id, running);
         // Its turn goes there, whatever becomes of it: what was read of its prompt is there.
         self.router.remember(traits.keys, tier, endpoint, now);
-        Some(Prefill { id, tier, endpoint, until_ns: now.after_ms(ms_max) })
+        Some(Prefill { id, tier, endpoint, until_ns: now.after_ms(ms_max), cause: ahead.cause })
     }
 
     /// A prefill is over, and so many tokens were used.

@@ -77,6 +77,8 @@ impl Terms {
             first_token_ms_max,
             token_idle_ms_max,
             prefill_on_warm_up: _,
+            prefill_on_handover: _,
+            handover_tokens_min,
             prefill_tokens_max,
             prefills_per_minute_max,
             prefill_ms_max,
@@ -88,6 +90,7 @@ impl Terms {
             ("queue.ttft_ms_max", *ttft_ms_max == 0),
             ("queue.first_token_ms_max", *first_token_ms_max == Some(0)),
             ("queue.token_idle_ms_max", *token_idle_ms_max == Some(0)),
+            ("queue.handover_tokens_min", *handover_tokens_min == 0),
             ("queue.prefill_tokens_max", *prefill_tokens_max == 0),
             ("queue.prefills_per_minute_max", *prefills_per_minute_max == 0),
             ("queue.prefill_ms_max", *prefill_ms_max == 0),
@@ -170,7 +173,15 @@ pub struct Queueing {
     /// A warm-up over a WebSocket has the endpoint where its turn will go read its prompt, by a request of one token
     /// ([ROUTING](ROUTING.md#prefill)): the first token comes sooner, and the prompt is paid for whether or not the turn comes.
     pub prefill_on_warm_up: bool,
-    /// Tokens of input that such a request may have, estimated: twice an agent's instructions and tools.
+    /// An endpoint of this tier reads a conversation before a turn of it comes over from another one: over a WebSocket while the client runs
+    /// the tools that were called, or its user thinks, where the turn after that is expected here; and while a turn waits for a place of
+    /// the tier before this one ([ROUTING](ROUTING.md#handover)). It is paid for whether or not the turn comes.
+    pub prefill_on_handover: bool,
+    /// A conversation of which less is new to the endpoint is left to its turn, in tokens, estimated.
+    #[schemars(range(min = 1))]
+    pub handover_tokens_min: u64,
+    /// Tokens that are new to the endpoint in such a request, or one for a warm-up, at most, estimated: twice an agent's instructions and
+    /// tools.
     #[schemars(range(min = 1))]
     pub prefill_tokens_max: u64,
     /// Such requests a minute, of all keys together; a quarter of them may come at once.
@@ -194,6 +205,8 @@ impl Default for Queueing {
             first_token_ms_max: None,
             token_idle_ms_max: None,
             prefill_on_warm_up: false,
+            prefill_on_handover: false,
+            handover_tokens_min: 256,
             prefill_tokens_max: 32_768,
             prefills_per_minute_max: 60,
             prefill_ms_max: 10_000,

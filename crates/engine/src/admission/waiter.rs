@@ -25,6 +25,8 @@ pub(super) struct Waiter {
     pub(super) since_ns: u64,
     /// No tier of its plan has an endpoint that is well: it waits for a place at one that is out.
     pub(super) takes_any: bool,
+    /// Whether its chain is read where it would go on to was asked.
+    pub(super) is_read_ahead: bool,
     /// Known, and not yet told.
     pub(super) decided: Option<Result<Grant, Refusal>>,
 }
@@ -118,6 +120,7 @@ impl Admission {
             number: u32::try_from(ahead.of_all).unwrap_or(u32::MAX).saturating_add(1),
             wait_ms: limit_ms.max(slot_ms).max(1),
             look_ns: deadline_ns.min(refill_ns),
+            read_ahead_ns: self.read_ahead_ns(waiter),
         }
     }
 

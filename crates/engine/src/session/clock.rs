@@ -79,7 +79,9 @@ impl Session {
                 first(turn.guarding.held_until(), grant.first_token_ns.filter(|_| !held.has_begun()))
             }
             TurnState::Gathering(gathering) => gathering.due_ns(),
-            TurnState::Queued { place, told_ns } => first(Some(place.look_ns), self.news_at(*told_ns)),
+            TurnState::Queued { place, told_ns } => {
+                first(first(Some(place.look_ns), place.read_ahead_ns), self.news_at(*told_ns))
+            }
             TurnState::Loading
             | TurnState::Finding { .. }
             | TurnState::Joining { .. }
@@ -100,8 +102,15 @@ impl Session {
 
     fn handle_due(&mut self, id: TurnId, now: Now) {
         let Some(turn) = self.lanes.turn(id) else { return };
-        if let TurnState::Queued { place, .. } = turn.state {
-            self.effects.push_back(Effect::Look(id, place.waiter));
+        if let TurnState::Queued { place, .. } = &mut turn.state {
+            let waiter = place.waiter;
+            if place.read_ahead_ns.take_if(|at| *at <= now.mono_ns).is_some() {
+                self.read_ahead(id, waiter);
+            }
+            let due_at = self.lanes.running().find(|turn| turn.id == id).and_then(|turn| self.due_at(turn));
+            if due_at.is_some_and(|at| at <= now.mono_ns) {
+                self.effects.push_back(Effect::Look(id, waiter));
+            }
             return;
         }
         if turn.is_gathering() {

@@ -1,11 +1,12 @@
 //! What a session asks for, and what it tells of a turn: the values that pass between the machine and its driver.
 
 use super::background::Enlisting;
+use super::handover::ReadAhead;
 use super::hedge::HedgeCost;
 use super::prefill::Prefilled;
 use super::{Owner, TurnId};
 use crate::admission::limit::Allowance;
-use crate::admission::{Ending, Grant, Place, Ticket, WaiterId};
+use crate::admission::{Ahead, Ending, Grant, Place, Ticket, WaiterId};
 use crate::children::{ChildOf, Delegation};
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::Tier;
@@ -51,8 +52,9 @@ pub enum Effect {
     Abort(TurnId),
     /// See to a warm connection where such a turn would go.
     Warm(Box<Ticket>),
-    /// The same, and ask admission whether the warm-up's prompt is to be read there; answer by [`super::Session::handle_prepared`].
-    Prepare(TurnId, Box<Ticket>),
+    /// The same, and ask admission whether a prompt is to be read there; answer by [`super::Session::handle_prepared`]. It is no running turn's,
+    /// unless that is a warm-up.
+    Prepare(TurnId, Box<Ahead>),
     /// A prompt was read, or not: hand the leave back, count what it cost.
     Prefilled(Box<Prefilled>),
     /// Ask the store; answer by [`super::Session::handle_loaded`].
@@ -173,6 +175,8 @@ pub struct Outcome {
     pub deltas: u64,
     /// Between looks at the clock that brought tokens.
     pub gaps: Gaps,
+    /// What engines had read of its input before it came.
+    pub read_ahead: ReadAhead,
     /// The place that it had first among those that waited.
     pub place: Option<Place>,
     /// Each request that went out for it, in order.

@@ -137,7 +137,12 @@ impl Session {
         self.keep_output(id.lane, &output.items);
         self.settle_steers(id, &output.items);
         self.answer_object(Bytes::from(object));
-        self.finish(id, status, None, now);
+        // Nothing goes on from a child but its parent.
+        let is_childs = self.lanes.lane(id.lane).is_some_and(|lane| lane.kinship.is_some());
+        let ended = self.finish(id, status, None, now);
+        if let (Status::Completed, Some(turn), false) = (status, ended, is_childs) {
+            self.hand_over(turn);
+        }
     }
 
     fn remember(&mut self, lane: LaneId, response: Remembered, warm_ups_max: usize) {
@@ -367,8 +372,14 @@ impl Session {
     }
 
     /// Removes the running turn and tells how it went.
-    pub(super) fn finish(&mut self, id: TurnId, status: Status, error: Option<ErrorKind>, now: Now) {
-        let Some(turn) = self.lanes.lane(id.lane).and_then(|lane| lane.running.take()) else { return };
+    pub(super) fn finish(
+        &mut self,
+        id: TurnId,
+        status: Status,
+        error: Option<ErrorKind>,
+        now: Now,
+    ) -> Option<Box<Turn>> {
+        let turn = self.lanes.lane(id.lane).and_then(|lane| lane.running.take())?;
         self.last_sent_ns = now.mono_ns;
         let outcome = self.outcome(&turn, status, error, now);
         if self.is_heard(id.lane) {
@@ -376,6 +387,7 @@ impl Session {
         }
         self.effects.push_back(Effect::Finish(turn.id, Box::new(outcome)));
         self.end_child(&turn, status, now);
+        Some(turn)
     }
 
     pub(super) fn outcome(&self, turn: &Turn, status: Status, error: Option<ErrorKind>, now: Now) -> Outcome {
@@ -418,6 +430,8 @@ impl Session {
             session: traits.origin.session.or(traits.keys.session),
             deltas: turn.deltas + turn.migration.as_ref().map_or(0, |migration| migration.deltas),
             gaps: turn.gaps,
+            // Of what brought no token, nothing was of use.
+            read_ahead: turn.before.as_ref().filter(|_| turn.deltas > 0).map(|before| before.used).unwrap_or_default(),
             place: turn.place,
             attempts: turn.attempts.clone(),
             hedge: turn.hedge_cost(),

@@ -5,6 +5,7 @@
 
 use super::TurnId;
 use super::fan_out::{Fork, Kinship};
+use super::handover::Readings;
 use super::steer::Steer;
 use crate::chain::Chain;
 use crate::draft::Draft;
@@ -33,6 +34,8 @@ pub(super) struct Lane {
     pub steers: Vec<Steer>,
     /// It runs a child of another lane's response, and nothing else.
     pub kinship: Option<Box<Kinship>>,
+    /// Where chains may be read ahead: who has read what of the last response's.
+    pub readings: Option<Box<Readings>>,
 }
 
 /// A request that waits for its turn.
@@ -116,6 +119,11 @@ impl Lane {
         let is_of_parent = turn.previous() == Some(parent);
         let sequence = turn.parent_sequence.as_mut().filter(|_| is_of_parent)?;
         Some(Unannounced { steers: &mut turn.steers, sequence, model: &turn.draft.model })
+    }
+
+    /// Whether nothing runs in it, and nothing waits.
+    pub fn is_free(&self) -> bool {
+        self.running.is_none() && self.queued.is_empty()
     }
 
     fn may_start(&self) -> Option<u64> {
@@ -237,7 +245,7 @@ impl Lanes {
 
     /// Whether nothing runs and nothing waits.
     pub fn is_quiet(&self) -> bool {
-        self.lanes.iter().all(|lane| lane.running.is_none() && lane.queued.is_empty())
+        self.lanes.iter().all(Lane::is_free)
     }
 
     /// What a client can go on from: its own lane's memory first, then that of another, which makes a fork.

@@ -12,6 +12,7 @@ mod elsewhere;
 mod end;
 mod fan_out;
 mod guard;
+mod handover;
 mod hedge;
 mod lane;
 mod limit;
@@ -50,6 +51,7 @@ use bytes::Bytes;
 use flashlane_wire::chat::ChatRequest;
 use flashlane_wire::responses::{ClientEvent, CreateRequest, Fields};
 use flashlane_wire::websocket::Encoder;
+use handover::Errand;
 use lane::{LaneId, Lanes};
 use prefill::Prefilling;
 use sha2::{Digest as _, Sha256};
@@ -61,6 +63,7 @@ pub use background::Enlisting;
 pub use effect::{Answer, Effect, Outcome, Record, Routed, Source, Status};
 pub use fan_out::Gathering;
 pub use guard::{Guarding, Held};
+pub use handover::{Before, ReadAhead};
 pub use hedge::{HedgeCost, HedgeEnd, Hedged};
 pub use prefill::{PrefillEnd, Prefilled};
 pub use settings::Settings;
@@ -141,8 +144,10 @@ pub struct Session {
     origin: Origin,
     /// Where its first turn was expected to go when it came: a connection is warm there.
     planned: Option<EndpointId>,
-    /// A warm-up's prompt is being read.
+    /// A prompt is being read before its turn comes.
     prefill: Option<Box<Prefilling>>,
+    /// Admission is asked whether one may be, by this name.
+    errand: Option<(TurnId, Errand)>,
     outgoing: Outgoing,
     transport: Transport,
     effects: VecDeque<Effect>,
@@ -263,6 +268,7 @@ impl Session {
             origin: Origin::default(),
             planned: None,
             prefill: None,
+            errand: None,
             outgoing,
             transport,
             effects: VecDeque::new(),

@@ -1,38 +1,49 @@
-//! A warm-up whose prompt the engine reads before its turn comes: one request of one token beside the turns, in the warm-up's name.
+//! A prompt that an engine reads before its turn comes: one request of one token beside the turns, of a warm-up, of a conversation that goes
+//! over to another endpoint, or of a turn that waits (`handover.rs`).
 //!
 //! ```text
 //!             Prepared              [DONE], its end
-//! warm-up ------------> reading --------------------> Prefilled: Completed or Failed
-//!    |                     |  its time is up; displaced; the client leaves
-//!    v                     +-------------------------> Prefilled: Cancelled
-//! answered at once
+//! errand  ------------> reading --------------------> Prefilled: Completed or Failed
+//!                          |  its time is up; displaced; the client leaves; its turn goes elsewhere, or goes out
+//!                          +-------------------------> Prefilled: Cancelled
 //! ```
-//! A turn of the same model that comes meanwhile waits: the engine has to read what they share in any case, and what it has read of it only
-//! the one that it reads for.
+//! A turn that comes meanwhile and goes there waits: the engine has to read what they share in any case, and what it has read of it only the
+//! one that it reads for. After a warm-up that is any of its model; after a handover the one that goes on from it, if its plan leads
+//! there: any other has it stopped in that lane, and passes it by in others.
 
+use super::handover::Errand;
 use super::request::asked;
-use super::{Effect, Session, TurnId};
-use crate::admission::Prefill;
+use super::{Effect, Life, Session, TurnId};
+use crate::admission::{Cause, Prefill};
 use crate::error::Refusal;
 use crate::fleet::Model;
-use crate::router::Urgency;
+use crate::router::{Traits, Urgency, route};
 use crate::stages::Stage;
 use crate::time::Now;
 use crate::turn::{Turn, TurnState};
 use crate::upstream::{Ended, UpstreamRequest};
+use bytes::Bytes;
 use flashlane_wire::chat::{ChunkReader, Field, Read, Usage};
 use flashlane_wire::sse;
 use std::sync::Arc;
+
+/// Stands where the user's next words will be: some engines would go on with a last message of the model's own.
+const NEXT_WORDS: &[u8] = br#"{"role":"user","content":"Go on."}"#;
 
 /// The one that runs.
 #[derive(Debug)]
 pub(super) struct Prefilling {
     /// Its stream's.
     id: TurnId,
-    warm_up: TurnId,
-    leave: Prefill,
-    response_id: String,
+    /// The name by which admission knows it.
+    asked: TurnId,
+    /// The turn that it is read for: a warm-up, the one before, or the one that waits.
+    pub(super) of: TurnId,
+    pub(super) leave: Prefill,
+    pub(super) response_id: String,
     model: Arc<str>,
+    /// Of all that is read.
+    pub(super) bytes: usize,
     events: sse::Decoder,
     chunks: ChunkReader,
     usage: Option<Usage>,
@@ -44,7 +55,7 @@ pub(super) struct Prefilling {
 pub struct Prefilled {
     /// Handed back by it.
     pub leave: Prefill,
-    /// The warm-up's.
+    /// Of the warm-up, the turn before, or the one that waits.
     pub response_id: String,
     pub model: Arc<str>,
     pub end: PrefillEnd,
@@ -56,7 +67,7 @@ pub struct Prefilled {
 pub enum PrefillEnd {
     Completed,
     Failed,
-    /// Its time was up, a turn needed its room, or the client left.
+    /// Its time was up, a turn needed its room, its own turn went elsewhere or could wait no longer, or the client left.
     Cancelled,
 }
 
@@ -75,21 +86,28 @@ impl PrefillEnd {
 }
 
 impl Session {
-    /// Admission's answer to a warm-up: with the leave, its prompt is read. The warm-up is answered in any case.
+    /// Admission's answer: with the leave, the prompt is read. A warm-up is answered in any case.
     pub fn handle_prepared(&mut self, id: TurnId, leave: Option<Prefill>, now: Now) {
+        let errand = self.errand.take_if(|(asked, _)| *asked == id).map_or(Errand::WarmUp, |(_, errand)| errand);
+        let is_warm_up = matches!(errand, Errand::WarmUp);
         if let Some(leave) = leave {
-            self.begin_prefill(id, leave);
+            self.begin_prefill(id, errand, leave);
         }
-        if self.lanes.turn(id).is_some_and(|turn| matches!(turn.state, TurnState::Waiting)) {
+        if is_warm_up && self.lanes.turn(id).is_some_and(|turn| matches!(turn.state, TurnState::Waiting)) {
             self.answer_warm_up(id, now);
         }
         self.advance(now);
     }
 
-    fn begin_prefill(&mut self, id: TurnId, leave: Prefill) {
-        let turn = self.lanes.turn(id);
-        let (response_id, model) =
-            turn.as_ref().map_or_else(Default::default, |turn| (turn.response_id(), Arc::clone(&turn.draft.model)));
+    fn begin_prefill(&mut self, asked: TurnId, mut errand: Errand, leave: Prefill) {
+        let of = if let Errand::Queue(of) = errand { of } else { asked };
+        let turn = match &mut errand {
+            Errand::Handover(turn) => Some(&mut **turn),
+            Errand::WarmUp | Errand::Queue(_) => self.lanes.turn(of),
+        };
+        let (response_id, model, bytes) = turn
+            .as_ref()
+            .map_or_else(Default::default, |turn| (turn.response_id(), Arc::clone(&turn.draft.model), turn.bytes()));
         let begun = turn.and_then(|turn| {
             let model = self.shared.fleet.model(&model)?;
             request(turn, leave, model).ok().flatten()
@@ -100,11 +118,10 @@ impl Session {
             self.effects.push_back(Effect::Prefilled(Box::new(prefilled)));
             return;
         };
-        let (warm_up, id) = (id, TurnId { number: self.turns_begun, lane: id.lane });
-        self.turns_begun = self.turns_begun.wrapping_add(1);
+        let id = self.next_id(of.lane);
         let events = sse::Decoder::new(self.shared.settings.event_bytes_max);
         let (chunks, usage, waiting) = (ChunkReader::default(), None, Vec::new());
-        let prefill = Prefilling { id, warm_up, leave, response_id, model, events, chunks, usage, waiting };
+        let prefill = Prefilling { id, asked, of, leave, response_id, model, bytes, events, chunks, usage, waiting };
         self.prefill = Some(Box::new(prefill));
         self.effects.push_back(Effect::Open(id, Box::new(request)));
     }
@@ -112,14 +129,55 @@ impl Session {
     /// Whether a turn has to wait for the engine to have read its prefix.
     ///
     /// One that another endpoint has failed goes on at once: what is read is not read where it goes.
-    pub(super) fn waits_for_prefill(&mut self, id: TurnId, now: Now) -> bool {
+    pub(super) fn waits_for_prefill(&mut self, id: TurnId, traits: &Traits, now: Now) -> bool {
+        let Some(prefill) = self.prefill.as_mut() else { return false };
         let Some(turn) = self.lanes.turn(id).filter(|turn| turn.tried.is_empty()) else { return false };
-        let Some(prefill) = self.prefill.as_mut().filter(|prefill| prefill.model == turn.draft.model) else {
-            return false;
+        let is_alike = prefill.model == turn.draft.model;
+        let waits = match prefill.leave.cause {
+            Cause::WarmUp => is_alike,
+            Cause::Handover if prefill.of.lane == id.lane => {
+                let fleet = &self.shared.fleet;
+                let plan = fleet.model(&prefill.model).and_then(|model| route(fleet, model, traits).ok());
+                let goes_there = plan.is_some_and(|plan| plan.tiers().first() == Some(&prefill.leave.tier));
+                let waits = is_alike && goes_there && turn.previous() == Some(&prefill.response_id);
+                if !waits {
+                    self.stop_prefill(now);
+                    return false;
+                }
+                waits
+            }
+            Cause::Handover | Cause::Queue(_) => false,
         };
-        prefill.waiting.push(id);
-        turn.times.stages.enter(Stage::Queue, now.mono_ns);
-        true
+        if waits {
+            prefill.waiting.push(id);
+            turn.times.stages.enter(Stage::Queue, now.mono_ns);
+        }
+        waits
+    }
+
+    /// The turn that it is read for waits no longer. Where the engine is at it still, it goes on with the turn where it is.
+    pub(super) fn end_reading_for(&mut self, id: TurnId, now: Now) {
+        if self
+            .prefill
+            .as_ref()
+            .is_some_and(|prefill| prefill.of == id && matches!(prefill.leave.cause, Cause::Queue(_)))
+        {
+            self.stop_prefill(now);
+        }
+    }
+
+    /// What is read for nobody any more is left.
+    pub(super) fn leave_prefill(&mut self, now: Now) {
+        let Some(prefill) = &self.prefill else { return };
+        let is_waiting = |turn: &Turn| turn.id == prefill.of && matches!(turn.state, TurnState::Queued { .. });
+        let is_for_somebody = match prefill.leave.cause {
+            Cause::WarmUp => true,
+            Cause::Handover => self.life == Life::Open,
+            Cause::Queue(_) => self.lanes.running().any(is_waiting),
+        };
+        if !is_for_somebody {
+            self.stop_prefill(now);
+        }
     }
 
     /// What its stream brings.
@@ -153,14 +211,15 @@ impl Session {
     }
 
     /// A turn needs its room.
-    pub(super) fn displace_prefill(&mut self, warm_up: TurnId, now: Now) {
-        if self.prefill.as_ref().is_some_and(|prefill| prefill.warm_up == warm_up) {
+    pub(super) fn displace_prefill(&mut self, asked: TurnId, now: Now) {
+        if self.prefill.as_ref().is_some_and(|prefill| prefill.asked == asked) {
             self.stop_prefill(now);
         }
     }
 
     /// It is left before its end.
     pub(super) fn stop_prefill(&mut self, now: Now) {
+        self.errand = None;
         if let Some(id) = self.prefill.as_ref().map(|prefill| prefill.id) {
             self.end_prefill(id, PrefillEnd::Cancelled, now);
         }
@@ -173,24 +232,30 @@ impl Session {
 
     fn end_prefill(&mut self, id: TurnId, end: PrefillEnd, now: Now) {
         let Some(prefill) = self.prefill.take_if(|prefill| prefill.id == id) else { return };
-        let Prefilling { leave, response_id, model, usage, waiting, .. } = *prefill;
+        let usage = prefill.usage.unwrap_or_default();
+        if end == PrefillEnd::Completed {
+            self.note_read(&prefill, usage.input.saturating_sub(usage.cached));
+        }
+        let Prefilling { leave, response_id, model, waiting, .. } = *prefill;
         self.effects.push_back(match end {
             PrefillEnd::Completed => Effect::Park(id),
             PrefillEnd::Failed | PrefillEnd::Cancelled => Effect::Abort(id),
         });
-        let prefilled = Prefilled { leave, response_id, model, end, usage: usage.unwrap_or_default() };
-        self.effects.push_back(Effect::Prefilled(Box::new(prefilled)));
+        self.effects.push_back(Effect::Prefilled(Box::new(Prefilled { leave, response_id, model, end, usage })));
         for turn in waiting {
             self.ask(turn, now);
         }
     }
 }
 
-/// What the turn after the warm-up will send, as far as it is known, for an answer of one token. None: nothing is.
+/// What the turn to come will send, as far as it is known, for an answer of one token. None: nothing is.
 fn request(turn: &mut Turn, leave: Prefill, model: &Model) -> Result<Option<UpstreamRequest>, Refusal> {
-    let (mut fields, messages) = asked(turn, model.profiles.at(leave.tier))?;
+    let (mut fields, mut messages) = asked(turn, model.profiles.at(leave.tier))?;
     if messages.is_empty() {
         return Ok(None);
+    }
+    if leave.cause == Cause::Handover && !turn.chain.has_open_calls() {
+        messages.push(Bytes::from_static(NEXT_WORDS));
     }
     fields.retain(|field| field.name != "max_completion_tokens");
     fields.push(Field::new("max_completion_tokens", "1"));

@@ -1,7 +1,7 @@
 //! What a session says outside of a response's own events: errors, signs of life.
 
 use super::lane::LaneId;
-use super::{Answer, Effect, Outcome, Routed, Session, Status, Transport, TurnId};
+use super::{Answer, Effect, Outcome, ReadAhead, Routed, Session, Status, Transport, TurnId};
 use crate::admission::limit::Allowance;
 use crate::draft::Contract;
 use crate::error::Refusal;
@@ -41,6 +41,7 @@ impl Session {
             session: self.origin.session,
             deltas: 0,
             gaps: Gaps::default(),
+            read_ahead: ReadAhead::default(),
             place: None,
             attempts: Vec::new(),
             hedge: None,

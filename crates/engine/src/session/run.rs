@@ -8,7 +8,7 @@ use super::pass;
 use super::request::asked;
 use super::traits::traits;
 use super::{Effect, Life, Session, Shared, Source, TurnId, Why};
-use crate::admission::{Asked, Ending, Grant, Place, Ticket};
+use crate::admission::{Ahead, Asked, Cause, Ending, Grant, Place, Ticket};
 use crate::assembler::{Assembler, ChatAssembler, ResponsesAssembler};
 use crate::chain::Chain;
 use crate::children::Kin;
@@ -29,6 +29,7 @@ use std::sync::Arc;
 impl Session {
     /// Starts the requests whose turn it is.
     pub(super) fn advance(&mut self, now: Now) {
+        self.leave_prefill(now);
         while let Some((lane, queued)) = self.lanes.pop(self.shared.settings.running_turns_max) {
             self.speak(lane);
             match self.unless_revoked(queued.draft) {
@@ -67,10 +68,16 @@ impl Session {
         self.close_if_revoked(now);
     }
 
-    /// Makes a request its lane's running turn.
-    fn create(&mut self, lane: LaneId, draft: Draft, arrival: Arrival, now: Now) -> TurnId {
+    /// For a turn, or what stands beside turns.
+    pub(super) fn next_id(&mut self, lane: LaneId) -> TurnId {
         let id = TurnId { number: self.turns_begun, lane };
         self.turns_begun = self.turns_begun.wrapping_add(1);
+        id
+    }
+
+    /// Makes a request its lane's running turn.
+    fn create(&mut self, lane: LaneId, draft: Draft, arrival: Arrival, now: Now) -> TurnId {
+        let id = self.next_id(lane);
         let hex = match &draft.kin {
             Kin::Child { hex, .. } => hex.clone(),
             Kin::None | Kin::Parent(_) => self.ids.draw(),
@@ -201,7 +208,7 @@ impl Session {
                 return;
             }
             self.inquire(id, now);
-            if !self.waits_for_prefill(id, now) {
+            if !self.waits_for_prefill(id, &ticket.traits, now) {
                 self.effects.push_back(Effect::Ask(id, ticket));
             }
         }
@@ -210,7 +217,8 @@ impl Session {
     /// What is to be ready for the turn after a warm-up: over a WebSocket, which outlives it, its prompt may be read as well.
     fn prepare(&mut self, id: TurnId, ticket: Box<Ticket>, now: Now) {
         if self.is_websocket() && self.prefill.is_none() {
-            self.effects.push_back(Effect::Prepare(id, ticket));
+            let ahead = Ahead { ticket: *ticket, cause: Cause::WarmUp, news: Vec::new() };
+            self.effects.push_back(Effect::Prepare(id, Box::new(ahead)));
         } else {
             self.effects.push_back(Effect::Warm(ticket));
             self.answer_warm_up(id, now);
@@ -237,7 +245,7 @@ impl Session {
             match asked {
                 Asked::Granted(grant, _) => self.effects.push_back(Effect::Release(grant, Ending::NOTHING)),
                 Asked::Queued(place) => self.effects.push_back(Effect::Forget(place.waiter)),
-                // Or it was a warm-up, whose prompt is read where a turn wants to go.
+                // Or it is what a prompt is read by where a turn wants to go.
                 Asked::Refused(..) => self.displace_prefill(id, now),
             }
             return;
@@ -260,6 +268,8 @@ impl Session {
                 // The turn's from here on: a panic on the way ends it, and gives it back.
                 turn.state = TurnState::Opening { grant, announce_at: None };
                 self.tell_allowance(id, Some(grant.decision), allowance, now);
+                self.end_reading_for(id, now);
+                self.use_read(id, grant.endpoint());
                 if let Err(refusal) = self.open(id, grant, now) {
                     // Nothing was sent that could be dropped.
                     self.lanes.turn(id).into_iter().for_each(|turn| turn.state = TurnState::Waiting);

@@ -14,6 +14,7 @@ mod children;
 mod compact;
 mod fan_out;
 mod guard;
+mod handover;
 mod hedge;
 mod http;
 mod lanes;

@@ -4,7 +4,7 @@
 use crate::nursery::{DELEGATE, Nursery};
 use crate::watch::Watch;
 use bytes::Bytes;
-use flashlane_engine::admission::{self, Admission, Asked, Ending, Ticket, WaiterId};
+use flashlane_engine::admission::{self, Admission, Ahead, Asked, Ending, Ticket, WaiterId};
 use flashlane_engine::guard::{Inquiry, Ruling};
 use flashlane_engine::router::Verdict;
 use flashlane_engine::seal::Keyring;
@@ -241,6 +241,11 @@ impl Peers {
             peers.admission.release(grant, &Ending { verdict, tokens_input: 10_000, tokens_output: 0 }, peers.now);
         }
         peers
+    }
+
+    /// The same, and another fleet behind them.
+    pub fn behind_on(settings: &admission::Settings, fleet: Fleet) -> Self {
+        Self { admission: Admission::new(settings, Arc::new(fleet.clone()), [7; 32]), ..Self::on(fleet) }
     }
 
     /// Its model takes images.
@@ -579,7 +584,7 @@ impl Peers {
                 self.beside.retain(|(stream, _)| *stream != turn);
             }
             Effect::Answering(_) | Effect::Warm(_) => {}
-            Effect::Prepare(turn, ticket) => self.prepare(turn, &ticket),
+            Effect::Prepare(turn, ahead) => self.prepare(turn, &ahead),
             Effect::Prefilled(prefilled) => self.prefilled(*prefilled),
             Effect::Load(turn, source) => {
                 let flashlane_engine::Source::Response(id) = source else { panic!("no conversation over a WebSocket") };
@@ -672,8 +677,8 @@ impl Peers {
         self.settle();
     }
 
-    fn prepare(&mut self, turn: TurnId, ticket: &Ticket) {
-        let leave = self.admission.prepare(ticket, self.now).and_then(|prepared| prepared.prefill);
+    fn prepare(&mut self, turn: TurnId, ahead: &Ahead) {
+        let leave = self.admission.prepare(ahead, self.now).and_then(|prepared| prepared.prefill);
         if let Some(leave) = leave {
             self.prefills += 1;
             self.waiting.insert(leave.id, turn);

@@ -103,6 +103,7 @@ impl Metrics {
             turns.migrations.with_label_values(&[splice.reason.name(), outcome]).inc();
         }
         outcome.tier.iter().for_each(|tier| turns.gaps.add(*tier, &outcome.gaps));
+        outcome.tier.iter().for_each(|tier| self.read_ahead_used(*tier, outcome.read_ahead));
         let [latency, throughput, none] = &turns.tiers;
         match outcome.tier {
             Some(Tier::Latency) => latency,

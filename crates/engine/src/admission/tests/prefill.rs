@@ -3,7 +3,7 @@
 use super::at_ms;
 use super::whole::{fleet, latency, slots, ticket};
 use crate::admission::limit::Limits;
-use crate::admission::{Admission, Asked, Ending, Grant, Prefill, Queueing, Settings};
+use crate::admission::{Admission, Ahead, Asked, Cause, Ending, Grant, Prefill, Queueing, Settings, Ticket};
 use crate::fleet::{EndpointId, Route, Tier};
 use crate::router::{Load, PickReason};
 use std::num::NonZeroU32;
@@ -21,9 +21,14 @@ fn admission(settings: &Settings) -> Admission {
     Admission::new(settings, fleet(Route::LatencyFirst), [3; 32])
 }
 
+/// A warm-up's.
+pub fn warm_up(ticket: Ticket) -> Ahead {
+    Ahead { ticket, cause: Cause::WarmUp, news: Vec::new() }
+}
+
 /// For a warm-up of a key's session.
 fn prefill(admission: &mut Admission, (key, session): (u8, u64), tokens: u64, ms: u64) -> Option<Prefill> {
-    let prepared = admission.prepare(&ticket(key, session, tokens * 2), at_ms(ms)).unwrap();
+    let prepared = admission.prepare(&warm_up(ticket(key, session, tokens * 2)), at_ms(ms)).unwrap();
     assert_eq!(prepared.endpoint, EndpointId(0), "a connection is warm there in any case");
     prepared.prefill
 }
@@ -49,7 +54,7 @@ fn its_turn_goes_there_whatever_became_of_it() {
     (0..8).for_each(|_| whole.endpoints.push(whole.endpoints[0].clone()));
     let mut admission = Admission::new(&settings(), Arc::new(whole), [3; 32]);
     for session in 0..8 {
-        let prepared = admission.prepare(&ticket(1, session, 100), at_ms(1_000)).unwrap();
+        let prepared = admission.prepare(&warm_up(ticket(1, session, 100)), at_ms(1_000)).unwrap();
         admission.end_prefill(prepared.prefill.unwrap().id, 0, at_ms(1_000));
         let grant = ask(&mut admission, 1, session);
         assert_eq!((grant.endpoint(), grant.decision.pick), (prepared.endpoint, PickReason::Affinity));
@@ -115,4 +120,71 @@ fn its_tokens_are_its_keys_and_leave_as_many_for_the_turn() {
     assert_eq!(remaining, 700);
     admission.end_prefill(leave.id, 300, at_ms(1_000));
     assert_eq!(admission.allowance(super::owner(1), Tier::Latency, at_ms(1_000)).tokens.unwrap().remaining, 700);
+}
+
+/// Of a conversation that goes over to the latency tier, or waits there to go on to the other.
+fn ahead(cause: Cause, ticket: Ticket, new: u64) -> Ahead {
+    Ahead { ticket, cause, news: vec![(EndpointId(0), new), (EndpointId(1), new)] }
+}
+
+#[test]
+fn a_conversation_that_goes_over_is_read_where_that_is_on_and_enough_is_new() {
+    let queue = Queueing { prefill_on_handover: true, prefill_tokens_max: 500, ..Queueing::default() };
+    let mut on = admission(&latency(queue.clone(), Limits::default()));
+    // The whole is longer than what may be read.
+    let read = |admission: &mut Admission, cause, new| {
+        admission.prepare(&ahead(cause, ticket(1, 1, 2_000), new), at_ms(1_000)).unwrap().prefill
+    };
+    let leave = read(&mut on, Cause::Handover, 256).unwrap();
+    assert_eq!((leave.cause, leave.endpoint), (Cause::Handover, EndpointId(0)));
+    assert!(read(&mut on, Cause::Handover, 500).is_some());
+    assert_eq!((read(&mut on, Cause::Handover, 255), read(&mut on, Cause::Handover, 501)), (None, None));
+    assert_eq!(read(&mut on, Cause::WarmUp, 256), None, "warm-ups have a setting of their own");
+    let mut off = admission(&latency(reading(&Queueing::default()), Limits::default()));
+    assert_eq!(read(&mut off, Cause::Handover, 256), None);
+    assert!(read(&mut off, Cause::WarmUp, 256).is_some());
+    let granted = |admission: &mut Admission| ask(admission, 1, 1).hands_over;
+    assert_eq!((granted(&mut on), granted(&mut off)), (true, false));
+}
+
+#[test]
+fn a_turn_that_waits_is_read_once_where_it_will_go_on_to_if_it_waits_in_vain() {
+    let on = Queueing { prefill_on_handover: true, ..Queueing::default() };
+    for (begun_ms, is_vain) in [(1_000, true), (9_000, false)] {
+        let mut settings = latency(slots(1), Limits::default());
+        settings.queue.throughput = on.clone();
+        let mut admission = admission(&settings);
+        let Asked::Granted(first, _) = admission.ask(ticket(1, 1, 100), at_ms(begun_ms)) else { panic!("it is free") };
+        let Asked::Queued(place) = admission.ask(ticket(2, 2, 2_000), at_ms(9_100)) else { panic!("it is full") };
+        assert_eq!(place.read_ahead_ns, Some(9_350_000_000));
+        let prepared = admission.prepare(&ahead(Cause::Queue(place.waiter), ticket(2, 2, 2_000), 900), at_ms(9_350));
+        assert_eq!(
+            prepared.and_then(|prepared| prepared.prefill).map(|leave| leave.endpoint),
+            is_vain.then_some(EndpointId(1))
+        );
+        let Asked::Queued(place) = admission.look(place.waiter, at_ms(9_400)) else { panic!("it waits still") };
+        assert_eq!(place.read_ahead_ns, None);
+        let again = admission.prepare(&ahead(Cause::Queue(place.waiter), ticket(2, 2, 2_000), 900), at_ms(9_400));
+        assert_eq!(again, None);
+        admission.release(first, &Ending::NOTHING, at_ms(9_500));
+    }
+}
+
+#[test]
+fn nobody_is_read_ahead_who_may_wait_for_no_other_tier_or_whom_nobody_listens_to() {
+    let on = Queueing { prefill_on_handover: true, ..Queueing::default() };
+    let is_read = |route, change: fn(&mut Ticket)| {
+        let mut settings = latency(slots(1), Limits::default());
+        settings.queue.throughput = on.clone();
+        let mut admission = Admission::new(&settings, fleet(route), [3; 32]);
+        let first = admission.ask(ticket(1, 1, 100), at_ms(1_000));
+        let mut second = ticket(2, 2, 2_000);
+        change(&mut second);
+        let Asked::Queued(place) = admission.ask(second, at_ms(1_000)) else { panic!("{first:?} holds the slot") };
+        place.read_ahead_ns.is_some()
+    };
+    assert!(is_read(Route::LatencyFirst, |_| {}));
+    assert!(!is_read(Route::LatencyOnly, |_| {}));
+    assert!(!is_read(Route::LatencyFirst, |ticket| ticket.traits.background = true));
+    assert!(!is_read(Route::LatencyFirst, |ticket| ticket.traits.is_chat = true));
 }

@@ -215,7 +215,7 @@ fn who_waits_and_may_be_served_there_still_keeps_place_and_deadline() {
 fn a_prompt_is_read_no_further_where_its_turn_will_not_go() {
     let queue = Queueing { prefill_on_warm_up: true, ..Queueing::default() };
     let mut admission = Admission::new(&latency(queue, Limits::default()), fleet(Route::LatencyFirst), [0; 32]);
-    let prefill = admission.prepare(&ticket(1, 1, 100), at_ms(0)).unwrap().prefill.unwrap();
+    let prefill = admission.prepare(&super::prefill::warm_up(ticket(1, 1, 100)), at_ms(0)).unwrap().prefill.unwrap();
     assert_eq!(prefill.endpoint, WAFER);
     adopt(&mut admission, with(Route::LatencyFirst, |fleet| fleet.endpoints[0].retired = true), 1);
     assert_eq!(admission.poll_woken(), Some(prefill.id));
