@@ -140,7 +140,7 @@ impl Session {
         // Nothing goes on from a child but its parent.
         let is_childs = self.lanes.lane(id.lane).is_some_and(|lane| lane.kinship.is_some());
         let ended = self.finish(id, status, None, now);
-        if let (Status::Completed, Some(turn), false) = (status, ended, is_childs) {
+        if let (Status::Completed | Status::Incomplete, Some(turn), false) = (status, ended, is_childs) {
             self.hand_over(turn);
         }
     }
