@@ -119,7 +119,7 @@ impl Session {
         let news = readings.news(bytes);
         lane.readings = Some(readings);
         // Who is told less of it is told other things by the next turn. And one that is here already need not be expected.
-        if self.prefill.is_some() || turn.told.is_some() || !lane.is_free() {
+        if self.prefill.is_some() || self.errand.is_some() || turn.told.is_some() || !lane.is_free() {
             return;
         }
         let (id, cause) = (turn.id, Cause::Handover);
@@ -130,7 +130,7 @@ impl Session {
 
     /// A turn has waited for a while: where it would go on to, its chain may be read meanwhile.
     pub(super) fn read_ahead(&mut self, id: TurnId, waiter: WaiterId) {
-        let is_busy = self.prefill.is_some();
+        let is_busy = self.prefill.is_some() || self.errand.is_some();
         let Some(lane) = self.lanes.lane(id.lane) else { return };
         let Some(turn) = lane.running.as_deref_mut().filter(|turn| turn.id == id && !is_busy) else { return };
         // A summary comes first, by a request of its own.
