@@ -120,6 +120,7 @@ fn who_has_read_it_already_and_who_is_not_to_reads_nothing() {
     answer_tools(&mut peers);
     // One more tool: it stays where it is.
     calls(&mut peers);
+    assert_eq!(peers.sent.len(), 3);
     answer_tools(&mut peers);
     assert_eq!(asked(&peers), ["m", "m-wafer", "m-wafer", "m-wafer"]);
     peers.finish_and_check();
