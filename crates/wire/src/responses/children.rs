@@ -46,6 +46,8 @@ pub enum ChildTier {
 }
 
 const NAME_BYTES_MAX: usize = 64;
+/// Children of a request, of each kind: a config may allow no more, and no list is read that is longer.
+pub const CHILDREN_MAX: usize = 255;
 const LISTS: [&str; 2] = ["delegate", "fan_out"];
 const FIELDS: [&str; 7] = ["name", "input", "model", "tier", "instructions", "reasoning", "max_output_tokens"];
 
@@ -77,7 +79,12 @@ fn read<'a>(
     list: &'static str,
     names: &mut BTreeSet<Cow<'a, str>>,
 ) -> Result<Vec<Child<'a>>, ParseError> {
-    let children = asked.array(list)?.unwrap_or_default().into_iter().enumerate();
+    let children = asked.array(list)?.unwrap_or_default();
+    if children.len() > CHILDREN_MAX {
+        let (path, asked) = (asked.path(list), children.len());
+        let message = format!("Invalid '{path}': it has {asked} children, and a request has at most {CHILDREN_MAX}.");
+        return Err(ParseError::value(&path, message));
+    }
     let child = |(index, raw)| {
         let path = format!("{}[{index}]", asked.path(list));
         let child = Child::parse(&Fields::nested(&path, raw)?, path)?;
@@ -88,7 +95,7 @@ fn read<'a>(
         }
         Ok(child)
     };
-    children.map(child).collect()
+    children.into_iter().enumerate().map(child).collect()
 }
 
 impl<'a> Child<'a> {
@@ -285,6 +292,21 @@ mod tests {
             assert_eq!(error.param.as_deref(), Some(param), "{wrong}: {error}");
         }
         assert!(of(&named(&"a".repeat(NAME_BYTES_MAX))).is_ok());
+    }
+
+    #[test]
+    fn a_list_that_is_too_long_is_refused_before_what_is_in_it_is_read() {
+        let children = |count: usize| {
+            let children: Vec<_> = (0..count).map(|n| format!("{{\"name\":\"n{n}\",\"input\":\"x\"}}")).collect();
+            format!("[{}]", children.join(","))
+        };
+        for list in LISTS {
+            assert!(of(&format!("{{\"{list}\":{}}}", children(CHILDREN_MAX))).is_ok());
+            assert!(of(&format!("{{\"{list}\":{}}}", children(CHILDREN_MAX + 1))).is_err());
+            let nonsense = vec!["0"; CHILDREN_MAX + 1].join(",");
+            let error = of(&format!("{{\"{list}\":[{nonsense}]}}")).unwrap_err();
+            assert_eq!(error.param, Some(format!("flashlane.{list}")), "{error}");
+        }
     }
 
     #[test]
