@@ -180,7 +180,8 @@ impl Draft {
                     let history = responses.history.as_ref().map_or(0, |history| history.chain.weight());
                     let passing = responses.passing.iter().flat_map(|fields| fields.iter());
                     let passing: usize = passing.map(|field| field.value.len()).sum();
-                    history + responses.input.weight() + responses.frame.bytes() + passing
+                    let instructions = responses.instructions.as_ref().map_or(0, Bytes::len);
+                    history + responses.input.weight() + responses.frame.bytes() + instructions + passing
                 }
                 Contract::Chat(chat) => chat.messages.len(),
             }

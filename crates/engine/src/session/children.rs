@@ -12,6 +12,7 @@ use super::{Effect, Session, TurnId, model_of};
 use crate::assembler::Assembler;
 use crate::chain::{Chain, render_items};
 use crate::children::{Child, ChildOf, Delegated, Delegation, Joining, Kin, Standing, push_child};
+use crate::compaction::Wanted;
 use crate::draft::{Background, Contract, Draft};
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::{Fleet, Model, Tier};
@@ -23,6 +24,25 @@ use crate::turn::TurnState;
 use bytes::Bytes;
 use flashlane_wire::responses::{Child as Asked, ChildTier, Children, CreateRequest};
 use std::sync::Arc;
+
+/// What the children of one request may hold.
+#[derive(Debug)]
+pub(super) struct Room {
+    /// Their parent's, which those share that say none.
+    instructions: Option<Bytes>,
+    bytes: usize,
+}
+
+impl Room {
+    fn take(&mut self, draft: &Draft) -> Result<(), Refusal> {
+        let rest = self.bytes.checked_sub(draft.weight());
+        self.bytes = rest.ok_or_else(|| {
+            let message = "Invalid 'flashlane': its children hold too many bytes. Each has the request's instructions, tools and settings beside its own input: ask for fewer, or make those shorter.";
+            Refusal::new(ErrorKind::PayloadTooLarge, message).with_param("flashlane")
+        })?;
+        Ok(())
+    }
+}
 
 impl Session {
     /// # Errors
@@ -50,14 +70,36 @@ impl Session {
         Ok(())
     }
 
-    /// The drafts of the children that a request delegates to.
+    /// The drafts of the children of both kinds, within what a connection holds of requests: each has the request's own fields as well.
     ///
     /// # Errors
-    /// What is wrong with one, by its path.
-    pub(super) fn delegated<'a>(
+    /// What is wrong with one, by its path; more bytes than that.
+    pub(super) fn give_children(
+        &mut self,
+        draft: &mut Draft,
+        request: &CreateRequest<'_>,
+        children: &Children<'_>,
+    ) -> Result<(), Refusal> {
+        let instructions = match &draft.contract {
+            Contract::Responses(responses) => responses.instructions.clone(),
+            Contract::Chat(_) => None,
+        };
+        let mut room = Room { instructions, bytes: self.shared.settings.queued_bytes_max };
+        let branches = self.branches(request, children, (draft, &mut room))?;
+        let delegated = self.delegated(request, &children.delegate, &mut room)?;
+        draft.branches = branches;
+        if !delegated.is_empty() {
+            draft.kin = Kin::Parent(delegated);
+        }
+        Ok(())
+    }
+
+    /// The drafts of the children that a request delegates to.
+    fn delegated<'a>(
         &mut self,
         request: &CreateRequest<'a>,
         children: &[Asked<'a>],
+        room: &mut Room,
     ) -> Result<Vec<Child>, Refusal> {
         let delegated = |child: &Asked<'a>| {
             let asked = CreateRequest {
@@ -71,7 +113,7 @@ impl Session {
                 include: None,
                 ..request.of_child(child)
             };
-            let mut draft = self.draft_of_child(&asked, child)?;
+            let mut draft = self.draft_of_child(&asked, child, room)?;
             // Routing has it as a sub-agent's, wherever its parent wants to go itself.
             (draft.traits.origin.subagent, draft.traits.origin.wanted) = (true, None);
             Ok(Child { name: child.name.as_ref().into(), hex: self.ids.draw(), draft })
@@ -87,6 +129,7 @@ impl Session {
         &mut self,
         asked: &CreateRequest<'a>,
         child: &Asked<'a>,
+        room: &mut Room,
     ) -> Result<Draft, Refusal> {
         let shared = Arc::clone(&self.shared);
         let path = |field: &str| format!("{}.{field}", child.path);
@@ -102,10 +145,21 @@ impl Session {
             Ok(recognition::Input { history: None, rendered })
         };
         let mut draft = Draft::responses(asked, tools, model, read)?;
+        if let Contract::Responses(responses) = &mut draft.contract {
+            if responses.compaction != Wanted::Never {
+                let message = "A child makes no summary of its context: leave 'compaction_trigger' out of its input.";
+                return Err(Refusal::new(ErrorKind::InvalidValue, message).with_param(path("input")));
+            }
+            if child.instructions.is_none() {
+                responses.instructions.clone_from(&room.instructions);
+            }
+        }
         draft.traits = self.traits_of(asked);
         draft.traits.origin.only = only;
         draft.trace = self.parent_of(asked);
-        Ok(if takes == Takes::Own { draft } else { draft.passing(asked) })
+        let draft = if takes == Takes::Own { draft } else { draft.passing(asked) };
+        room.take(&draft)?;
+        Ok(draft)
     }
 
     /// The turn's client hears of it: what has joined its input is told, and the children begin that it asks for.

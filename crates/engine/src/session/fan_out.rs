@@ -11,6 +11,7 @@
 //! Children that would go to the same tier of one model share what they are forked from, so the first of them leads: the others wait for its
 //! first token, at most [`LEAD_MS_MAX`], and then go where it went, whose cache holds what they share.
 
+use super::children::Room;
 use super::hedge;
 use super::lane::LaneId;
 use super::steer::SteerError;
@@ -242,7 +243,7 @@ impl Session {
         &mut self,
         request: &CreateRequest<'_>,
         children: &Children<'_>,
-        draft: &Draft,
+        (draft, room): (&Draft, &mut Room),
     ) -> Result<Vec<Branch>, Refusal> {
         let summarises =
             matches!(&draft.contract, Contract::Responses(responses) if responses.compaction != Wanted::Never);
@@ -250,11 +251,18 @@ impl Session {
             let message = "A response that fans out makes no summary of its context: leave one of the two out.";
             return Err(Refusal::new(ErrorKind::InvalidValue, message).with_param("flashlane.fan_out"));
         }
-        children.fan_out.iter().map(|child| self.branch(request, child)).collect()
+        children.fan_out.iter().map(|child| self.branch(request, child, room)).collect()
     }
 
-    fn branch<'a>(&mut self, request: &CreateRequest<'a>, child: &Asked<'a>) -> Result<Branch, Refusal> {
-        let draft = self.draft_of_child(&request.of_child(child), child)?;
+    fn branch<'a>(
+        &mut self,
+        request: &CreateRequest<'a>,
+        child: &Asked<'a>,
+        room: &mut Room,
+    ) -> Result<Branch, Refusal> {
+        let mut draft = self.draft_of_child(&request.of_child(child), child, room)?;
+        // Nobody waits for a child where nobody waits for its parent.
+        draft.traits.background = request.background;
         Ok(Branch { name: child.name.as_ref().into(), draft })
     }
 

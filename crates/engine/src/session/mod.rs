@@ -32,7 +32,6 @@ mod trace;
 mod traits;
 mod truncate;
 
-use crate::children::Kin;
 use crate::draft::{Background, Contract, Draft};
 use crate::error::{ErrorKind, Refusal};
 use crate::fleet::{EndpointId, Fleet, Speaks, Tier};
@@ -421,8 +420,7 @@ impl Session {
             draft = draft.passing(request);
         }
         if let Some(children) = &request.children {
-            draft.branches = self.branches(request, children, &draft)?;
-            draft.kin = Kin::Parent(self.delegated(request, &children.delegate)?);
+            self.give_children(&mut draft, request, children)?;
         }
         // Where all may be forwarded, nothing is known to be left out.
         self.hosted_tools = match takes {

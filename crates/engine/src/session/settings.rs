@@ -31,7 +31,8 @@ pub struct Settings {
     /// Steers that may wait for one response. 0: none.
     pub steers_max: usize,
     /// Children of responses that may run at once for one connection, and for one key in the background: work that a request hands out by
-    /// `flashlane` ([PROTOCOL](PROTOCOL.md)). 0: there are none, and a request that asks for them is refused.
+    /// `flashlane` ([PROTOCOL](PROTOCOL.md)); at most 255 count, and those of a connection share as many lanes with `lanes_max`. 0: there are none,
+    /// and a request that asks for them is refused.
     pub children_max: usize,
     /// Tools of one request, and of one conversation's `additional_tools`; those of a namespace count one by one. Eight times what OpenAI's
     /// chat completions take; one more is refused, with `tools` as its `param`.

@@ -18,6 +18,7 @@ struct Job {
     outcome: Option<Outcome>,
     aborted: bool,
     released: u32,
+    asked: u32,
 }
 
 const BODY: &str = r#"{"model":"m","input":"hi","background":true,"stream":true}"#;
@@ -25,7 +26,8 @@ const BODY: &str = r#"{"model":"m","input":"hi","background":true,"stream":true}
 impl Job {
     /// Up to where it waits to be kept.
     fn new(body: &str) -> (Self, Box<Enlisting>) {
-        let shared = Arc::new(Shared::new(Settings::default(), Arc::new(crate::peer::fleet()), crate::peer::ring()));
+        let settings = Settings { children_max: 2, ..Settings::default() };
+        let shared = Arc::new(Shared::new(settings, Arc::new(crate::peer::fleet()), crate::peer::ring()));
         let mut session = Session::http(shared, IdSource::new([3; 32]), Owner::default());
         session.handle_responses_body(body.as_bytes(), Now::default());
         if let Some(Effect::Count(turn, job)) = session.poll_effect() {
@@ -34,8 +36,16 @@ impl Job {
         }
         let Some(Answer::Background(enlisting)) = session.answer() else { panic!("it does not want to be kept") };
         let turn = enlisting.turn;
-        let mut job =
-            Self { session, turn, events: Vec::new(), ended: None, outcome: None, aborted: false, released: 0 };
+        let mut job = Self {
+            session,
+            turn,
+            events: Vec::new(),
+            ended: None,
+            outcome: None,
+            aborted: false,
+            released: 0,
+            asked: 0,
+        };
         job.settle();
         assert!(job.events.is_empty(), "nothing is told of what is not kept");
         (job, enlisting)
@@ -53,6 +63,7 @@ impl Job {
             match effect {
                 Effect::Ask(turn, ticket) => {
                     assert!(ticket.traits.background, "admission is told that it can wait");
+                    self.asked += 1;
                     let grant = Grant::outright(EndpointId(0), Tier::Latency);
                     self.session.handle_asked(turn, grant.into(), Now::default());
                 }
@@ -178,4 +189,16 @@ fn background_wants_to_be_stored() {
     session.handle_responses_body(body, Now::default());
     let Some(Answer::Refused(refusal)) = session.answer() else { panic!("not refused") };
     assert_eq!((refusal.kind, refusal.param.as_deref()), (ErrorKind::InvalidValue, Some("store")));
+}
+
+#[test]
+fn the_children_of_a_response_that_can_wait_can_wait() {
+    let body = BODY.replace(
+        "\"input\"",
+        r#""flashlane":{"fan_out":[{"name":"a","input":"x"},{"name":"b","input":"x","tier":"throughput"}]},"input""#,
+    );
+    let (mut job, _) = Job::new(&body);
+    job.session.handle_enlisted(job.turn, Ok(()), Now::default());
+    job.settle();
+    assert_eq!(job.asked, 2);
 }

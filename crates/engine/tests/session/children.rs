@@ -39,6 +39,44 @@ fn a_warm_up_has_no_children() {
     assert_eq!(last_error(&peers), ("invalid_value", "flashlane"));
 }
 
+#[test]
+fn a_child_of_either_kind_makes_no_summary() {
+    for kind in ["delegate", "fan_out"] {
+        let mut peers = with(4);
+        let asked = DELEGATE.replace("delegate", kind);
+        peers.message(&asked.replace(r#""input":"x""#, r#""input":[{"type":"compaction_trigger"}]"#));
+        assert_eq!(last_error(&peers), ("invalid_value", &*format!("flashlane.{kind}[0].input")));
+        assert!(peers.sent.is_empty());
+    }
+}
+
+#[test]
+fn what_children_have_of_their_parents_request_is_bounded_for_all_of_them_together() {
+    let child = |kind: &str, n: usize| {
+        let children: Vec<_> = (0..n).map(|n| format!(r#"{{"name":"{kind}{n}","input":"x"}}"#)).collect();
+        format!(r#""{kind}":[{}]"#, children.join(","))
+    };
+    let long = "i".repeat(20_000);
+    for (more, is_served) in [
+        (child("delegate", 1), true),
+        (child("fan_out", 1), true),
+        (child("delegate", 3), false),
+        (child("fan_out", 3), false),
+        (format!("{},{}", child("delegate", 2), child("fan_out", 1)), false),
+    ] {
+        // Each has them as a message and in its object.
+        let settings = Settings { children_max: 8, queued_bytes_max: 100_000, ..Settings::default() };
+        let mut peers = Peers::with(fleet(), settings);
+        peers.message(&format!(
+            r#"{{"type":"response.create","model":"m","input":"hi","store":false,"instructions":"{long}","flashlane":{{{more}}}}}"#
+        ));
+        assert_eq!(!peers.sent.is_empty(), is_served, "{more}");
+        if !is_served {
+            assert_eq!(last_error(&peers), ("payload_too_large", "flashlane"));
+        }
+    }
+}
+
 /// A turn that has handed work to `a` and `b`, and has answered.
 fn delegated() -> Peers {
     let mut peers = with(4);
