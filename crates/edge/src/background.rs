@@ -189,7 +189,8 @@ struct Orphaned {
 
 impl Orphaned {
     fn fail(&self, message: &str) {
-        self.state.children.end(self.owner, &self.id, Fate::Failed(message.into()), "");
+        let now = self.state.clock.now();
+        self.state.children.end(self.owner, &self.id, (Fate::Failed(message.into()), ""), now);
     }
 }
 
@@ -240,7 +241,7 @@ impl Job {
         let told = kept.as_ref().map(|_| ()).map_err(Clone::clone);
         self.drive.handle(now, |session, now| session.handle_enlisted(turn, told, now));
         if let Err(refusal) = &kept {
-            self.state.children.end(self.owner, &self.id, Fate::Failed(refusal.message.as_str().into()), "");
+            self.state.children.end(self.owner, &self.id, (Fate::Failed(refusal.message.as_str().into()), ""), now);
         }
         // Nobody listens if the client has left: the job runs all the same.
         let _ = acknowledge.send(answer);
@@ -338,7 +339,7 @@ impl Job {
         let events = self.unkept.clone();
         let finished = patiently(&PAUSES_MS, || self.store.job_finish(record.clone(), events.clone())).await;
         if finished.is_ok() {
-            self.state.children.end_as(self.owner, &self.id, &record.response);
+            self.state.children.end_as(self.owner, &self.id, &record.response, self.state.clock.now());
         }
         if let Err(error) = finished {
             tracing::error!(error = &error as &dyn Error, "a background response could not be stored");
@@ -351,7 +352,8 @@ impl Job {
         let next = self.sequence.saturating_sub(self.unkept.len() as u64);
         let end = End { is_cancelled: false, is_streamed: self.live.is_streamed, next, message };
         end_without(&*self.store, self.owner, &self.id, &end, self.state.clock.now().unix_ms).await;
-        self.state.children.end(self.owner, &self.id, Fate::Failed(message.into()), "");
+        let now = self.state.clock.now();
+        self.state.children.end(self.owner, &self.id, (Fate::Failed(message.into()), ""), now);
     }
 }
 

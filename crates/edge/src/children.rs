@@ -1,14 +1,15 @@
 //! Children of responses: which run, which have ended and how, and what waits for them. PROTOCOL clause 14.
 //!
 //! Each runs as a background response does ([`crate::background`]); one whose parent is not to be stored is kept in a store of its own,
-//! in memory. Here is what joins a parent's chain, within a bound of bytes and of age: beyond it a child is forgotten, the oldest first.
+//! in memory. Here is what joins a parent's chain, within a bound of bytes and of age since its end: beyond it a child is forgotten, the
+//! oldest of the key that has the most first, and joins as one that has failed.
 //! One short lock, taken by turns that have to do with children, and by no other.
 
 mod list;
 mod table;
 
 use crate::config::LimitsConfig;
-use flashlane_engine::{Fate, Now, Standing};
+use flashlane_engine::{Fate, Now, Record, Standing};
 use flashlane_store::{Limits, MemoryStore, OwnerId, Store};
 use flashlane_telemetry::Metrics;
 use flashlane_telemetry::label::{ChildEnd, ChildKind};
@@ -62,7 +63,7 @@ impl Children {
     }
 
     /// It has ended, so and with this text. Who has ended before has ended.
-    pub(crate) fn end(&self, owner: OwnerId, id: &str, fate: Fate, text: &str) {
+    pub(crate) fn end(&self, owner: OwnerId, id: &str, (fate, text): (Fate, &str), now: Now) {
         let end = match &fate {
             Fate::Completed => ChildEnd::Completed,
             Fate::Incomplete(_) => ChildEnd::Incomplete,
@@ -70,16 +71,16 @@ impl Children {
             Fate::Cancelled => ChildEnd::Cancelled,
         };
         let text = text.get(..text.floor_char_boundary(TEXT_BYTES_MAX)).unwrap_or_default();
-        if self.table().end(owner, id, fate, text) {
+        if self.table().end(owner, id, (fate, text), now.unix_ms) {
             self.metrics.child_ended(ChildKind::Delegate, end);
         }
     }
 
     /// The same, as its response object has it.
-    pub(crate) fn end_as(&self, owner: OwnerId, id: &str, response: &[u8]) {
+    pub(crate) fn end_as(&self, owner: OwnerId, id: &str, response: &[u8], now: Now) {
         if self.known(owner, id).is_some() {
             let (fate, text) = result_of(response);
-            self.end(owner, id, fate, &text);
+            self.end(owner, id, (fate, &text), now);
         }
     }
 
@@ -90,9 +91,16 @@ impl Children {
 
     /// These wait for whatever goes on from the response or conversation of that id.
     pub(crate) fn bequeath(&self, owner: OwnerId, id: &str, children: &[Arc<str>], now: Now) {
-        // A conversation may have had others.
         if !self.is_untouched.load(Ordering::Acquire) {
             self.table().bequeath(owner, id, children, now.unix_ms);
+        }
+    }
+
+    /// Likewise for whatever is made in the conversation next; those that the turn has settled have nothing to wait for any more.
+    pub(crate) fn bequeath_to_all(&self, owner: OwnerId, conversation: &str, record: &Record, now: Now) {
+        if !self.is_untouched.load(Ordering::Acquire) {
+            let of_turn = (&*record.children, &*record.settled);
+            self.table().bequeath_to_all(owner, conversation, of_turn, now.unix_ms);
         }
     }
 
@@ -116,8 +124,8 @@ impl Children {
     }
 
     /// It joins nobody any more. Whether it was there.
-    pub(crate) fn forget(&self, owner: OwnerId, id: &str) -> bool {
-        !self.is_untouched.load(Ordering::Acquire) && self.table().forget(owner, id)
+    pub(crate) fn forget(&self, owner: OwnerId, id: &str, now: Now) -> bool {
+        !self.is_untouched.load(Ordering::Acquire) && self.table().dismiss(owner, id, now.unix_ms)
     }
 
     /// Where those are kept that are in memory alone.
@@ -155,13 +163,12 @@ fn result_of(response: &[u8]) -> (Fate, String) {
     struct Item {
         #[serde(rename = "type")]
         kind: String,
-        #[serde(default)]
-        content: Vec<Part>,
+        content: Option<Vec<Part>>,
     }
     #[derive(Deserialize)]
     struct Part {
-        #[serde(default, alias = "refusal")]
-        text: String,
+        #[serde(alias = "refusal")]
+        text: Option<String>,
     }
     let Ok(response) = serde_json::from_slice::<Response>(response) else {
         return (Fate::Failed("its result cannot be read.".into()), String::new());
@@ -174,7 +181,7 @@ fn result_of(response: &[u8]) -> (Fate, String) {
         (status, None, _) => Fate::Failed(status.into()),
     };
     let messages = response.output.into_iter().filter(|item| item.kind == "message");
-    let text = messages.flat_map(|item| item.content).map(|part| part.text).collect();
+    let text = messages.flat_map(|item| item.content).flatten().filter_map(|part| part.text).collect();
     (fate, text)
 }
 
@@ -189,6 +196,8 @@ mod tests {
         let of = |status: &str, more: serde_json::Value| {
             let mut object = json!({"status": status, "error": null, "incomplete_details": null,
                 "output": [{"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]},
+                    {"type": "reasoning", "summary": [], "content": null}, {"type": "message", "content": null},
+                    {"type": "message", "content": [{"type": "output_text", "text": null}]},
                     message("a\n"), message("b")]});
             object.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
             result_of(object.to_string().as_bytes())

@@ -22,6 +22,7 @@ pub(crate) fn record_of(record: flashlane_engine::Record) -> Record {
         id,
         owner,
         children: _,
+        settled: _,
         previous,
         conversation,
         inherited,

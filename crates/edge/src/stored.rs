@@ -107,7 +107,7 @@ pub(crate) async fn delete(
     let deleted = state.store_of(owner, &id).delete(owner, &id, state.clock.now().unix_ms).await;
     let deleted = deleted.map_err(|error| failed(&error))?;
     // A child that is gone joins nobody.
-    if !(state.children.forget(owner, &id) | deleted) {
+    if !(state.children.forget(owner, &id, state.clock.now()) | deleted) {
         return Err(not_found(&id));
     }
     Ok(json_of(json!({"id": id, "object": "response.deleted", "deleted": true}).to_string().into()))

@@ -97,6 +97,7 @@ impl Fate {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
     pub id: Arc<str>,
+    /// Empty, as the model is, where nothing but its id is known any more.
     pub name: Arc<str>,
     pub model: Arc<str>,
     pub fate: Fate,
@@ -109,11 +110,15 @@ impl Ended {
     #[must_use]
     pub fn piece(&self) -> Arc<Piece> {
         let Self { id, name, fate, text, .. } = self;
+        let task = match name.is_empty() {
+            true => format!("The background task {id}"),
+            false => format!("The background task \"{name}\" ({id})"),
+        };
         let head = match fate {
-            Fate::Completed => format!("The background task \"{name}\" ({id}) has completed."),
-            Fate::Incomplete(why) => format!("The background task \"{name}\" ({id}) has ended early ({why})."),
-            Fate::Failed(why) => format!("The background task \"{name}\" ({id}) has failed: {why}"),
-            Fate::Cancelled => format!("The background task \"{name}\" ({id}) was cancelled."),
+            Fate::Completed => format!("{task} has completed."),
+            Fate::Incomplete(why) => format!("{task} has ended early ({why})."),
+            Fate::Failed(why) => format!("{task} has failed: {why}"),
+            Fate::Cancelled => format!("{task} was cancelled."),
         };
         let said = match text.is_empty() {
             true => head,
@@ -130,7 +135,7 @@ impl Ended {
 #[derive(Debug, Default)]
 pub struct Standing {
     pub ended: Vec<Ended>,
-    /// Those that have not; who is in neither is not known any more.
+    /// Those that have not; who is in neither joins nobody.
     pub running: Vec<Arc<str>>,
 }
 
@@ -141,6 +146,8 @@ pub struct Joining {
     pub heirs: Vec<Arc<str>>,
     /// Those that are part of its input; its client is told when it hears of the turn.
     pub joined: Vec<(Ended, Arc<Piece>)>,
+    /// Those that waited for the turn, and wait for none after it.
+    pub settled: Vec<Arc<str>>,
 }
 
 /// Writes a child as events show it.

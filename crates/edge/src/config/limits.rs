@@ -85,10 +85,10 @@ pub struct LimitsConfig {
     /// Responses that run in the background at once; one more is refused. 0: each is. Each may hold what a session may (`[session]`).
     pub background_turns_max: usize,
     /// What is kept of children of responses (`session.children_max`), beside the store and in memory alone: results that are to join their
-    /// parents, and, as much again, the responses of those whose parents are not stored. The oldest that has ended makes room for the
-    /// newest. 0: nothing is kept, and none runs.
+    /// parents, and, as much again, the responses of those whose parents are not stored. What has ended makes room for the newest:
+    /// the oldest of the key that has the most first. 0: nothing is kept, and none runs.
     pub children_bytes_max: usize,
-    /// For so long, from a child's beginning on; what still runs is kept.
+    /// For so long, from a child's end on.
     pub children_ms_max: u64,
 }
 

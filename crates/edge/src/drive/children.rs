@@ -34,7 +34,8 @@ impl Drive {
             Ok(drive) => background::delegate(Box::new(drive), child),
             Err(error) => {
                 tracing::error!(error = &error as &dyn std::error::Error, "a child cannot begin");
-                self.state.children.end(self.owner, &child.id, Fate::Failed("It could not begin.".into()), "");
+                let failed = (Fate::Failed("It could not begin.".into()), "");
+                self.state.children.end(self.owner, &child.id, failed, self.now());
             }
         }
     }
@@ -51,6 +52,6 @@ impl Drive {
         if !record.children.is_empty() {
             children.bequeath(self.owner, &record.id, &record.children, now);
         }
-        conversation.for_each(|id| children.bequeath(self.owner, id, &record.children, now));
+        conversation.for_each(|id| children.bequeath_to_all(self.owner, id, record, now));
     }
 }

@@ -166,7 +166,8 @@ impl Session {
     pub(super) fn tell_children(&mut self, id: TurnId) {
         let Some(turn) = self.lanes.turn(id) else { return };
         let Assembler::Responses(responses) = &mut turn.assembler else { return };
-        for (ended, piece) in turn.children.take().into_iter().flat_map(|children| children.joined) {
+        let joined = turn.children.as_mut().map(|children| std::mem::take(&mut children.joined));
+        for (ended, piece) in joined.into_iter().flatten() {
             responses.aside("response.flashlane.child.joined", &mut self.outgoing, |out| {
                 push_child(out, (&ended.id, &ended.name, &ended.model), ended.fate.status());
                 for item in piece.items.iter() {
@@ -210,7 +211,7 @@ impl Session {
     /// Children wait for what the turn asks the store for: to be told before its answer.
     pub fn handle_heirs(&mut self, id: TurnId, heirs: Vec<Arc<str>>) {
         if let Some(turn) = self.lanes.turn(id) {
-            turn.children = Some(Box::new(Joining { heirs, joined: Vec::new() }));
+            turn.children = Some(Box::new(Joining { heirs, ..Joining::default() }));
         }
     }
 
@@ -236,10 +237,11 @@ impl Session {
             return;
         };
         let TurnState::Joining { mut chain } = std::mem::replace(&mut turn.state, TurnState::Loading) else { return };
+        let settled = chain.children().iter().filter(|id| !standing.running.contains(id)).cloned().collect();
         chain.wait_for(standing.running);
         let joined: Vec<_> = standing.ended.into_iter().map(|ended| (ended.piece(), ended)).collect();
         let joined = joined.into_iter().map(|(piece, ended)| (ended, piece)).collect();
-        turn.children = Some(Box::new(Joining { heirs: Vec::new(), joined }));
+        turn.children = Some(Box::new(Joining { heirs: Vec::new(), joined, settled }));
         self.go_on_with(id, chain, now);
         self.advance(now);
     }

@@ -119,6 +119,8 @@ pub struct Record {
     pub owner: Owner,
     /// Children that wait for whatever goes on from it.
     pub children: Vec<Arc<str>>,
+    /// Children that waited for it, and wait for nothing that goes on from it.
+    pub settled: Vec<Arc<str>>,
     /// The response that it goes on from, whose context is the first `inherited` of the items.
     pub previous: Option<String>,
     /// The conversation that it was made in, whose items are the first `inherited`.
