@@ -168,7 +168,7 @@ impl Gathering {
         }
         let (child, refusal) = first?;
         let message = format!("All children have failed. '{}': {}", child.name, refusal.message);
-        Some(Refusal::new(refusal.kind, message))
+        Some(Refusal { message, ..refusal.clone() })
     }
 
     /// The lanes of those that have not ended.
