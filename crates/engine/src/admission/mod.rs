@@ -276,7 +276,7 @@ impl Admission {
             decided: None,
             ticket,
         };
-        if waiter.is_retry() && !self.router.may_retry(now) {
+        if waiter.ticket.is_of_failure() && !self.router.may_retry(now) {
             return refused(self.refuse(&waiter, None, Why::Retries));
         }
         self.asked += 1;

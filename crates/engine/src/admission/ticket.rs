@@ -26,11 +26,18 @@ pub struct GoesOn {
     pub tier: Option<Tier>,
     /// Text stands that it has to go on with.
     pub by_prefill: bool,
+    /// Its endpoint serves it still, and an operator wants it elsewhere: nothing has failed.
+    pub is_ordered: bool,
 }
 
 impl Ticket {
     pub(super) fn needs_prefill(&self) -> bool {
         self.goes_on.is_some_and(|goes_on| goes_on.by_prefill)
+    }
+
+    /// Whether an endpoint has failed it.
+    pub(super) fn is_of_failure(&self) -> bool {
+        !self.tried.is_empty() && !self.goes_on.is_some_and(|goes_on| goes_on.is_ordered)
     }
 
     pub(super) fn within(&self, plan: Plan) -> Result<Plan, Unroutable> {

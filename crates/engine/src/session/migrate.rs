@@ -171,13 +171,15 @@ impl Turn {
     /// What it needs of the endpoint that is to go on with it.
     pub(super) fn goes_on(&self, shared: &Shared) -> Option<GoesOn> {
         let migration = self.migration.as_ref()?;
-        let (left, by_prefill) = match &migration.pending {
-            Some(pending) => (pending.left, !pending.frozen.text.is_empty()),
+        let (left, by_prefill, is_ordered) = match &migration.pending {
+            Some(pending) => (pending.left, !pending.frozen.text.is_empty(), false),
             // It has not left yet.
-            None if migration.is_asking => (self.grant()?.endpoint(), !self.assembler.frozen(true)?.text.is_empty()),
+            None if migration.is_asking => {
+                (self.grant()?.endpoint(), !self.assembler.frozen(true)?.text.is_empty(), true)
+            }
             None => return None,
         };
-        Some(GoesOn { tier: same_model_at(shared, self, left), by_prefill })
+        Some(GoesOn { tier: same_model_at(shared, self, left), by_prefill, is_ordered })
     }
 }
 
@@ -246,7 +248,7 @@ pub(super) fn go_on_from(
     let identity = |id: EndpointId| shared.fleet.endpoint(id).and_then(|endpoint| endpoint.continues.identity.clone());
     let is_named = identity(*left).is_some_and(|name| identity(grant.endpoint()) == Some(name));
     let is_identical = is_named && is_prompted_alike(shared, &turn.draft.model, *left, grant);
-    splice.exactness = Exactness::of(frozen.part, is_identical, fields);
+    splice.exactness = Exactness::of(frozen, is_identical, fields);
     for field in fields.iter_mut() {
         if let Some(max) = limit(field) {
             field.value = max.saturating_sub(migration.deltas).max(1).to_string().into();

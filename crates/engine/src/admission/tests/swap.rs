@@ -177,7 +177,7 @@ fn who_goes_on_with_what_one_tier_has_begun_is_never_sent_to_another_tiers_model
     let settings = latency(slots(1), Limits::default());
     let mut admission = Admission::new(&settings, fleet(Route::LatencyOnly), [0; 32]);
     let running = granted(&admission.ask(ticket(1, 1, 100), at_ms(0)));
-    let goes_on = Some(GoesOn { tier: Some(Tier::Latency), by_prefill: false });
+    let goes_on = Some(GoesOn { tier: Some(Tier::Latency), by_prefill: false, is_ordered: false });
     let ticket = Ticket { goes_on, ..ticket(1, 2, 100) };
     let place = queued(&admission.ask(ticket.clone(), at_ms(0)));
     adopt(&mut admission, fleet(Route::ThroughputOnly), 1);
@@ -186,6 +186,22 @@ fn who_goes_on_with_what_one_tier_has_begun_is_never_sent_to_another_tiers_model
     admission.release(running, &served(100), at_ms(2));
     let standings = Tier::ALL.map(|tier| admission.standing(tier)).map(|it| (it.queued, it.in_flight));
     assert_eq!(standings, [(0, 0); 2]);
+}
+
+#[test]
+fn an_operators_wish_is_no_retry() {
+    let mut two = Arc::unwrap_or_clone(fleet(Route::LatencyOnly));
+    push(&mut two, Tier::Latency);
+    let mut routing = Routing::default();
+    (routing.retry_percent_max, routing.retries_per_second_max) = (0, 0);
+    let settings = Settings { routing, ..Settings::default() };
+    let mut admission = Admission::new(&settings, Arc::new(two), [0; 32]);
+    for (is_ordered, is_granted) in [(true, true), (false, false)] {
+        let goes_on = Some(GoesOn { tier: None, by_prefill: false, is_ordered });
+        let ticket = Ticket { goes_on, tried: vec![WAFER], ..ticket(1, 1, 100) };
+        let asked = admission.ask(ticket, at_ms(0));
+        assert_eq!(matches!(asked, Asked::Granted(..)), is_granted, "{asked:?}");
+    }
 }
 
 #[test]
