@@ -288,6 +288,7 @@ impl Job {
                     let refusal = Refusal::new(ErrorKind::Internal, STOPPED);
                     self.drive.handle(now, |session, now| session.handle_stopped(turn, &refusal, now));
                 }
+                None if is_asked => self.drive.heed_renewal(now),
                 None => {}
             }
             if !self.keep().await {

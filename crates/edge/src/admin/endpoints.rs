@@ -101,6 +101,7 @@ pub(super) async fn change(
     log::ordered(&endpoint.name, order);
     if order.migrate {
         state.connections.nudge();
+        state.jobs.renewed();
     }
     let shown = shown(&state, (id, endpoint), state.clock.now());
     if shown.drained == Some(true) {

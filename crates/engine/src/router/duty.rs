@@ -53,7 +53,8 @@ pub struct Order {
     pub duty: Duty,
     /// In the place of the config's weight, at most [`WEIGHT_MAX`]; at 0 it gets turns only where no other has room.
     pub weight: Option<u32>,
-    /// Of one that drains: turns whose answers have begun there go on elsewhere, where they can. A word for now, which nobody remembers.
+    /// Of one that drains: turns whose answers have begun there go on elsewhere, where they can. What cannot stays; it is asked
+    /// again at a reload, until the next order.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub migrate: bool,
 }

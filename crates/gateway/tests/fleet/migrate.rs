@@ -214,6 +214,26 @@ async fn an_operator_empties_an_endpoint_of_what_runs_there() {
         assert_eq!(pair.migrations("outcome=\"spliced\",reason=\"drained\"").await, number as u64 + 1);
         assert_eq!(order(r#"{"state": null}"#).await.0, 200);
     }
+    // A background response as well, which no connection holds.
+    let comment = [Step::Wait(Duration::from_millis(20)), Step::Chunk(Bytes::from_static(b": alive\n\n"))];
+    pair.first.play(begun(2).into_iter().chain(std::iter::repeat_n(comment, 500).flatten()).collect());
+    let body = json!({"model": "m", "input": "hello", "max_output_tokens": 100, "background": true});
+    let (_, answer) = exchange(&pair.gateway.clients, "POST /v1/responses", &body.to_string()).await;
+    let id = serde_json::from_str::<Value>(&answer).unwrap()["id"].as_str().unwrap().to_owned();
+    pair.first.until(|seen| seen.requests.len() > Transport::BOTH.len()).await;
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert_eq!(order(r#"{"state": "draining", "migrate": true}"#).await.0, 200);
+    for _ in 0..100 {
+        let (_, answer) = exchange(&pair.gateway.clients, &format!("GET /v1/responses/{id}"), "").await;
+        let response: Value = serde_json::from_str(&answer).unwrap();
+        if response["status"] == "completed" {
+            assert_eq!(response["output"][0]["content"][0]["text"], TEXTS.concat());
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(pair.migrations("outcome=\"spliced\",reason=\"drained\"").await, 3);
+    assert_eq!(order(r#"{"state": null}"#).await.0, 200);
     let (status, answer) = order(r#"{"migrate": true}"#).await;
     assert!(status == 400 && answer.contains("draining"), "{status} {answer}");
 }
