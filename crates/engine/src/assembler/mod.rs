@@ -128,6 +128,15 @@ impl Assembler {
         }
     }
 
+    /// Whether the engine that goes on has made what no chunk can put in the place of what stands: no fault of its endpoint.
+    #[must_use]
+    pub fn has_differed(&self) -> bool {
+        match self {
+            Self::Responses(_) => false,
+            Self::Chat(chat) => chat.has_differed(),
+        }
+    }
+
     /// As much was made as the request allows: there is nothing to go on with.
     pub fn end_by_length(&mut self, out: &mut Outgoing) {
         match self {

@@ -39,12 +39,21 @@ impl Session {
 
     /// An endpoint failed inside of a stream that it had begun.
     pub(super) fn break_off(&mut self, id: TurnId, mut refusal: Refusal, now: Now) {
-        let verdict = verdict_of(refusal.kind);
         let Some(turn) = self.lanes.turn(id) else { return };
+        let verdict = verdict_of(refusal.kind);
         if let Some(grant) = turn.grant() {
             hide(&self.shared, grant, &mut refusal);
         }
-        if verdict == Verdict::Nothing {
+        if turn.assembler.has_differed() {
+            // Its endpoint is well: no more than a model's whim.
+            self.leave(id, Verdict::Nothing);
+            self.lanes.turn(id).into_iter().for_each(|turn| turn.state = TurnState::Waiting);
+            self.fail(id, &refusal, now);
+            return;
+        }
+        // What an engine says of a continuation before it goes on is not the client's affair.
+        let is_unbegun = turn.is_going_on() && turn.deltas == 0;
+        if verdict == Verdict::Nothing && !is_unbegun {
             self.fail(id, &refusal, now);
             return;
         }

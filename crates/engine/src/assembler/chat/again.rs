@@ -79,6 +79,11 @@ impl ChatAssembler {
         }
     }
 
+    /// Whether who goes on has made another call than the one that was cut.
+    pub fn has_differed(&self) -> bool {
+        self.again.as_ref().is_some_and(|again| matches!(again.call, CallAgain::Differs(_)))
+    }
+
     /// Collects what a streaming client gets. True: it gets nothing of this.
     #[cold]
     pub(super) fn hold_back(&mut self, kind: DeltaKind, raw: &[u8], out: &mut Outgoing) -> bool {
@@ -108,6 +113,7 @@ impl ChatAssembler {
                 CallAgain::Differs(_) => true,
             });
             if is_cut {
+                self.again.iter_mut().for_each(|again| again.call.differ());
                 let message = "The endpoint that went on made another call than the one that was cut.";
                 return Err(Refusal::new(ErrorKind::UpstreamFailed, message));
             }

@@ -2,6 +2,7 @@
 
 use super::fleet;
 use flashlane_engine::admission::{Asked, Grant};
+use flashlane_engine::router::Verdict;
 use flashlane_engine::{
     Answer, Effect, Ended, EndpointId, IdSource, Now, Owner, Session, Settings, Shared, Tier, TurnId, UpstreamEvent,
     UpstreamFailure,
@@ -16,6 +17,8 @@ struct Chat {
     sent: Vec<Value>,
     /// What its client has read.
     read: String,
+    /// What is said of the endpoints that it had.
+    verdicts: Vec<Verdict>,
 }
 
 impl Chat {
@@ -23,7 +26,8 @@ impl Chat {
         let shared = Arc::new(Shared::new(Settings::default(), Arc::new(fleet(1)), crate::peer::ring()));
         let mut session = Session::http(shared, IdSource::new([2; 32]), Owner::default());
         session.handle_chat_body(body.to_string().as_bytes(), Now::default());
-        let mut chat = Self { session, turn: TurnId::default(), sent: Vec::new(), read: String::new() };
+        let mut chat =
+            Self { session, turn: TurnId::default(), sent: Vec::new(), read: String::new(), verdicts: Vec::new() };
         chat.settle();
         chat
     }
@@ -35,6 +39,8 @@ impl Chat {
                 let endpoint = EndpointId(u16::try_from(ticket.tried.len()).unwrap());
                 let asked = Asked::from(Grant::outright(endpoint, Tier::Throughput));
                 self.session.handle_asked(turn, asked, Now::default());
+            } else if let Effect::Release(_, ending) = effect {
+                self.verdicts.push(ending.verdict);
             } else if let Effect::Open(turn, request) = effect {
                 let body = flashlane_wire::chat::body(&request.model, &request.fields, &request.messages);
                 self.sent.push(serde_json::from_slice(&body.concat()).unwrap());
@@ -184,6 +190,7 @@ fn a_call_that_differs_is_an_error_since_none_can_be_taken_back() {
         chat.finish();
         assert_eq!(chat.added_up()["tool_calls"][0]["function"]["arguments"], r#"{"cmd":"l"#);
         assert!(chat.read.contains("made another call"), "{}", chat.read);
+        assert_eq!(chat.verdicts, [Verdict::Failed, Verdict::Nothing], "no fault of who went on");
     }
 }
 
