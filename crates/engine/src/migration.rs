@@ -75,6 +75,8 @@ pub enum Exactness {
     Thought,
     /// A call was made anew.
     Call,
+    /// The text begins or ends in white space, of which the next engine's template may tell its model less.
+    Whitespace,
 }
 
 impl Exactness {
@@ -87,20 +89,28 @@ impl Exactness {
             Self::NotIdentical => Some("identity"),
             Self::Thought => Some("reasoning"),
             Self::Call => Some("tool_call"),
+            Self::Whitespace => Some("whitespace"),
         }
     }
 
-    /// Of an answer that is asked for with these fields and goes on from `part`.
+    /// Of an answer that is asked for with these fields and goes on from what is frozen.
     #[must_use]
-    pub fn of(part: Part, is_identical: bool, fields: &[Field]) -> Self {
-        match part {
+    pub fn of(frozen: &Frozen, is_identical: bool, fields: &[Field]) -> Self {
+        match frozen.part {
             Part::Thought => Self::Thought,
             Part::Call => Self::Call,
             Part::Text if !is_greedy(fields) => Self::Sampled,
             Part::Text if !is_identical => Self::NotIdentical,
+            Part::Text if is_padded(&frozen.text) => Self::Whitespace,
             Part::Text => Self::Exact,
         }
     }
+}
+
+/// Templates may trim what a message says, and an engine then makes again what it was not told of.
+fn is_padded(raw: &[u8]) -> bool {
+    let text = std::str::from_utf8(raw).ok().and_then(json::unescape);
+    text.is_none_or(|text| text.trim().len() < text.len())
 }
 
 /// What an engine makes of a text depends on the text alone.
@@ -199,7 +209,8 @@ mod tests {
     #[test]
     fn only_greedy_text_between_equal_endpoints_is_exact() {
         let greedy = [Field::new("temperature", "0"), Field::new("presence_penalty", "0.0")];
-        let of = Exactness::of;
+        let frozen = |part, text: &str| Frozen { text: text.into(), output_index: 0, bytes: 0, part };
+        let of = |part, is_identical, fields: &[Field]| Exactness::of(&frozen(part, "a b"), is_identical, fields);
         assert_eq!(of(Part::Text, true, &greedy), Exactness::Exact);
         assert_eq!(of(Part::Text, false, &greedy), Exactness::NotIdentical);
         for sampled in
@@ -209,5 +220,11 @@ mod tests {
         }
         assert_eq!(of(Part::Thought, true, &greedy), Exactness::Thought);
         assert_eq!(of(Part::Call, true, &greedy), Exactness::Call);
+        for padded in [r"a\n", r"a:\n\n", "a ", r"a\t", r"\na", r"a\u00a0"] {
+            assert_eq!(Exactness::of(&frozen(Part::Text, padded), true, &greedy), Exactness::Whitespace, "{padded}");
+        }
+        for plain in ["", r"a\\n", r"a\nb", r"a\u00e9"] {
+            assert_eq!(Exactness::of(&frozen(Part::Text, plain), true, &greedy), Exactness::Exact, "{plain}");
+        }
     }
 }

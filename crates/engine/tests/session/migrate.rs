@@ -4,7 +4,9 @@ mod chat;
 
 use crate::peer::{Peers, Step};
 use flashlane_engine::migration::{Exactness, Reason, Splice};
-use flashlane_engine::{Continues, Endpoint, EndpointId, Fleet, Now, Session, Status, Tier, UpstreamFailure};
+use flashlane_engine::{
+    Continues, Ended, Endpoint, EndpointId, Fleet, Now, Session, Status, Tier, UpstreamEvent, UpstreamFailure,
+};
 use serde_json::{Value, json};
 
 /// A wafer and two GPUs that all have the same model; a turn may migrate so often.
@@ -114,7 +116,7 @@ fn text_goes_on_in_its_item() {
         reason: Reason::Cut,
         output_index: 0,
         bytes: 14,
-        exactness: Exactness::Exact,
+        exactness: Exactness::Whitespace,
     };
     assert_eq!(splices(&peers), [splice]);
     assert!(splices(&peers)[0].to.as_deref().is_some_and(|to| to.starts_with("gpu")));
@@ -368,6 +370,20 @@ fn who_was_to_go_on_and_fails_leaves_it_to_the_next() {
 }
 
 #[test]
+fn what_an_engine_says_of_a_continuation_in_its_stream_is_not_told() {
+    let mut peers = on(fleet(1), "");
+    text(&mut peers, "a");
+    cut(&mut peers);
+    let error = r#"data: {"error":{"message":"no continue_final_message here","type":"BadRequestError","code":400}}"#;
+    peers.upstream(UpstreamEvent::Bytes(format!("{error}\n\n").as_bytes()));
+    assert_eq!((peers.sent.len(), kinds(&peers).contains(&"response.failed")), (3, false));
+    peers.upstream(UpstreamEvent::Ended(Ended::Failed(UpstreamFailure::Unreachable { reason: "none".into() })));
+    let peers = peers.finish_and_check();
+    let error = &response(&peers)["error"];
+    assert!(error["message"].as_str().unwrap().contains("'wafer' broke off"), "{error}");
+}
+
+#[test]
 fn where_nobody_is_left_the_first_failure_is_told() {
     let mut peers = on(fleet(2), "");
     text(&mut peers, "a");
@@ -426,9 +442,7 @@ fn silence_and_an_error_in_the_stream_are_left_as_well() {
     }
     let mut peers = begun("");
     text(&mut peers, "a");
-    peers.upstream(flashlane_engine::UpstreamEvent::Ended(flashlane_engine::Ended::Failed(UpstreamFailure::Silent {
-        waited_ms: 7,
-    })));
+    peers.upstream(UpstreamEvent::Ended(Ended::Failed(UpstreamFailure::Silent { waited_ms: 7 })));
     peers.apply(Step::Opened);
     text(&mut peers, "b");
     peers.finish("stop");
